@@ -1,0 +1,133 @@
+/* The operations that model files are written against, and the backend that performs them.
+ *
+ * Activations are float32, row-major, in the backend's memory (ops->alloc). "rows" is how many, "width" values a row.
+ * Weights are tensors of any type the backend knows; vectors (norm weights, biases) are F32 once loaded.
+ * A backend may queue an operation and return; operations on one backend take effect in order. Nothing is read back and
+ * nothing is allocated in a step. Output may alias input only where a comment says so.
+ * A row's result is bit for bit independent of the other rows of the call and of the number of threads. */
+#ifndef OMNI_TENSOR_OPS_H
+#define OMNI_TENSOR_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "tensor/sampling.h"
+#include "tensor/tensor.h"
+
+typedef struct backend backend;
+
+enum { KV_BLOCK = 64 }; /* positions a block of the key/value cache */
+
+/* Keys and values of every layer for a pool of blocks.
+ * Layout of k and of v: [layer][block][kv_head][KV_BLOCK][head_dim], elements F32 or F16. */
+typedef struct kv_cache {
+    dtype type;
+    int layers, kv_heads, head_dim;
+    int64_t blocks;
+    void *k, *v;
+} kv_cache;
+
+/* Which cached positions a row attends to: [first, end) of its sequence, whose blocks are
+ * block_table[table + 0], block_table[table + 1], ... (position p lies in block p / KV_BLOCK at offset p % KV_BLOCK). */
+typedef struct attention_row {
+    int32_t table;
+    int32_t first, end;
+} attention_row;
+
+typedef enum activation {
+    ACT_NONE,
+    ACT_SILU,
+    ACT_GELU,      /* x / 2 * (1 + erf(x / sqrt 2)) */
+    ACT_GELU_TANH, /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
+} activation;
+
+typedef struct ops {
+    /* ---- memory: 64-byte aligned, zeroed; the only functions that may fail ---- */
+    omni_status (*alloc)(backend *b, size_t bytes, void **out, omni_error *err);
+    void (*release)(backend *b, void *memory);
+    void (*upload)(backend *b, void *to, const void *from, size_t bytes);   /* host to backend */
+    void (*download)(backend *b, void *to, const void *from, size_t bytes); /* backend to host; waits for what is queued */
+    void (*copy)(backend *b, void *to, const void *from, size_t bytes);     /* within the backend; may overlap */
+
+    /* ---- rows ---- */
+    /* y[rows, width] = table[ids[row]]; ids outside the table are a caller's bug. width = table->ne[0]. */
+    void (*embed)(backend *b, const tensor *table, const int32_t *ids, int64_t rows, float *y);
+    /* y[row] = scale * sum over j < n of table[ids[row * n + j] + j * step]: code j uses rows from j * step on. */
+    void (*embed_sum)(backend *b, const tensor *table, const int32_t *ids, int64_t rows, int64_t n, int64_t step, float scale, float *y);
+    /* y[i] = x[index[i]] and y[index[i]] += x[i] for i < rows; indices of the latter are distinct. */
+    void (*gather_rows)(backend *b, const float *x, const int32_t *index, int64_t rows, int64_t width, float *y);
+    void (*add_to_rows)(backend *b, const float *x, const int32_t *index, int64_t rows, int64_t width, float *y);
+
+    /* ---- linear maps ---- */
+    /* y[row, o] = bias[o] + sum_i x[row, i] w[o, i], w->ne = {in, out}; bias NULL or F32 [out], strides in values.
+     * With x_stride < in, rows of x overlap: that is a convolution over time-major samples. */
+    void (*linear)(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y, int64_t y_stride);
+    /* As linear with a dilated window: y[t, o] = bias[o] + sum_k sum_c x[t + k * dilation, c] w[o, k, c].
+     * w->ne = {channels, kernel, out}; x has rows + (kernel - 1) * dilation rows. */
+    void (*conv1d)(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y);
+    /* Depthwise: y[t, c] = bias[c] + sum_k x[t + k, c] w[k, c]; w->ne = {channels, kernel}, F32; x has rows + kernel - 1 rows. */
+    void (*conv1d_depthwise)(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, float *y);
+    /* Overlap-add half of a transposed convolution whose linear half gave z[rows, kernel, channels] (w->ne = {in, channels, kernel}):
+     * y[t * stride + k, c] = sum of the z that fall there, plus bias[c]. Needs kernel <= 2 * stride.
+     * tail[kernel - stride, channels] holds what earlier rows left for the first outputs and receives what these rows leave
+     * (without bias). y has rows * stride rows. */
+    void (*overlap_add)(backend *b, const float *z, const float *bias, int64_t rows, int64_t kernel, int64_t stride, int64_t channels, float *tail,
+                        float *y);
+    /* 3x3 convolution, stride 2, padding 1 on all sides, channels last: x[n, height, width, in] to
+     * y[n, (height + 1) / 2, (width + 1) / 2, out]; w->ne = {in, 3 (x), 3 (y), out}. */
+    void (*conv2d_3x3_s2)(backend *b, const tensor *w, const float *bias, const float *x, int64_t n, int64_t height, int64_t width, float *y);
+
+    /* ---- normalisation and elementwise; y may be x ---- */
+    void (*rms_norm)(backend *b, const float *x, const float *w, float eps, int64_t rows, int64_t width, float *y);
+    void (*layer_norm)(backend *b, const float *x, const float *w, const float *bias, float eps, int64_t rows, int64_t width, float *y);
+    void (*activate)(backend *b, activation a, const float *x, int64_t n, float *y);
+    void (*add)(backend *b, const float *x, int64_t n, float *y); /* y += x */
+    /* y[row, c] += scale[c] * x[row, c] (LayerScale) */
+    void (*add_scaled)(backend *b, const float *x, const float *scale, int64_t rows, int64_t width, float *y);
+    /* y[row, c] += sigmoid(gate[row]) * x[row, c] */
+    void (*add_gated)(backend *b, const float *x, const float *gate, int64_t rows, int64_t width, float *y);
+    /* y = silu(gate) * up, n values each; y may be gate or up */
+    void (*silu_mul)(backend *b, const float *gate, const float *up, int64_t n, float *y);
+    /* SnakeBeta with both parameters already transformed: y = x + sin(a[c] x)^2 * inv_b[c], a = e^alpha, inv_b = 1 / (e^beta + 1e-9). */
+    void (*snake_beta)(backend *b, const float *x, const float *a, const float *inv_b, int64_t rows, int64_t width, float *y);
+    void (*clamp)(backend *b, float low, float high, int64_t n, float *y);
+
+    /* ---- attention ---- */
+    /* RMSNorm over each head (weight NULL: none), then the half-split rotation: pair (j, j + half) turned by the row's angle j,
+     * half = head_dim / 2; cos and sin [rows, half] (NULL: no rotation). In place on x[rows, heads, head_dim]. */
+    void (*head_norm_rope)(backend *b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,
+                           const float *cos, const float *sin);
+    /* Stores k and v [rows, kv_heads, head_dim] of one layer; slots[row] = block * KV_BLOCK + offset. */
+    void (*kv_write)(backend *b, const kv_cache *cache, int layer, const int32_t *slots, const float *k, const float *v, int64_t rows);
+    /* y[row, head] = softmax(scale * q . k) v over the row's cached positions; query head h reads kv head h / (heads / kv_heads).
+     * q, y: [rows, heads, head_dim]. */
+    void (*attention)(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q, int64_t rows,
+                      int heads, float scale, float *y);
+    /* The same over plain k, v [positions, kv_heads, head_dim] with strides in values: row r attends to positions [first[r], end[r]). */
+    void (*attention_dense)(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
+                            const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, float *y);
+
+    /* ---- mixture of experts ---- */
+    /* Softmax over experts, the used largest (lower index first on ties), renormalised to sum 1 when normalise. */
+    void (*route)(backend *b, const float *logits, int64_t rows, int experts, int used, bool normalise, int32_t *ids, float *weights);
+    /* y[row] = sum over j of weights[row, j] * down_e(silu(gate_e x) * up_e x), e = ids[row, j], summed in the order of j.
+     * gate, up: ne = {width, ffn, experts}; down: ne = {ffn, width, experts}.
+     * scratch: moe_scratch(...) floats. */
+    void (*moe)(backend *b, const tensor *gate, const tensor *up, const tensor *down, const float *x, int64_t rows, const int32_t *ids,
+                const float *weights, int used, float *scratch, float *y);
+    /* Floats of scratch that moe needs for at most rows rows. */
+    size_t (*moe_scratch)(backend *b, int64_t rows, int used, int64_t width, int64_t ffn);
+
+    /* ---- choosing ---- */
+    /* ids[row] = the token chosen from logits[row, vocab] under params[row] (tensor/sampling.h). Logits may be overwritten. */
+    void (*sample)(backend *b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids);
+} ops;
+
+struct backend {
+    const ops *ops;
+    const char *name;        /* "cpu" */
+    const char *description; /* versions in use, for people: "AVX-512, 2 threads" */
+};
+
+#endif

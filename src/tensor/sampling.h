@@ -1,0 +1,31 @@
+/* How one row's next token is chosen. The steps, in the order of transformers' logits processors:
+ *   repetition penalty (a seen token's logit is divided by it when positive, multiplied when negative),
+ *   suppression of [suppress_from, vocab) except keep,
+ *   greedy: the largest logit, the lowest index on ties; or
+ *   temperature, top-k (0: off), top-p (1: off), min-p (0: off), softmax, and a draw.
+ * The random number is a pure function of (seed, sequence, step), so an answer does not depend on what else is in the batch. */
+#ifndef OMNI_TENSOR_SAMPLING_H
+#define OMNI_TENSOR_SAMPLING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct sample_row {
+    bool greedy;
+    float temperature; /* > 0 */
+    int32_t top_k;
+    float top_p, min_p;
+    float repeat_penalty; /* 1: off */
+    /* One byte a vocabulary entry, not 0 where the token has occurred; sample() marks the token it chooses. NULL: none kept. */
+    uint8_t *seen;
+    int32_t suppress_from; /* vocab or more: nothing suppressed */
+    int32_t suppress_keep; /* the one id above suppress_from that stays allowed; -1: none */
+    uint64_t seed;
+    uint64_t sequence;
+    uint64_t step;
+} sample_row;
+
+/* Uniform in [0, 1) with 24 random bits: Philox 4x32-10 (Salmon et al., 2011) keyed by seed, counting (sequence, step). */
+float random_uniform(uint64_t seed, uint64_t sequence, uint64_t step);
+
+#endif

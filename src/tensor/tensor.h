@@ -1,0 +1,73 @@
+/* Element types and views of stored tensors. Type numbers are GGUF's. */
+#ifndef OMNI_TENSOR_TENSOR_H
+#define OMNI_TENSOR_TENSOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum dtype {
+    DTYPE_F32 = 0,
+    DTYPE_F16 = 1,
+    DTYPE_Q8_0 = 8, /* 32 values: one F16 scale, 32 int8 */
+    DTYPE_I32 = 26,
+    DTYPE_BF16 = 30,
+} dtype;
+
+/* What one block of a type holds. */
+typedef struct dtype_info {
+    const char *name; /* as GGUF tools print it: "F32", "Q8_0" */
+    int64_t block;    /* values a block */
+    size_t bytes;     /* bytes a block */
+} dtype_info;
+
+/* NULL for a number that is no type known here. */
+const dtype_info *dtype_find(uint32_t type);
+/* By name, letter case ignored ("q8_0"); false when unknown. */
+bool dtype_by_name(const char *name, dtype *out);
+/* Bytes of a row of n values; n must be a multiple of the block. */
+size_t dtype_row_bytes(dtype type, int64_t n);
+
+enum { TENSOR_MAX_DIMS = 4 };
+
+/* A view of stored values. ne[0] runs fastest (GGUF's order: a PyTorch weight [out, in] has ne = {in, out}).
+ * Unused dimensions are 1. The view owns nothing. */
+typedef struct tensor {
+    const char *name;
+    dtype type;
+    int n_dims;
+    int64_t ne[TENSOR_MAX_DIMS];
+    size_t size; /* bytes */
+    const void *data;
+} tensor;
+
+/* Rows of ne[0] values: ne[1] * ne[2] * ne[3]. */
+static inline int64_t tensor_rows(const tensor *t) {
+    return t->ne[1] * t->ne[2] * t->ne[3];
+}
+
+static inline const void *tensor_row(const tensor *t, int64_t row) {
+    return (const char *)t->data + (size_t)row * dtype_row_bytes(t->type, t->ne[0]);
+}
+
+/* The i-th slice along the last used dimension of a 3-D tensor (one expert): a 2-D view. */
+tensor tensor_slice(const tensor *t, int64_t i);
+
+/* Values of one row as float32, and back. n must be a multiple of the block. Q8_0 rounds as GGUF's reference quantiser does:
+ * scale = max|x| / 127 stored as F16, values x / scale (the unrounded scale) to nearest, halves away from zero. */
+void dtype_to_f32(dtype type, const void *in, float *out, int64_t n);
+void dtype_from_f32(dtype type, const float *in, void *out, int64_t n);
+
+/* Round-to-nearest-even conversions; subnormals, infinities and NaN kept. */
+uint16_t f16_from_f32(float x);
+float f16_to_f32(uint16_t h);
+uint16_t bf16_from_f32(float x);
+static inline float bf16_to_f32(uint16_t h) {
+    union {
+        uint32_t u;
+        float f;
+    } v = {(uint32_t)h << 16};
+    return v.f;
+}
+
+#endif
