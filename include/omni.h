@@ -1,0 +1,220 @@
+/* omni: Qwen3-Omni in C. Text, images, sound and video in; text and speech out, streaming.
+ *
+ *     omni_model *model;      opened once: the weights, shared by any number of sessions
+ *     omni_session *session;  one conversation
+ *
+ *     omni_model_open -> omni_session_create -> omni_session_add (messages) -> omni_generate (callbacks get text and samples)
+ *
+ * Every function that returns omni_status fills *err when it fails (err may be NULL). Strings are UTF-8. Params structs come from
+ * their omni_..._default() function, so that fields added later keep working. A model may be used by several sessions, but
+ * only from one thread at a time; omni_cancel may be called from any thread and from a signal handler. */
+#ifndef OMNI_H
+#define OMNI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "omni_status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define OMNI_API __attribute__((visibility("default")))
+#else
+#define OMNI_API
+#endif
+
+OMNI_API const char *omni_version(void);
+
+/* ------------------------------------------------------------------------------------------------ model */
+
+typedef struct omni_model omni_model;
+
+/* Progress of long work: done of total (bytes, tokens, ...; total 0: unknown). Return false to cancel. */
+typedef bool (*omni_progress)(void *arg, const char *what, uint64_t done, uint64_t total);
+
+typedef struct omni_model_params {
+    const char *model;         /* thinker GGUF; required */
+    const char *mmproj;        /* encoders; NULL: text only */
+    const char *talker;        /* talker, code predictor, code2wav; NULL: no speech */
+    int threads;               /* 0: one a usable core */
+    bool embeddings_only;      /* leave the thinker's layers out: enough for omni_speak */
+    omni_progress progress;    /* may be NULL */
+    void *progress_arg;
+} omni_model_params;
+
+OMNI_API omni_model_params omni_model_params_default(void);
+OMNI_API omni_status omni_model_open(const omni_model_params *params, omni_model **out, omni_error *err);
+/* Every session of the model must be destroyed before. NULL is fine. */
+OMNI_API void omni_model_close(omni_model *model);
+
+/* Voices of the talker file, in its order; count 0 without a talker. The default is chelsie, or the first when there is none. */
+OMNI_API size_t omni_model_voice_count(const omni_model *model);
+OMNI_API const char *omni_model_voice(const omni_model *model, size_t i);
+/* Letter case is ignored; an unknown name's error lists the known ones. NULL names the default. *out: the name as in the file. */
+OMNI_API omni_status omni_model_find_voice(const omni_model *model, const char *name, const char **out, omni_error *err);
+/* Samples a second of the speech (24000), and the longest context that the model was made for. */
+OMNI_API int omni_model_sample_rate(const omni_model *model);
+OMNI_API int64_t omni_model_context(const omni_model *model);
+
+/* ------------------------------------------------------------------------------------------------ session */
+
+typedef struct omni_session omni_session;
+
+typedef struct omni_session_params {
+    int64_t context;          /* tokens of conversation kept, answer included; 0: the smaller of 8192 and the model's own limit */
+    int batch;                /* rows of a prompt computed at once; 0: 512 */
+    bool kv_f16;              /* keys and values in half precision: half the memory, results within 1e-3 */
+    double fps;               /* frames a second taken from a video; 0: 2 */
+    bool use_audio_in_video;  /* hear a video's own sound track too, merged with the picture in time */
+    double max_audio_seconds; /* limits on what one sound or video may bring; 0: the defaults, 3600 seconds of sound and */
+    int max_video_frames;     /* 768 frames */
+} omni_session_params;
+
+OMNI_API omni_session_params omni_session_params_default(void);
+OMNI_API omni_status omni_session_create(omni_model *model, const omni_session_params *params, omni_session **out, omni_error *err);
+OMNI_API void omni_session_destroy(omni_session *session);
+/* Forgets the conversation. */
+OMNI_API void omni_session_reset(omni_session *session);
+/* Tokens of the conversation so far, and how many fit. */
+OMNI_API int64_t omni_session_used(const omni_session *session);
+OMNI_API int64_t omni_session_context(const omni_session *session);
+
+typedef enum omni_role { OMNI_SYSTEM, OMNI_USER, OMNI_ASSISTANT, OMNI_TOOL } omni_role;
+typedef enum omni_kind { OMNI_TEXT, OMNI_IMAGE, OMNI_AUDIO, OMNI_VIDEO } omni_kind;
+
+/* One part of a message's content. Text: the text, size bytes (0: up to the NUL). Media: a file's path, or a file's bytes in data. */
+typedef struct omni_part {
+    omni_kind kind;
+    const char *text;
+    const char *path;
+    const void *data;
+    size_t size;
+} omni_part;
+
+typedef struct omni_message {
+    omni_role role;
+    const omni_part *parts;
+    size_t part_count;
+} omni_message;
+
+/* Appends to the conversation. Media files are read and decoded now; a failure leaves the conversation as it was. */
+OMNI_API omni_status omni_session_add(omni_session *session, const omni_message *message, omni_error *err);
+/* Appends a conversation given as JSON text: a list of {"role", "content"}, content a string or a list of parts
+ * {"type": "text", "text"} | {"type": "image"|"audio"|"video", "path"} | OpenAI's image_url and input_audio; or an object
+ * with "messages", and optionally "tools", "fps" and "use_audio_in_video". */
+OMNI_API omni_status omni_session_add_json(omni_session *session, const char *json, size_t size, omni_error *err);
+/* Tools that the model may call: OpenAI's "tools" list as JSON text. Before the first message. */
+OMNI_API omni_status omni_session_set_tools(omni_session *session, const char *json, size_t size, omni_error *err);
+
+/* ------------------------------------------------------------------------------------------------ answers */
+
+typedef struct omni_sampling {
+    bool greedy;          /* always the likeliest; the fields below but repeat_penalty are then unused */
+    float temperature;    /* > 0 */
+    int top_k;            /* 0: all */
+    float top_p, min_p;   /* 1 and 0: off */
+    float repeat_penalty; /* 1: off */
+} omni_sampling;
+
+typedef struct omni_generate_params {
+    omni_sampling text;   /* defaults: temperature 0.7, top-k 20, top-p 0.8 */
+    omni_sampling speech; /* defaults: temperature 0.9, top-k 50, penalty 1.05; greedy makes the residual codes greedy too */
+    uint64_t seed;
+    int64_t max_tokens;   /* tokens of answer; 0: up to the context's end */
+    int64_t max_frames;   /* frames of speech, 12.5 a second; 0: 4096 */
+    bool ignore_eos;      /* go on past the end-of-turn token, up to max_tokens */
+    const char *const *stop; /* text that ends the answer, itself left out */
+    size_t stop_count;
+
+    bool speak;           /* needs a talker */
+    const char *voice;    /* NULL: the default */
+
+    /* Called as the answer comes; text never ends inside a character. samples in [-1, 1]. Return false to stop. */
+    bool (*on_text)(void *arg, const char *text, size_t size);
+    bool (*on_audio)(void *arg, const float *samples, size_t count);
+    omni_progress on_progress; /* encoding media, reading the prompt */
+    void *arg;
+
+    const char *trace; /* a .safetensors file to write the run's tensors to; NULL: none */
+} omni_generate_params;
+
+typedef enum omni_finish { OMNI_FINISH_STOP, OMNI_FINISH_LENGTH, OMNI_FINISH_CANCELLED } omni_finish;
+
+typedef struct omni_result {
+    omni_finish finish;
+    int64_t prompt_tokens, cached_tokens; /* of the prompt, and how many of them were already computed */
+    int64_t answer_tokens, frames;
+    int64_t samples;
+    double seconds_media, seconds_prompt, seconds_answer; /* encoders; prompt; from there to the end, speech included */
+    double seconds_first_text, seconds_first_audio;       /* since the call; 0: none came */
+    double seconds_talker, seconds_code2wav;              /* shares of seconds_answer */
+} omni_result;
+
+OMNI_API omni_generate_params omni_generate_params_default(void);
+/* Answers the conversation so far and appends the answer to it. Cancelled: OMNI_OK with finish OMNI_FINISH_CANCELLED; what
+ * was said stays in the conversation. result may be NULL. */
+OMNI_API omni_status omni_generate(omni_session *session, const omni_generate_params *params, omni_result *result, omni_error *err);
+/* Says exactly this text; the conversation is neither used nor changed. Uses speech, seed, max_frames, voice, on_audio and trace. */
+OMNI_API omni_status omni_speak(omni_session *session, const char *text, const omni_generate_params *params, omni_result *result, omni_error *err);
+/* Makes the running omni_generate or omni_speak of the session stop soon. */
+OMNI_API void omni_cancel(omni_session *session);
+
+/* ------------------------------------------------------------------------------------------------ sound files */
+
+/* Mono 16-bit sound written as it is made. path: FILE.wav, FILE.pcm (raw, little-endian) or "-" (a WAV stream on standard
+ * output). A file appears under its name when omni_sound_close succeeds; it is a valid file however early that is. */
+typedef struct omni_sound omni_sound;
+OMNI_API omni_status omni_sound_open(const char *path, int sample_rate, omni_sound **out, omni_error *err);
+OMNI_API omni_status omni_sound_write(omni_sound *sound, const float *samples, size_t count, omni_error *err);
+/* Frees sound whatever the outcome. */
+OMNI_API omni_status omni_sound_close(omni_sound *sound, omni_error *err);
+
+/* ------------------------------------------------------------------------------------------------ files and tools */
+
+enum { OMNI_PART_THINKER = 1, OMNI_PART_MMPROJ = 2, OMNI_PART_TALKER = 4, OMNI_PART_ALL = 7 };
+
+typedef struct omni_convert_params {
+    const char *checkpoint; /* folder with config.json, tokenizer.json and *.safetensors */
+    const char *out_dir;    /* made when missing */
+    const char *name;       /* NULL: "qwen3-omni" */
+    const char *type;       /* "f32", "f16", "bf16", "q8_0"; NULL: "f16" */
+    unsigned parts;         /* OMNI_PART_...; 0: all that the checkpoint has */
+    int threads;            /* 0: one a usable core */
+    omni_progress progress; /* bytes read */
+    void *progress_arg;
+} omni_convert_params;
+
+typedef struct omni_converted {
+    size_t count; /* files written */
+    char path[3][4096];
+    uint64_t bytes[3];
+    bool has_talker; /* the checkpoint has one */
+} omni_converted;
+
+OMNI_API omni_convert_params omni_convert_params_default(void);
+/* out may be NULL. */
+OMNI_API omni_status omni_convert(const omni_convert_params *params, omni_converted *out, omni_error *err);
+
+/* What is in a GGUF file, as text or JSON, and the memory needed to run it. *text is released with omni_free. */
+OMNI_API omni_status omni_describe(const char *path, bool json, char **text, omni_error *err);
+
+/* Tokens of a text under a model file's tokenizer. Markup (<|im_start|> and the like) counts as text unless markup is set.
+ * *ids is released with omni_free. */
+typedef struct omni_tokenizer omni_tokenizer;
+OMNI_API omni_status omni_tokenizer_open(const char *model_path, omni_tokenizer **out, omni_error *err);
+OMNI_API void omni_tokenizer_close(omni_tokenizer *tokenizer);
+OMNI_API omni_status omni_tokenize(const omni_tokenizer *tokenizer, const char *text, size_t size, bool markup, int32_t **ids, size_t *count,
+                                   omni_error *err);
+/* The bytes that a token stands for (any bytes, not always whole characters); valid as long as the tokenizer. */
+OMNI_API const char *omni_token_bytes(const omni_tokenizer *tokenizer, int32_t id, size_t *size);
+
+OMNI_API void omni_free(void *memory);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
