@@ -1,0 +1,32 @@
+/* Still images from a file or from memory, as 8-bit RGB: JPEG, PNG, WebP, and the first frame of a GIF.
+ *
+ * The values are those of Pillow's Image.open(path).convert("RGB"), which the reference pipeline uses: an alpha channel is dropped,
+ * not blended; 16-bit channels keep their high byte (16-bit grey saturates at 255); CMYK is multiplied out without a profile;
+ * a stored orientation (EXIF) is not applied. */
+#ifndef OMNI_MEDIA_IMAGE_H
+#define OMNI_MEDIA_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct image {
+    int width, height; /* pixels, at least 1 */
+    uint8_t *rgb;      /* [height, width, 3] */
+} image;
+
+/* What is accepted; 0 takes the default. Exceeding one is OMNI_ERR_LIMIT, with the value and the limit in the text. */
+typedef struct image_limits {
+    size_t bytes;   /* of the file (256 MiB) */
+    int64_t pixels; /* width * height (178,956,970, as Pillow's) */
+} image_limits;
+
+/* Decodes the file at path ("-": standard input). limits may be NULL. */
+omni_status image_open(const char *path, const image_limits *limits, image *out, omni_error *err);
+/* The same from memory; name stands for the path in errors. */
+omni_status image_decode(const void *data, size_t size, const char *name, const image_limits *limits, image *out, omni_error *err);
+/* Releases rgb; a zeroed image is fine. */
+void image_free(image *im);
+
+#endif

@@ -1,0 +1,44 @@
+/* From pixels to the vision encoder's input: resize, normalise, cut into patches (Qwen2VLImageProcessor, Qwen2VLVideoProcessor).
+ *
+ * A patch holds [3 channels, temporal, patch, patch] float32 values. Patches come frame group by frame group; within a group in the
+ * order of merge x merge blocks (block row, block column, row in the block, column in the block). */
+#ifndef OMNI_MEDIA_PATCHES_H
+#define OMNI_MEDIA_PATCHES_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "media/image.h"
+
+/* Preprocessing constants of a model, for images or for videos. */
+typedef struct patch_params {
+    int patch, merge, temporal;     /* pixels a side, patches a side that are joined, frames a group */
+    int64_t min_pixels, max_pixels; /* a frame, after resizing */
+    float mean[3], std[3];          /* of values scaled to [0, 1] */
+} patch_params;
+
+/* Patches of one image or video: grid t x h x w, in frame groups and patches. */
+typedef struct patch_set {
+    int32_t t, h, w;
+    float *values; /* [t * h * w, 3 * temporal * patch * patch] */
+} patch_set;
+
+/* Values a patch: 3 * temporal * patch * patch. */
+int64_t patch_width(const patch_params *p);
+
+/* A still image: its only frame is repeated to fill the group. */
+omni_status patches_from_image(const image *im, const patch_params *p, patch_set *out, omni_error *err);
+
+/* Frame by frame, for videos: frames may be 1 or more; the last group is filled up with its last frame.
+ * patches_begin sizes everything; each patches_frame takes the next frame [height, width, 3]; patches_end gives the set away.
+ * Memory beyond the result: one resized frame. */
+typedef struct patch_writer patch_writer;
+omni_status patches_begin(int64_t frames, int64_t height, int64_t width, const patch_params *p, patch_writer **out, omni_error *err);
+omni_status patches_frame(patch_writer *w, const uint8_t *rgb, omni_error *err);
+/* Frees the writer, whatever the outcome. Fewer frames than announced (at least 1) shorten the result. */
+omni_status patches_end(patch_writer *w, patch_set *out, omni_error *err);
+void patches_abandon(patch_writer *w);
+
+void patch_set_free(patch_set *s);
+
+#endif
