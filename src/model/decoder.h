@@ -1,0 +1,109 @@
+/* The transformer decoder that thinker, talker and code predictor share (Qwen3: RMSNorm, q/k norm, rotary positions, paged
+ * attention, then a mixture of experts, optionally with a gated shared expert, or a dense gated MLP).
+ *
+ *     h = x + o(attention(rope(norm(q(n))), rope(norm(k(n))), v(n)))     n = rms_norm(x)
+ *     y = h + moe(rms_norm(h))
+ *
+ * One forward pass takes rows of any number of sequences, prompt pieces and single steps mixed. Everything it needs is
+ * allocated by decoder_create for a stated number of rows; a pass only queues operations on the backend. */
+#ifndef OMNI_MODEL_DECODER_H
+#define OMNI_MODEL_DECODER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/weights.h"
+#include "tensor/ops.h"
+
+typedef struct decoder_config {
+    int layers, width, heads, kv_heads, head_dim;
+    int64_t vocab;             /* rows of PREFIXtoken_embd and PREFIXoutput; 0: the decoder has neither (code predictor) */
+    int experts, experts_used; /* 0: dense MLP */
+    int expert_ffn;            /* width of an expert */
+    bool normalise_weights;    /* the used experts' weights are scaled to sum 1 */
+    int shared_ffn;            /* width of the gated shared expert; 0: none */
+    int ffn;                   /* width of the dense MLP; used when experts is 0 */
+    float norm_eps;
+    float rope_base;
+    int rope_sections[3]; /* frequency pairs for time, height, width (model/rope.h); all 0: plain rotation by the time id */
+} decoder_config;
+
+/* Fails when sizes are out of range or do not fit each other; what names the part in the error ("talker"). */
+omni_status decoder_config_check(const decoder_config *c, const char *what, omni_error *err);
+
+typedef struct decoder_layer {
+    const float *attn_norm, *ffn_norm; /* [width] */
+    const float *q_norm, *k_norm;      /* [head_dim] */
+    tensor q, k, v;                    /* {width, heads * head_dim}, {width, kv_heads * head_dim} */
+    tensor o;                          /* {heads * head_dim, width} */
+    tensor router;                     /* {width, experts} */
+    tensor gate_exps, up_exps;         /* {width, expert_ffn, experts} */
+    tensor down_exps;                  /* {expert_ffn, width, experts} */
+    tensor shared_router;              /* {width, 1} */
+    tensor gate, up, down;             /* shared expert, or the dense MLP */
+} decoder_layer;
+
+typedef struct decoder_weights {
+    decoder_layer *layers;
+    const float *output_norm; /* [width] */
+    tensor token_embd;        /* {width, vocab} when the config has a vocabulary */
+    tensor output;            /* {width, vocab}; the token table itself where the file has no head of its own */
+    weights held;
+} decoder_weights;
+
+/* Fills *out from tensors PREFIXtoken_embd.weight, PREFIXblk.N.attn_q.weight, ... (docs/formats.md), checking every shape.
+ * embeddings_only: just the token table. The gguf must outlive the weights. */
+omni_status decoder_weights_load(backend *b, const gguf *g, const char *prefix, const decoder_config *c, bool embeddings_only, decoder_weights *out,
+                                 omni_error *err);
+void decoder_weights_free(decoder_weights *w);
+
+/* One row of a forward pass. Host memory, except what the pointers point to. */
+typedef struct decoder_row {
+    int32_t token;          /* >= 0: a row of the token table; -1: the embedding below */
+    const float *embedding; /* [width] in the backend's memory; neighbouring rows with neighbouring memory are copied as one */
+    float position[3];      /* time, height, width ids */
+    int32_t slot;           /* where this row's key and value go: block * KV_BLOCK + offset */
+    attention_row at;       /* cached positions it attends to, itself included; table indexes the batch's block table */
+    /* Features added to this row's hidden state after layer k < deepstack_layers: deepstack + k * deepstack_stride, [width]
+     * in the backend's memory. NULL: none. */
+    const float *deepstack;
+    int64_t deepstack_stride; /* values */
+} decoder_row;
+
+typedef struct decoder_batch {
+    const decoder_row *rows;
+    int64_t n;
+    const int32_t *block_table; /* the sequences' block tables, one after the other; host memory */
+    int64_t table_size;
+    int deepstack_layers; /* 0: no row has deepstack features */
+    /* Rows whose final hidden state (and logits) are wanted, ascending. */
+    const int32_t *outputs;
+    int64_t output_count;
+    bool logits; /* false: the final hidden states only */
+    /* hidden_states[capture_layer] of every row, as transformers records it: 0 is the embedding, k the output of layer k - 1
+     * before any deepstack addition at that depth, the number of layers the state after the final norm. To
+     * captured[n, width] in the backend's memory; NULL: not wanted. */
+    int capture_layer;
+    float *captured;
+} decoder_batch;
+
+typedef struct decoder decoder;
+
+/* config and weights must outlive the decoder. max_rows: most rows of a pass; max_outputs: most outputs of a pass;
+ * max_table: most entries of a pass's block table. */
+omni_status decoder_create(backend *b, const decoder_config *c, const decoder_weights *w, int64_t max_rows, int64_t max_outputs, int64_t max_table,
+                           decoder **out, omni_error *err);
+void decoder_destroy(decoder *d);
+/* Bytes that decoder_create takes for these sizes; SIZE_MAX when too large. */
+size_t decoder_memory(backend *b, const decoder_config *c, int64_t max_rows, int64_t max_outputs, int64_t max_table);
+
+/* Queues a pass over the batch; keys and values go to the cache, whose layers are this decoder's. Fails, without having
+ * changed anything, only when the batch is larger than the decoder was made for or an index is out of range. */
+omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_batch *batch, omni_error *err);
+
+/* Results of the last pass, in the backend's memory, valid until the next: final hidden states after the last norm
+ * [output_count, width], and logits [output_count, vocab] where they were asked for. Writable (samplers overwrite logits). */
+float *decoder_hidden(decoder *d);
+float *decoder_logits(decoder *d);
+
+#endif
