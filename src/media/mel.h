@@ -1,0 +1,52 @@
+/* Log-mel spectrograms as transformers' WhisperFeatureExtractor makes them for Qwen3-Omni (padding to the longest sound of the
+ * call, no truncation): reflected edges, periodic Hann window, power spectrum, Slaney mel filters, log10 of at least 1e-10,
+ * raised to the clip's largest value - 8, then (x + 4) / 4.
+ *
+ * Sounds of one call are padded with silence to the longest before the analysis, so a clip's frames depend a little on its
+ * company: a shorter clip fades into silence where a clip alone is reflected, and its last, partial hop counts as a frame. */
+#ifndef OMNI_MEDIA_MEL_H
+#define OMNI_MEDIA_MEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct mel_config {
+    int rate;  /* samples a second: 16000 */
+    int n_fft; /* samples a window: 400 */
+    int hop;   /* samples from frame to frame: 160 */
+    int bins;  /* mel filters from 0 to 8000 Hz, as the extractor fixes it: 128 */
+} mel_config;
+
+typedef struct mel mel;
+
+/* Sizes outside what can be computed (n_fft 2 .. 8192, bins 1 .. 1024, hop 1 .. n_fft) are an OMNI_ERR_FORMAT. */
+omni_status mel_create(const mel_config *config, mel **out, omni_error *err);
+void mel_free(mel *m);
+
+/* Samples of one sound. */
+typedef struct mel_sound {
+    const float *samples;
+    int64_t count;
+} mel_sound;
+
+/* One sound's frames. Those from stored on, up to the longest clip's frames, all have the value rest in every bin. */
+typedef struct mel_clip {
+    float *values;  /* [stored, bins] */
+    int64_t stored; /* >= frames */
+    int64_t frames; /* that count: the sum of the reference's feature_attention_mask */
+    float rest;
+} mel_clip;
+
+/* Samples that the longest sound of a call must have (reflection needs them): n_fft / 2 + 1. */
+int64_t mel_shortest(const mel *m);
+/* Analyses n sounds as one call of the reference; *frames receives the longest's frames (T below). Too short or empty sounds
+ * are an OMNI_ERR_ARGUMENT. On failure nothing is left in clips. */
+omni_status mel_run(const mel *m, const mel_sound *sounds, int n, mel_clip *clips, int64_t *frames, omni_error *err);
+void mel_clips_free(mel_clip *clips, int n);
+
+/* The tensors as the reference names them: input_features[n, bins, T] and feature_attention_mask[n, T], either may be NULL. */
+void mel_features(const mel *m, const mel_clip *clips, int n, int64_t frames, float *features, int64_t *mask);
+
+#endif

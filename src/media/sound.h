@@ -1,0 +1,38 @@
+/* Sound from files: anything libav* reads (WAV, MP3, FLAC, Ogg Vorbis, Opus, M4A/AAC, the sound track of MP4, MOV, WebM, MKV),
+ * any rate and channel count, as mono float32 at the model's rate.
+ *
+ * The result is what the usual loader of the reference gives, librosa.load(sr=rate): values in [-1, 1] (16-bit samples / 32768),
+ * the mean of the channels first, then libsoxr at its high quality, ceil(samples * rate / rate of the file) samples. A 16-bit mono file at the wanted
+ * rate comes through unchanged, bit for bit.
+ *
+ * Nothing outside the given file or memory is opened, whatever the content names. libav's own messages are switched off for
+ * the whole process at the first call. */
+#ifndef OMNI_MEDIA_SOUND_H
+#define OMNI_MEDIA_SOUND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* Zeros take the defaults. */
+typedef struct sound_options {
+    int rate;           /* samples a second wanted; 16000 */
+    double max_seconds; /* 3600; a longer sound is an OMNI_ERR_LIMIT, nothing is cut off silently */
+    size_t max_bytes;   /* of the file; 4 GiB */
+} sound_options;
+
+typedef struct sound {
+    float *samples; /* mono */
+    int64_t count;
+    int rate;
+} sound;
+
+/* Errors name the file and, for damage, the time at which it lies. OMNI_ERR_FORMAT: damaged, empty or no known kind of file;
+ * OMNI_ERR_UNSUPPORTED: it has no sound, or in an encoding that this build of libav lacks; OMNI_ERR_LIMIT: seconds or bytes. */
+omni_status sound_load(const char *path, const sound_options *options, sound *out, omni_error *err);
+/* The same from memory; name stands for the path in errors. */
+omni_status sound_load_memory(const void *data, size_t size, const char *name, const sound_options *options, sound *out, omni_error *err);
+void sound_free(sound *s);
+
+#endif

@@ -1,0 +1,34 @@
+/* The audio encoder: log-mel frames to embeddings in the thinker's width, 13 a second.
+ *
+ * Read from an mmproj GGUF (architecture "clip", projector "qwen3a"): sizes from clip.audio.*, weights from a.* and mm.a.*;
+ * see docs/formats.md. Files of llama.cpp's converter lack the window lengths and the mel analysis; the values of the release are
+ * taken then. Formulas: transformers, models/qwen3_omni_moe, Qwen3OmniMoeAudioEncoder. */
+#ifndef OMNI_MODEL_AUDIO_ENCODER_H
+#define OMNI_MODEL_AUDIO_ENCODER_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "gguf/gguf.h"
+#include "media/mel.h"
+#include "tensor/ops.h"
+
+typedef struct audio_encoder audio_encoder;
+
+/* g and b must outlive the encoder: weights are used where the file is mapped. A file without an audio encoder is an
+ * OMNI_ERR_UNSUPPORTED. */
+omni_status audio_encoder_open(backend *b, gguf *g, audio_encoder **out, omni_error *err);
+void audio_encoder_close(audio_encoder *e);
+
+int audio_encoder_width(const audio_encoder *e);
+/* The analysis that the encoder was trained on. */
+const mel_config *audio_encoder_mel(const audio_encoder *e);
+/* Embeddings that a clip of so many mel frames gives (the reference's _get_feat_extract_output_lengths). */
+int64_t audio_encoder_rows(const audio_encoder *e, int64_t frames);
+
+/* All sounds of a prompt in one call, because shorter chunks are padded to the longest chunk of the call and the padding reaches
+ * their values. embeds[sum of audio_encoder_rows(clips[i].frames), width] is the backend's memory, clips in order.
+ * Scratch does not grow with the length of the sounds; it is allocated at the first run and kept. Not for two threads at once. */
+omni_status audio_encoder_run(audio_encoder *e, const mel_clip *clips, int n, float *embeds, omni_error *err);
+
+#endif
