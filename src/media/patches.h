@@ -1,7 +1,8 @@
-/* From pixels to the vision encoder's input: resize, normalise, cut into patches (Qwen2VLImageProcessor, Qwen2VLVideoProcessor).
+/* From pixels to the vision encoder's input: resize, cut into patches, normalise (Qwen2VLImageProcessor, Qwen2VLVideoProcessor).
  *
- * A patch holds [3 channels, temporal, patch, patch] float32 values. Patches come frame group by frame group; within a group in the
- * order of merge x merge blocks (block row, block column, row in the block, column in the block). */
+ * A patch holds [3 channels, temporal, patch, patch] values. Patches come frame group by frame group; within a group in the
+ * order of merge x merge blocks (block row, block column, row in the block, column in the block). They are kept as the 8-bit
+ * levels that they are and become float32 only where they are used: a long video would take four times the memory otherwise. */
 #ifndef OMNI_MEDIA_PATCHES_H
 #define OMNI_MEDIA_PATCHES_H
 
@@ -17,14 +18,21 @@ typedef struct patch_params {
     float mean[3], std[3];          /* of values scaled to [0, 1] */
 } patch_params;
 
-/* Patches of one image or video: grid t x h x w, in frame groups and patches. */
+/* Patches of one image or video: grid t x h x w, in frame groups and patches; h and w are multiples of merge. */
 typedef struct patch_set {
     int32_t t, h, w;
-    float *values; /* [t * h * w, 3 * temporal * patch * patch] */
+    int patch, temporal;
+    uint8_t *levels;     /* [t * h * w, 3 * temporal * patch * patch] */
+    float value[3][256]; /* normalised value of a level, a channel: (level - 255 mean) / (255 std) */
 } patch_set;
 
 /* Values a patch: 3 * temporal * patch * patch. */
 int64_t patch_width(const patch_params *p);
+
+/* Patches of the set: t * h * w. */
+int64_t patch_count(const patch_set *s);
+/* The values of patches [first, first + count) as the encoder takes them: out[count, patch width]. */
+void patch_values(const patch_set *s, int64_t first, int64_t count, float *out);
 
 /* A still image: its only frame is repeated to fill the group. */
 omni_status patches_from_image(const image *im, const patch_params *p, patch_set *out, omni_error *err);

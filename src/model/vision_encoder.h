@@ -28,11 +28,6 @@ typedef struct vision_config {
     patch_params image, video; /* preprocessing constants; files without pixel limits get the published ones */
 } vision_config;
 
-/* One image or video: t frame groups of h x w patches, h and w multiples of merge. */
-typedef struct vision_grid {
-    int32_t t, h, w;
-} vision_grid;
-
 /* True when the file holds a vision encoder at all (mmproj files may hold only audio). */
 bool vision_encoder_present(const gguf *g);
 
@@ -42,15 +37,12 @@ omni_status vision_encoder_open(backend *b, gguf *g, vision_encoder **out, omni_
 void vision_encoder_close(vision_encoder *v);
 const vision_config *vision_encoder_config(const vision_encoder *v);
 
-/* Embeddings that a grid gives: t * h * w / merge^2. */
-int64_t vision_embeddings(const vision_config *c, const vision_grid *g);
+/* Embeddings that a set of patches gives: t * h * w / merge^2. */
+int64_t vision_embeddings(const vision_config *c, const patch_set *s);
 
-/* Runs n_media images or videos.
- * patches: host memory, [sum of t * h * w, 3 * temporal * patch * patch], in order of media (patch_set.values, joined);
- *   when `parts` is not NULL, parts[i] points to the patches of medium i instead and patches may be NULL.
- * embeds: backend memory [sum of embeddings, out]; deepstack: config->deepstack pointers to the same shape each (NULL when 0).
- * Allocates scratch only when a larger frame group than before comes. */
-omni_status vision_encoder_run(vision_encoder *v, const float *patches, const float *const *parts, const vision_grid *grids, size_t n_media,
-                               float *embeds, float *const *deepstack, omni_error *err);
+/* Runs n_media images or videos; sets must have the config's patch and temporal sizes, and h and w that are multiples of merge.
+ * embeds: backend memory [sum of vision_embeddings, out], in order of media; deepstack: config->deepstack pointers to memory of the
+ * same shape each (NULL when that is 0). Allocates scratch only when a larger frame group than before comes. */
+omni_status vision_encoder_run(vision_encoder *v, const patch_set *sets, size_t n_media, float *embeds, float *const *deepstack, omni_error *err);
 
 #endif
