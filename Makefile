@@ -1,0 +1,52 @@
+# Short commands over CMake and Ninja. `make help` lists them.
+PRESET_FLAGS = -G Ninja
+JOBS ?= $(shell nproc)
+SHARED ?= ../shared
+
+.PHONY: help all setup build demo test asan tsan fuzz parity arm64 install format clean
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
+
+all: build
+
+setup: ## install the Debian packages that are missing (root or sudo)
+	@scripts/setup.sh
+
+build: setup ## the program and the library, in build/
+	@test -f build/build.ninja || cmake -S . -B build $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release
+	@ninja -C build -j $(JOBS)
+
+demo: build ## answer a picture and a spoken question with text and speech (tiny model in models/)
+	@scripts/demo.sh build/omni
+
+test: build ## unit tests, kernels, stored reference vectors
+	@ctest --test-dir build --output-on-failure -j $(JOBS)
+
+asan: setup ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+	@cmake -S . -B build-asan $(PRESET_FLAGS) -DOMNI_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug >/dev/null
+	@ninja -C build-asan -j $(JOBS)
+	@ctest --test-dir build-asan --output-on-failure -j $(JOBS)
+
+tsan: setup ## the same under ThreadSanitizer
+	@cmake -S . -B build-tsan $(PRESET_FLAGS) -DOMNI_SANITIZE=thread -DCMAKE_BUILD_TYPE=Debug >/dev/null
+	@ninja -C build-tsan -j $(JOBS)
+	@ctest --test-dir build-tsan --output-on-failure -j $(JOBS)
+
+fuzz: setup ## every fuzz target for SECONDS (60) each
+	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
+
+parity: build ## live comparison with the reference implementation (builds its Python environment outside the tree)
+	@scripts/parity.sh build/omni $(SHARED)
+
+arm64: setup ## cross-compile the kernels and check them under emulation
+	@scripts/check-arm64.sh
+
+install: build ## into PREFIX (/usr/local)
+	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))
+
+format: ## clang-format over the sources
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	@rm -rf build build-asan build-tsan build-fuzz build-arm64

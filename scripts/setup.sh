@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs the Debian or Ubuntu packages that building and testing need and that are missing. Does nothing, quickly, when all are there.
+set -eu
+
+packages=(
+  gcc clang libclang-rt-dev ninja-build cmake pkg-config clang-format
+  libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libswresample-dev
+  libjpeg-dev libpng-dev libwebp-dev libgif-dev libsoxr-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev libcmocka-dev
+  python3 python3-venv ffmpeg gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+)
+
+if ! command -v dpkg-query >/dev/null; then
+  echo "setup: not a Debian or Ubuntu system; these packages, or their like, must be there: ${packages[*]}" >&2
+  exit 0
+fi
+
+# A name may be a virtual package or differ between releases: "have" asks for what provides it.
+installed=$(dpkg-query -W -f='${db:Status-Status} ${Package} ${Provides}\n' | sed -n 's/^installed //p' | tr ' ,' '\n\n' | sort -u)
+missing=()
+for p in "${packages[@]}"; do
+  case $p in
+    libclang-rt-dev) grep -qE '^libclang-rt-[0-9]+-dev$|^libclang-common-1[0-3]-dev$' <<<"$installed" || missing+=("$p") ;;
+    *) grep -qxF "$p" <<<"$installed" || missing+=("$p") ;;
+  esac
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+echo "setup: installing ${missing[*]}"
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+  command -v sudo >/dev/null || { echo "setup: run as root, or install sudo; missing: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+# The sanitizers' runtime is named after clang's version.
+for i in "${!missing[@]}"; do
+  if [ "${missing[$i]}" = libclang-rt-dev ]; then
+    version=$(apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
+    if apt-cache show "libclang-rt-$version-dev" >/dev/null 2>&1; then missing[i]="libclang-rt-$version-dev"; else unset 'missing[i]'; fi
+  fi
+done
+[ ${#missing[@]} -eq 0 ] || "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
