@@ -1,0 +1,129 @@
+#include "cpu/cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/backend.h"
+#include "tensor/choose.h"
+
+static omni_status cpu_alloc(backend *b, size_t bytes, void **out, omni_error *err) {
+    *out = NULL;
+    if (bytes > SIZE_MAX - 64) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory: more bytes asked for than can be addressed");
+    }
+    size_t rounded = (bytes + 63) & ~(size_t)63;
+    rounded = rounded == 0 ? 64 : rounded;
+    void *p = aligned_alloc(64, rounded);
+    if (!p) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu bytes", bytes);
+    }
+    memset(p, 0, rounded);
+    *out = p;
+    return OMNI_OK;
+}
+
+static void cpu_release(backend *b, void *memory) {
+    free(memory);
+}
+
+static void cpu_copy(backend *b, void *to, const void *from, size_t bytes) {
+    if (bytes > 0) {
+        memmove(to, from, bytes);
+    }
+}
+
+typedef struct sample_job {
+    float *logits;
+    int64_t vocab;
+    const sample_row *params;
+    int32_t *ids;
+} sample_job;
+
+static void sample_rows(void *arg, int64_t begin, int64_t end, int thread) {
+    sample_job *j = arg;
+    for (int64_t r = begin; r < end; r++) {
+        j->ids[r] = choose_token(j->logits + r * j->vocab, j->vocab, &j->params[r]);
+    }
+}
+
+static void cpu_sample(backend *b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids) {
+    sample_job j = {logits, vocab, params, ids};
+    pool_for(cpu_of(b)->pool, rows, cpu_grain(vocab * 4), sample_rows, &j);
+}
+
+static ops make_ops(void) {
+    ops o = {.alloc = cpu_alloc, .release = cpu_release, .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .sample = cpu_sample};
+    cpu_linear_ops(&o);
+    cpu_conv_ops(&o);
+    cpu_elementwise_ops(&o);
+    cpu_attention_ops(&o);
+    cpu_moe_ops(&o);
+    return o;
+}
+
+/* The backend and its table of operations live in one block. */
+typedef struct cpu_whole {
+    cpu_backend cpu;
+    ops ops;
+} cpu_whole;
+
+static omni_status select_level(cpu_kernels *k, omni_error *err) {
+    const char *names[4];
+    int n = kernels_levels(names);
+    const char *wanted = getenv("OMNI_CPU");
+    if (!wanted || !*wanted) {
+        wanted = names[n - 1];
+    }
+    if (kernels_select(wanted, k)) {
+        return OMNI_OK;
+    }
+    char list[64] = "";
+    for (int i = 0; i < n; i++) {
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
+    }
+    return fail(err, OMNI_ERR_ARGUMENT, "OMNI_CPU=%s: not a level of this processor; it offers %s", wanted, list);
+}
+
+omni_status cpu_backend_create(int threads, backend **out, omni_error *err) {
+    *out = NULL;
+    cpu_whole *w = calloc(1, sizeof *w);
+    if (!w) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for the CPU backend");
+    }
+    cpu_backend *c = &w->cpu;
+    omni_status s = select_level(&c->k, err);
+    if (s == OMNI_OK) {
+        s = pool_create(threads, &c->pool, err);
+    }
+    if (s == OMNI_OK) {
+        void *p;
+        s = cpu_alloc(NULL, (size_t)pool_threads(c->pool) * CPU_SCRATCH, &p, err);
+        c->scratch = p;
+    }
+    if (s != OMNI_OK) {
+        cpu_backend_destroy(&c->base);
+        return s;
+    }
+    w->ops = make_ops();
+    int n = pool_threads(c->pool);
+    snprintf(c->description, sizeof c->description, "%s, %d thread%s", c->k.name, n, n == 1 ? "" : "s");
+    c->base = (backend){.ops = &w->ops, .name = "cpu", .description = c->description};
+    *out = &c->base;
+    return OMNI_OK;
+}
+
+void cpu_backend_destroy(backend *b) {
+    if (!b) {
+        return;
+    }
+    cpu_backend *c = cpu_of(b);
+    pool_destroy(c->pool);
+    free(c->scratch);
+    free(c); /* the first member of its cpu_whole */
+}
+
+pool *cpu_backend_pool(backend *b) {
+    return cpu_of(b)->pool;
+}

@@ -1,0 +1,90 @@
+/* Kernels: what one thread does on one piece of an operation. The operations (linear.c, attention.c, ...) cut the work into
+ * pieces for the pool; the kernels here compute a piece. The plain C version of each is the specification; faster versions
+ * replace it in the table when the processor can run them.
+ *
+ * Each version adds up a dot product in an order that depends on its length alone, so a row's result never depends on how many
+ * rows or outputs a call covers. Weights of every type are converted to float32 exactly (an F16 scale times an int8 fits 24 bits). */
+#ifndef OMNI_CPU_KERNELS_H
+#define OMNI_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tensor/ops.h"
+#include "tensor/tensor.h"
+
+enum { CPU_DTYPES = 40 }; /* table size: above every type number */
+
+/* y[r * y_stride + o] = bias[o] + sum over segments s and i < n of x_r[s * x_segment + i] * w_o[s * n + i], where
+ * x_r = x + (index ? index[r] : r) * x_stride, w_o = w + o * w_stride. A matrix has one segment; a dilated convolution one a tap. */
+typedef struct linear_piece {
+    const void *w;
+    size_t w_stride;   /* bytes */
+    const float *bias; /* of output 0; NULL: none */
+    const float *x;
+    int64_t x_stride;
+    const int32_t *index;
+    float *y;
+    int64_t y_stride;
+    int64_t n, segments, x_segment;
+} linear_piece;
+
+typedef void (*linear_kernel)(const linear_piece *p, int64_t rows, int64_t outs);
+typedef void (*convert_kernel)(const void *in, float *out, int64_t n);
+
+/* Consecutive positions of one head's keys and values; strides in elements. */
+typedef struct attention_span {
+    const void *k, *v;
+    int64_t k_stride, v_stride;
+    int64_t n;
+} attention_span;
+
+/* Softmax attention of `heads` query vectors that share one key/value head, accumulated span by span (online softmax). */
+typedef struct attention_state {
+    int heads, head_dim;
+    const float *q; /* [heads, head_dim] */
+    float scale;
+    float *acc;       /* [heads, head_dim]: sum of e^(score - max) v */
+    float *max, *sum; /* [heads] */
+} attention_state;
+
+enum { ATTENTION_SPAN = KV_BLOCK }; /* most positions a span */
+
+typedef struct cpu_kernels {
+    const char *name;
+    /* By weight type; NULL where the type cannot be a weight. */
+    linear_kernel linear[CPU_DTYPES];
+    convert_kernel to_f32[CPU_DTYPES];
+    void (*to_f16)(const float *in, uint16_t *out, int64_t n);
+
+    void (*rms_norm)(const float *x, const float *w, float eps, int64_t width, float *y); /* w NULL: all ones */
+    void (*layer_norm)(const float *x, const float *w, const float *bias, float eps, int64_t width, float *y);
+    void (*rotate)(float *x, const float *cos, const float *sin, int64_t half); /* x[2 * half], in place */
+
+    void (*activate)(activation a, const float *x, int64_t n, float *y);
+    void (*silu_mul)(const float *gate, const float *up, int64_t n, float *y);
+    void (*add)(const float *x, int64_t n, float *y);
+    void (*add_product)(const float *x, const float *scale, int64_t n, float *y); /* y += scale * x, by element */
+    void (*add_multiple)(const float *x, float scale, int64_t n, float *y);       /* y += scale * x */
+    void (*snake_beta)(const float *x, const float *a, const float *inv_b, int64_t n, float *y);
+    void (*clamp)(float low, float high, int64_t n, float *y);
+    /* y[c] = bias[c] + sum_k x[k * width + c] * w[k * width + c] */
+    void (*depthwise)(const float *x, const float *w, const float *bias, int64_t kernel, int64_t width, float *y);
+
+    void (*attend_f32)(attention_state *s, const attention_span *span);
+    void (*attend_f16)(attention_state *s, const attention_span *span);
+} cpu_kernels;
+
+/* Fill (generic) or overwrite (the others) the table. */
+void kernels_generic(cpu_kernels *k);
+void kernels_avx2(cpu_kernels *k);
+void kernels_avx512(cpu_kernels *k);
+void kernels_neon(cpu_kernels *k);
+
+/* The levels this binary and this processor offer, from plain to best: names[0] is "generic". Returns how many (at most 4). */
+int kernels_levels(const char *names[4]);
+/* The table of one of those levels; false for a name that is none. */
+bool kernels_select(const char *level, cpu_kernels *k);
+
+#endif

@@ -1,0 +1,276 @@
+/* The plain C version of every kernel: the specification of the faster ones. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/kernels.h"
+
+#define LINEAR(name, type, load)                                                                                                                     \
+    static void name(const linear_piece *p, int64_t rows, int64_t outs) {                                                                            \
+        for (int64_t r = 0; r < rows; r++) {                                                                                                         \
+            const float *x = p->x + (p->index ? p->index[r] : r) * p->x_stride;                                                                      \
+            for (int64_t o = 0; o < outs; o++) {                                                                                                     \
+                const type *w = (const type *)((const char *)p->w + (size_t)o * p->w_stride);                                                        \
+                float sum[8] = {0};                                                                                                                  \
+                for (int64_t s = 0; s < p->segments; s++) {                                                                                          \
+                    const float *xs = x + s * p->x_segment;                                                                                          \
+                    const type *ws = w + s * p->n;                                                                                                   \
+                    int64_t i = 0;                                                                                                                   \
+                    for (; i + 8 <= p->n; i += 8) {                                                                                                  \
+                        for (int j = 0; j < 8; j++) {                                                                                                \
+                            sum[j] += xs[i + j] * load(ws[i + j]);                                                                                   \
+                        }                                                                                                                            \
+                    }                                                                                                                                \
+                    for (int j = 0; i < p->n; i++, j++) {                                                                                            \
+                        sum[j] += xs[i] * load(ws[i]);                                                                                               \
+                    }                                                                                                                                \
+                }                                                                                                                                    \
+                float total = ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));                                     \
+                p->y[r * p->y_stride + o] = p->bias ? total + p->bias[o] : total;                                                                    \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+    }
+
+static inline float same(float x) {
+    return x;
+}
+
+LINEAR(linear_f32, float, same)
+LINEAR(linear_f16, uint16_t, f16_to_f32)
+LINEAR(linear_bf16, uint16_t, bf16_to_f32)
+
+enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
+
+static void linear_q8_0(const linear_piece *p, int64_t rows, int64_t outs) {
+    int64_t blocks = p->n / Q8_BLOCK;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *x = p->x + (p->index ? p->index[r] : r) * p->x_stride;
+        for (int64_t o = 0; o < outs; o++) {
+            const uint8_t *w = (const uint8_t *)p->w + (size_t)o * p->w_stride;
+            float sum[8] = {0};
+            for (int64_t s = 0; s < p->segments; s++) {
+                const float *xs = x + s * p->x_segment;
+                for (int64_t b = 0; b < blocks; b++, w += Q8_BYTES, xs += Q8_BLOCK) {
+                    uint16_t h;
+                    memcpy(&h, w, sizeof h);
+                    float d = f16_to_f32(h);
+                    const int8_t *q = (const int8_t *)w + 2;
+                    for (int i = 0; i < Q8_BLOCK; i++) {
+                        sum[i & 7] += xs[i] * (d * (float)q[i]);
+                    }
+                }
+            }
+            float total = ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+            p->y[r * p->y_stride + o] = p->bias ? total + p->bias[o] : total;
+        }
+    }
+}
+
+static void from_f32(const void *in, float *out, int64_t n) {
+    memcpy(out, in, (size_t)n * sizeof *out);
+}
+
+static void from_f16(const void *in, float *out, int64_t n) {
+    const uint16_t *h = in;
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = f16_to_f32(h[i]);
+    }
+}
+
+static void from_bf16(const void *in, float *out, int64_t n) {
+    const uint16_t *h = in;
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = bf16_to_f32(h[i]);
+    }
+}
+
+static void from_q8_0(const void *in, float *out, int64_t n) {
+    const uint8_t *w = in;
+    for (int64_t b = 0; b < n / Q8_BLOCK; b++, w += Q8_BYTES, out += Q8_BLOCK) {
+        uint16_t h;
+        memcpy(&h, w, sizeof h);
+        float d = f16_to_f32(h);
+        for (int i = 0; i < Q8_BLOCK; i++) {
+            out[i] = d * (float)((const int8_t *)w)[2 + i];
+        }
+    }
+}
+
+static void to_f16(const float *in, uint16_t *out, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = f16_from_f32(in[i]);
+    }
+}
+
+static void rms_norm(const float *x, const float *w, float eps, int64_t width, float *y) {
+    float sum[8] = {0};
+    for (int64_t i = 0; i < width; i++) {
+        sum[i & 7] += x[i] * x[i];
+    }
+    float total = ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+    float scale = 1.0f / sqrtf(total / (float)width + eps);
+    for (int64_t i = 0; i < width; i++) {
+        y[i] = w ? x[i] * scale * w[i] : x[i] * scale;
+    }
+}
+
+static void layer_norm(const float *x, const float *w, const float *bias, float eps, int64_t width, float *y) {
+    float sum[8] = {0};
+    for (int64_t i = 0; i < width; i++) {
+        sum[i & 7] += x[i];
+    }
+    float mean = (((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]))) / (float)width;
+    float square[8] = {0};
+    for (int64_t i = 0; i < width; i++) {
+        square[i & 7] += (x[i] - mean) * (x[i] - mean);
+    }
+    float var = (((square[0] + square[4]) + (square[1] + square[5])) + ((square[2] + square[6]) + (square[3] + square[7]))) / (float)width;
+    float scale = 1.0f / sqrtf(var + eps);
+    for (int64_t i = 0; i < width; i++) {
+        float v = (x[i] - mean) * scale;
+        v = w ? v * w[i] : v;
+        y[i] = bias ? v + bias[i] : v;
+    }
+}
+
+static void rotate(float *x, const float *cosine, const float *sine, int64_t half) {
+    for (int64_t j = 0; j < half; j++) {
+        float a = x[j], b = x[j + half];
+        x[j] = a * cosine[j] - b * sine[j];
+        x[j + half] = b * cosine[j] + a * sine[j];
+    }
+}
+
+static inline float silu(float x) {
+    return x / (1.0f + expf(-x));
+}
+
+static void activate(activation a, const float *x, int64_t n, float *y) {
+    switch (a) {
+    case ACT_NONE:
+        if (y != x) {
+            memmove(y, x, (size_t)n * sizeof *y);
+        }
+        break;
+    case ACT_SILU:
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = silu(x[i]);
+        }
+        break;
+    case ACT_GELU:
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678118654752f));
+        }
+        break;
+    case ACT_GELU_TANH:
+        for (int64_t i = 0; i < n; i++) {
+            float v = x[i];
+            y[i] = 0.5f * v * (1.0f + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
+        }
+        break;
+    }
+}
+
+static void silu_mul(const float *gate, const float *up, int64_t n, float *y) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = silu(gate[i]) * up[i];
+    }
+}
+
+static void add(const float *x, int64_t n, float *y) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] += x[i];
+    }
+}
+
+static void add_product(const float *x, const float *scale, int64_t n, float *y) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] += scale[i] * x[i];
+    }
+}
+
+static void add_multiple(const float *x, float scale, int64_t n, float *y) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] += scale * x[i];
+    }
+}
+
+static void snake_beta(const float *x, const float *a, const float *inv_b, int64_t n, float *y) {
+    for (int64_t i = 0; i < n; i++) {
+        float s = sinf(a[i] * x[i]);
+        y[i] = x[i] + s * s * inv_b[i];
+    }
+}
+
+static void clamp(float low, float high, int64_t n, float *y) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = y[i] < low ? low : y[i] > high ? high : y[i];
+    }
+}
+
+static void depthwise(const float *x, const float *w, const float *bias, int64_t kernel, int64_t width, float *y) {
+    for (int64_t c = 0; c < width; c++) {
+        float sum = bias ? bias[c] : 0.0f;
+        for (int64_t k = 0; k < kernel; k++) {
+            sum += x[k * width + c] * w[k * width + c];
+        }
+        y[c] = sum;
+    }
+}
+
+#define ATTEND(name, type, load)                                                                                                                     \
+    static void name(attention_state *s, const attention_span *span) {                                                                               \
+        float p[ATTENTION_SPAN];                                                                                                                     \
+        for (int h = 0; h < s->heads; h++) {                                                                                                         \
+            const float *q = s->q + (int64_t)h * s->head_dim;                                                                                        \
+            float *acc = s->acc + (int64_t)h * s->head_dim;                                                                                          \
+            float max = s->max[h];                                                                                                                   \
+            for (int64_t t = 0; t < span->n; t++) {                                                                                                  \
+                const type *k = (const type *)span->k + t * span->k_stride;                                                                          \
+                float dot = 0;                                                                                                                       \
+                for (int i = 0; i < s->head_dim; i++) {                                                                                              \
+                    dot += q[i] * load(k[i]);                                                                                                        \
+                }                                                                                                                                    \
+                p[t] = dot * s->scale;                                                                                                               \
+                max = p[t] > max ? p[t] : max;                                                                                                       \
+            }                                                                                                                                        \
+            float shrink = expf(s->max[h] - max), sum = s->sum[h] * shrink;                                                                          \
+            for (int i = 0; i < s->head_dim; i++) {                                                                                                  \
+                acc[i] *= shrink;                                                                                                                    \
+            }                                                                                                                                        \
+            for (int64_t t = 0; t < span->n; t++) {                                                                                                  \
+                const type *v = (const type *)span->v + t * span->v_stride;                                                                          \
+                float e = expf(p[t] - max);                                                                                                          \
+                sum += e;                                                                                                                            \
+                for (int i = 0; i < s->head_dim; i++) {                                                                                              \
+                    acc[i] += e * load(v[i]);                                                                                                        \
+                }                                                                                                                                    \
+            }                                                                                                                                        \
+            s->max[h] = max;                                                                                                                         \
+            s->sum[h] = sum;                                                                                                                         \
+        }                                                                                                                                            \
+    }
+
+ATTEND(attend_f32, float, same)
+ATTEND(attend_f16, uint16_t, f16_to_f32)
+
+void kernels_generic(cpu_kernels *k) {
+    *k = (cpu_kernels){
+        .name = "generic",
+        .linear = {[DTYPE_F32] = linear_f32, [DTYPE_F16] = linear_f16, [DTYPE_BF16] = linear_bf16, [DTYPE_Q8_0] = linear_q8_0},
+        .to_f32 = {[DTYPE_F32] = from_f32, [DTYPE_F16] = from_f16, [DTYPE_BF16] = from_bf16, [DTYPE_Q8_0] = from_q8_0},
+        .to_f16 = to_f16,
+        .rms_norm = rms_norm,
+        .layer_norm = layer_norm,
+        .rotate = rotate,
+        .activate = activate,
+        .silu_mul = silu_mul,
+        .add = add,
+        .add_product = add_product,
+        .add_multiple = add_multiple,
+        .snake_beta = snake_beta,
+        .clamp = clamp,
+        .depthwise = depthwise,
+        .attend_f32 = attend_f32,
+        .attend_f16 = attend_f16,
+    };
+}

@@ -1,0 +1,157 @@
+/* Embeddings and linear maps: how they are cut into pieces for the pool. */
+#include <string.h>
+
+#include "cpu/backend.h"
+#include "cpu/linear.h"
+
+/* ---- embeddings ---- */
+
+typedef struct embed_job {
+    const cpu_backend *c;
+    const tensor *table;
+    const int32_t *ids;
+    int64_t n, step;
+    float scale;
+    float *y;
+} embed_job;
+
+static void embed_rows(void *arg, int64_t begin, int64_t end, int thread) {
+    embed_job *j = arg;
+    int64_t width = j->table->ne[0];
+    for (int64_t r = begin; r < end; r++) {
+        j->c->k.to_f32[j->table->type](tensor_row(j->table, j->ids[r]), j->y + r * width, width);
+    }
+}
+
+static void cpu_embed(backend *b, const tensor *table, const int32_t *ids, int64_t rows, float *y) {
+    embed_job j = {.c = cpu_of(b), .table = table, .ids = ids, .y = y};
+    pool_for(j.c->pool, rows, cpu_grain(table->ne[0]), embed_rows, &j);
+}
+
+/* Works through the width in tiles, so that any width fits the scratch. */
+static void embed_sum_rows(void *arg, int64_t begin, int64_t end, int thread) {
+    enum { TILE = 4096 };
+    embed_job *j = arg;
+    float *row = cpu_scratch(j->c, thread);
+    int64_t width = j->table->ne[0];
+    for (int64_t r = begin; r < end; r++) {
+        for (int64_t at = 0; at < width; at += TILE) {
+            int64_t n = width - at < TILE ? width - at : TILE;
+            float *y = j->y + r * width + at;
+            memset(y, 0, (size_t)n * sizeof *y);
+            for (int64_t i = 0; i < j->n; i++) {
+                const char *from = tensor_row(j->table, j->ids[r * j->n + i] + i * j->step);
+                j->c->k.to_f32[j->table->type](from + dtype_row_bytes(j->table->type, at), row, n);
+                j->c->k.add(row, n, y);
+            }
+            for (int64_t i = 0; i < n; i++) {
+                y[i] *= j->scale;
+            }
+        }
+    }
+}
+
+static void cpu_embed_sum(backend *b, const tensor *table, const int32_t *ids, int64_t rows, int64_t n, int64_t step, float scale, float *y) {
+    embed_job j = {.c = cpu_of(b), .table = table, .ids = ids, .n = n, .step = step, .scale = scale, .y = y};
+    pool_for(j.c->pool, rows, cpu_grain(table->ne[0] * n), embed_sum_rows, &j);
+}
+
+/* ---- linear maps ---- */
+
+typedef struct linear_job {
+    const cpu_backend *c;
+    dtype type;
+    linear_piece p;
+    int64_t rows, outs;
+    int64_t row_tile, out_tile;
+} linear_job;
+
+static void linear_tile(void *arg, int64_t begin, int64_t end, int thread) {
+    linear_job *j = arg;
+    int64_t out_tiles = (j->outs + j->out_tile - 1) / j->out_tile;
+    for (int64_t t = begin; t < end; t++) {
+        int64_t row = t / out_tiles * j->row_tile, out = t % out_tiles * j->out_tile;
+        int64_t rows = j->rows - row < j->row_tile ? j->rows - row : j->row_tile;
+        int64_t outs = j->outs - out < j->out_tile ? j->outs - out : j->out_tile;
+        linear_piece p = j->p;
+        linear_move(&p, row, out);
+        linear_run(j->c, j->type, &p, rows, outs, thread);
+    }
+}
+
+void linear_run(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs, int thread) {
+    int64_t n = p->n * p->segments;
+    int64_t fit = (int64_t)(CPU_SCRATCH / 2 / sizeof(float)) / (n < 1 ? 1 : n);
+    if (type == DTYPE_F32 || rows < LINEAR_CONVERT_ROWS || fit < 4) {
+        c->k.linear[type](p, rows, outs);
+        return;
+    }
+    float *w = cpu_scratch(c, thread);
+    int64_t step = fit < 16 ? 4 : 16;
+    for (int64_t o = 0; o < outs; o += step) {
+        int64_t m = outs - o < step ? outs - o : step;
+        linear_piece q = *p;
+        linear_move(&q, 0, o);
+        for (int64_t i = 0; i < m; i++) {
+            c->k.to_f32[type]((const char *)q.w + (size_t)i * q.w_stride, w + i * n, n);
+        }
+        q.w = w;
+        q.w_stride = (size_t)n * sizeof *w;
+        c->k.linear[DTYPE_F32](&q, rows, m);
+    }
+}
+
+void linear_parallel(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs) {
+    if (rows <= 0 || outs <= 0) {
+        return;
+    }
+    linear_job j = {.c = c, .type = type, .p = *p, .rows = rows, .outs = outs};
+    int64_t n = p->n * p->segments;
+    j.row_tile = rows < 64 ? rows : 64;
+    /* Outputs a tile: enough work to be worth handing out, a multiple of a cache line of results. */
+    int64_t out = 65536 / (n * j.row_tile < 1 ? 1 : n * j.row_tile);
+    j.out_tile = (out + 15) / 16 * 16;
+    j.out_tile = j.out_tile < 16 ? 16 : j.out_tile;
+    int64_t tiles = ((rows + j.row_tile - 1) / j.row_tile) * ((outs + j.out_tile - 1) / j.out_tile);
+    pool_for(c->pool, tiles, 1, linear_tile, &j);
+}
+
+static void cpu_linear(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y, int64_t y_stride) {
+    linear_piece p = {
+        .w = w->data,
+        .w_stride = dtype_row_bytes(w->type, w->ne[0]),
+        .bias = bias,
+        .x = x,
+        .x_stride = x_stride,
+        .y = y,
+        .y_stride = y_stride,
+        .n = w->ne[0],
+        .segments = 1,
+    };
+    linear_parallel(cpu_of(b), w->type, &p, rows, tensor_rows(w));
+}
+
+static void cpu_conv1d(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y) {
+    int64_t channels = w->ne[0], kernel = w->ne[1], outs = w->ne[2];
+    bool dense = dilation == 1 || kernel == 1;
+    linear_piece p = {
+        .w = w->data,
+        .w_stride = dtype_row_bytes(w->type, channels) * (size_t)kernel,
+        .bias = bias,
+        .x = x,
+        .x_stride = channels,
+        .y = y,
+        .y_stride = outs,
+        .n = dense ? channels * kernel : channels,
+        .segments = dense ? 1 : kernel,
+        .x_segment = dilation * channels,
+    };
+    linear_parallel(cpu_of(b), w->type, &p, rows, outs);
+}
+
+void cpu_linear_ops(ops *o) {
+    o->embed = cpu_embed;
+    o->embed_sum = cpu_embed_sum;
+    o->linear = cpu_linear;
+    o->conv1d = cpu_conv1d;
+}

@@ -1,0 +1,48 @@
+#include <string.h>
+
+#include "cpu/kernels.h"
+
+/* __builtin_cpu_supports asks the operating system too (XGETBV): registers that are not saved do not count. */
+int kernels_levels(const char *names[4]) {
+    int n = 0;
+    names[n++] = "generic";
+#if defined(__x86_64__) && defined(OMNI_KERNELS_AVX)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+        names[n++] = "avx2";
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512dq")) {
+            names[n++] = "avx512";
+        }
+    }
+#elif defined(__aarch64__) && defined(OMNI_KERNELS_NEON)
+    names[n++] = "neon";
+#endif
+    return n;
+}
+
+bool kernels_select(const char *level, cpu_kernels *k) {
+    const char *names[4];
+    int n = kernels_levels(names);
+    memset(k, 0, sizeof *k);
+    for (int i = 0; i < n; i++) {
+        if (strcmp(names[i], "generic") == 0) {
+            kernels_generic(k);
+        }
+#if defined(__x86_64__) && defined(OMNI_KERNELS_AVX)
+        else if (strcmp(names[i], "avx2") == 0) {
+            kernels_avx2(k);
+        } else if (strcmp(names[i], "avx512") == 0) {
+            kernels_avx512(k);
+        }
+#elif defined(__aarch64__) && defined(OMNI_KERNELS_NEON)
+        else if (strcmp(names[i], "neon") == 0) {
+            kernels_neon(k);
+        }
+#endif
+        if (strcmp(names[i], level) == 0) {
+            return true;
+        }
+    }
+    return false;
+}

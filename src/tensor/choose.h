@@ -1,0 +1,11 @@
+/* Choosing one row's token on the host (tensor/sampling.h states the steps). */
+#ifndef OMNI_TENSOR_CHOOSE_H
+#define OMNI_TENSOR_CHOOSE_H
+
+#include "tensor/sampling.h"
+
+/* Overwrites logits[vocab], marks p->seen and returns the id. NaN counts as minus infinity; when nothing is allowed, the result is
+ * suppress_keep, or 0 where there is none. */
+int32_t choose_token(float *logits, int64_t vocab, const sample_row *p);
+
+#endif

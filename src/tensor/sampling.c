@@ -1,0 +1,178 @@
+#include "tensor/sampling.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "tensor/choose.h"
+
+float random_uniform(uint64_t seed, uint64_t sequence, uint64_t step) {
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    uint32_t c[4] = {(uint32_t)step, (uint32_t)(step >> 32), (uint32_t)sequence, (uint32_t)(sequence >> 32)};
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1], (uint32_t)a};
+        memcpy(c, next, sizeof c);
+        key[0] += 0x9E3779B9u;
+        key[1] += 0xBB67AE85u;
+    }
+    return (float)(c[0] >> 8) * 0x1p-24f;
+}
+
+static int64_t argmax(const float *x, int64_t n) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++) {
+        if (x[i] > x[best]) {
+            best = i;
+        }
+    }
+    return best;
+}
+
+/* A number whose unsigned order is the float's order. */
+static inline uint32_t order_key(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+static inline float from_order_key(uint32_t u) {
+    u = u & 0x80000000u ? u & 0x7fffffffu : ~u;
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+enum { RADIX_BITS = 11, RADIX = 1 << RADIX_BITS };
+static const int radix_shift[3] = {21, 10, 0};
+static const int radix_bits[3] = {11, 11, 10};
+
+/* The k-th largest value, 1 <= k <= n: three passes over digits of the key, so no sort and no memory. */
+static float kth_largest(const float *x, int64_t n, int64_t k) {
+    uint32_t prefix = 0, mask = 0;
+    for (int pass = 0; pass < 3; pass++) {
+        int64_t count[RADIX] = {0};
+        uint32_t digit_mask = (1u << radix_bits[pass]) - 1;
+        for (int64_t i = 0; i < n; i++) {
+            uint32_t key = order_key(x[i]);
+            if ((key & mask) == prefix) {
+                count[(key >> radix_shift[pass]) & digit_mask]++;
+            }
+        }
+        uint32_t d = digit_mask;
+        while (count[d] < k) {
+            k -= count[d--];
+        }
+        prefix |= d << radix_shift[pass];
+        mask |= digit_mask << radix_shift[pass];
+    }
+    return from_order_key(prefix);
+}
+
+/* Zeroes the probabilities outside the nucleus: ordered by size (lower index first on ties), an entry stays while the mass before it
+ * is below limit. */
+static void keep_nucleus(float *p, int64_t n, double limit) {
+    uint32_t prefix = 0, mask = 0;
+    double before = 0; /* mass of all entries whose key lies above the digits found so far */
+    for (int pass = 0; pass < 3; pass++) {
+        double mass[RADIX] = {0};
+        uint32_t digit_mask = (1u << radix_bits[pass]) - 1;
+        for (int64_t i = 0; i < n; i++) {
+            uint32_t key = order_key(p[i]);
+            if (p[i] > 0 && (key & mask) == prefix) {
+                mass[(key >> radix_shift[pass]) & digit_mask] += p[i];
+            }
+        }
+        /* The last digit with mass whose entries begin before the limit. */
+        uint32_t found = digit_mask;
+        double at = before;
+        for (int64_t d = digit_mask; d >= 0 && (at < limit || before == at); d--) {
+            if (mass[d] > 0) {
+                found = (uint32_t)d;
+                before = at;
+                at += mass[d];
+            }
+        }
+        prefix |= found << radix_shift[pass];
+        mask |= digit_mask << radix_shift[pass];
+    }
+    float threshold = from_order_key(prefix);
+    for (int64_t i = 0; i < n; i++) {
+        if (p[i] == threshold) {
+            if (before < limit || before == 0) {
+                before += p[i];
+            } else {
+                p[i] = 0;
+            }
+        } else if (p[i] < threshold) {
+            p[i] = 0;
+        }
+    }
+}
+
+static int64_t draw(float *x, int64_t n, float max, const sample_row *s) {
+    /* Temperature and softmax without its division; e^0 for the largest, also when that is infinite. */
+    if (s->top_k > 0 && s->top_k < n) {
+        float threshold = kth_largest(x, n, s->top_k);
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = x[i] < threshold ? -INFINITY : x[i];
+        }
+    }
+    double total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = x[i] == max ? 1.0f : x[i] == -INFINITY ? 0.0f : expf((x[i] - max) / s->temperature);
+        total += x[i];
+    }
+    if (s->top_p < 1) {
+        keep_nucleus(x, n, (double)(s->top_p > 0 ? s->top_p : 0) * total);
+    }
+    if (s->min_p > 0) {
+        float least = s->min_p < 1 ? s->min_p : 1.0f;
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = x[i] < least ? 0.0f : x[i];
+        }
+    }
+    total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        total += x[i];
+    }
+    double target = (double)random_uniform(s->seed, s->sequence, s->step) * total, sum = 0;
+    int64_t last = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (x[i] > 0) {
+            last = i;
+            sum += x[i];
+            if (sum > target) {
+                return i;
+            }
+        }
+    }
+    return last;
+}
+
+int32_t choose_token(float *x, int64_t n, const sample_row *s) {
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = x[i] != x[i] ? -INFINITY : x[i];
+    }
+    if (s->seen && s->repeat_penalty > 0 && s->repeat_penalty != 1) {
+        for (int64_t i = 0; i < n; i++) {
+            if (s->seen[i]) {
+                x[i] = x[i] > 0 ? x[i] / s->repeat_penalty : x[i] * s->repeat_penalty;
+            }
+        }
+    }
+    for (int64_t i = s->suppress_from < 0 ? 0 : s->suppress_from; i < n; i++) {
+        if (i != s->suppress_keep) {
+            x[i] = -INFINITY;
+        }
+    }
+    int64_t id = argmax(x, n);
+    if (x[id] == -INFINITY) {
+        id = s->suppress_keep >= 0 && s->suppress_keep < n ? s->suppress_keep : 0;
+    } else if (!s->greedy && s->temperature > 0) {
+        id = draw(x, n, x[id], s);
+    }
+    if (s->seen) {
+        s->seen[id] = 1;
+    }
+    return (int32_t)id;
+}
