@@ -1,0 +1,216 @@
+#include "model/kv_blocks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct kv_pool {
+    backend *b;
+    kv_cache cache;
+    int32_t *references; /* [blocks] sequences that hold the block */
+    int32_t *free_list;  /* [blocks] the first free_count are free */
+    int64_t free_count;
+};
+
+static size_t element_size(dtype type) {
+    return type == DTYPE_F16 ? 2 : 4;
+}
+
+/* Bytes of the keys (or of the values) of so many blocks; SIZE_MAX on overflow. */
+static size_t half_bytes(dtype type, int layers, int kv_heads, int head_dim, int64_t blocks) {
+    size_t n = element_size(type);
+    const int64_t factors[] = {layers, kv_heads, head_dim, KV_BLOCK, blocks};
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
+        if (factors[i] < 0 || __builtin_mul_overflow(n, (size_t)factors[i], &n)) {
+            return SIZE_MAX;
+        }
+    }
+    return n;
+}
+
+static int64_t blocks_for(int64_t positions) {
+    return positions / KV_BLOCK + (positions % KV_BLOCK != 0);
+}
+
+size_t kv_memory(dtype type, int layers, int kv_heads, int head_dim, int64_t positions) {
+    size_t n = half_bytes(type, layers, kv_heads, head_dim, blocks_for(positions));
+    return n > SIZE_MAX / 2 ? SIZE_MAX : 2 * n;
+}
+
+omni_status kv_pool_create(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t positions, kv_pool **out, omni_error *err) {
+    *out = NULL;
+    if (type != DTYPE_F32 && type != DTYPE_F16) {
+        return fail(err, OMNI_ERR_ARGUMENT, "key/value cache of type number %d; it must be F32 or F16", (int)type);
+    }
+    /* A slot (block * KV_BLOCK + offset) is an int32. */
+    int64_t blocks = blocks_for(positions);
+    if (positions <= 0 || layers <= 0 || kv_heads <= 0 || head_dim <= 0 || blocks > INT32_MAX / KV_BLOCK) {
+        return fail(err, OMNI_ERR_ARGUMENT,
+                    "key/value cache of %lld positions, %d layers, %d heads of %d: each must be positive, positions below 2^31", (long long)positions,
+                    layers, kv_heads, head_dim);
+    }
+    size_t bytes = half_bytes(type, layers, kv_heads, head_dim, blocks);
+    if (bytes > SIZE_MAX / 2) {
+        return fail(err, OMNI_ERR_MEMORY, "key/value cache of %lld positions is too large to address", (long long)positions);
+    }
+    kv_pool *p = calloc(1, sizeof *p);
+    if (!p) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for the key/value pool");
+    }
+    p->b = b;
+    p->cache = (kv_cache){.type = type, .layers = layers, .kv_heads = kv_heads, .head_dim = head_dim, .blocks = blocks};
+    p->references = calloc((size_t)blocks, sizeof *p->references);
+    p->free_list = malloc((size_t)blocks * sizeof *p->free_list);
+    omni_status status = OMNI_OK;
+    if (!p->references || !p->free_list) {
+        status = fail(err, OMNI_ERR_MEMORY, "out of memory for a list of %lld key/value blocks", (long long)blocks);
+    }
+    if (status == OMNI_OK) {
+        status = b->ops->alloc(b, bytes, &p->cache.k, err);
+    }
+    if (status == OMNI_OK) {
+        status = b->ops->alloc(b, bytes, &p->cache.v, err);
+    }
+    if (status != OMNI_OK) {
+        kv_pool_destroy(p);
+        return status == OMNI_ERR_MEMORY ? fail_in(err, status, "key/value cache of %lld positions (%zu bytes)", (long long)positions, 2 * bytes)
+                                         : status;
+    }
+    for (int64_t i = 0; i < blocks; i++) {
+        p->free_list[i] = (int32_t)(blocks - 1 - i); /* block 0 is taken first */
+    }
+    p->free_count = blocks;
+    *out = p;
+    return OMNI_OK;
+}
+
+void kv_pool_destroy(kv_pool *p) {
+    if (!p) {
+        return;
+    }
+    if (p->cache.k) {
+        p->b->ops->release(p->b, p->cache.k);
+    }
+    if (p->cache.v) {
+        p->b->ops->release(p->b, p->cache.v);
+    }
+    free(p->references);
+    free(p->free_list);
+    free(p);
+}
+
+const kv_cache *kv_pool_cache(const kv_pool *p) {
+    return &p->cache;
+}
+
+int64_t kv_pool_free(const kv_pool *p) {
+    return p->free_count;
+}
+
+static int32_t take_block(kv_pool *p) {
+    int32_t block = p->free_list[--p->free_count];
+    p->references[block] = 1;
+    return block;
+}
+
+static void drop_block(kv_pool *p, int32_t block) {
+    if (--p->references[block] == 0) {
+        p->free_list[p->free_count++] = block;
+    }
+}
+
+/* Copies what a block holds in every layer; the layers lie far apart, so it is one copy a layer for k and for v. */
+static void copy_block(kv_pool *p, int32_t to, int32_t from) {
+    const kv_cache *c = &p->cache;
+    size_t bytes = (size_t)c->kv_heads * KV_BLOCK * (size_t)c->head_dim * element_size(c->type);
+    for (int layer = 0; layer < c->layers; layer++) {
+        size_t base = (size_t)layer * (size_t)c->blocks;
+        char *k = c->k, *v = c->v;
+        p->b->ops->copy(p->b, k + (base + (size_t)to) * bytes, k + (base + (size_t)from) * bytes, bytes);
+        p->b->ops->copy(p->b, v + (base + (size_t)to) * bytes, v + (base + (size_t)from) * bytes, bytes);
+    }
+}
+
+omni_status kv_seq_init(kv_pool *p, int64_t max_positions, kv_seq *out, omni_error *err) {
+    *out = (kv_seq){0};
+    if (max_positions <= 0 || max_positions > INT32_MAX) {
+        return fail(err, OMNI_ERR_ARGUMENT, "a sequence of at most %lld positions: it must be between 1 and 2^31 - 1", (long long)max_positions);
+    }
+    int64_t capacity = blocks_for(max_positions);
+    int32_t *blocks = malloc((size_t)capacity * sizeof *blocks);
+    if (!blocks) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for a table of %lld key/value blocks", (long long)capacity);
+    }
+    *out = (kv_seq){.pool = p, .blocks = blocks, .capacity = capacity};
+    return OMNI_OK;
+}
+
+void kv_seq_release(kv_seq *s) {
+    for (int64_t i = 0; i < s->block_count; i++) {
+        drop_block(s->pool, s->blocks[i]);
+    }
+    free(s->blocks);
+    *s = (kv_seq){0};
+}
+
+omni_status kv_seq_fork(const kv_seq *s, int64_t length, int64_t max_positions, kv_seq *out, omni_error *err) {
+    *out = (kv_seq){0};
+    if (length < 0 || length > s->length || length > max_positions) {
+        return fail(err, OMNI_ERR_ARGUMENT, "cannot share %lld positions of a sequence of %lld with one of at most %lld", (long long)length,
+                    (long long)s->length, (long long)max_positions);
+    }
+    TRY(kv_seq_init(s->pool, max_positions, out, err));
+    out->length = length;
+    out->block_count = blocks_for(length);
+    for (int64_t i = 0; i < out->block_count; i++) {
+        out->blocks[i] = s->blocks[i];
+        s->pool->references[s->blocks[i]]++;
+    }
+    return OMNI_OK;
+}
+
+omni_status kv_seq_extend(kv_seq *s, int64_t n, int32_t *slots, omni_error *err) {
+    kv_pool *p = s->pool;
+    if (n < 0 || n > s->capacity * KV_BLOCK - s->length) {
+        return fail(err, OMNI_ERR_LIMIT, "a sequence of %lld positions cannot take %lld more: its table has room for %lld", (long long)s->length,
+                    (long long)n, (long long)(s->capacity * KV_BLOCK));
+    }
+    if (n == 0) {
+        return OMNI_OK;
+    }
+    int64_t offset = s->length % KV_BLOCK;
+    bool shared = offset != 0 && p->references[s->blocks[s->block_count - 1]] > 1;
+    int64_t fresh = blocks_for(s->length + n) - s->block_count;
+    if (fresh + shared > p->free_count) {
+        return fail(err, OMNI_ERR_LIMIT,
+                    "the key/value cache is full: %lld more positions need %lld blocks of %d, %lld of %lld are free; shorten the conversation or "
+                    "enlarge the context",
+                    (long long)n, (long long)(fresh + shared), KV_BLOCK, (long long)p->free_count, (long long)p->cache.blocks);
+    }
+    if (shared) {
+        int32_t *last = &s->blocks[s->block_count - 1];
+        int32_t own = take_block(p);
+        copy_block(p, own, *last);
+        drop_block(p, *last);
+        *last = own;
+    }
+    for (int64_t i = 0; i < fresh; i++) {
+        s->blocks[s->block_count++] = take_block(p);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = s->length + i;
+        slots[i] = s->blocks[at / KV_BLOCK] * KV_BLOCK + (int32_t)(at % KV_BLOCK);
+    }
+    s->length += n;
+    return OMNI_OK;
+}
+
+void kv_seq_truncate(kv_seq *s, int64_t length) {
+    if (length < 0 || length >= s->length) {
+        return;
+    }
+    int64_t keep = blocks_for(length);
+    while (s->block_count > keep) {
+        drop_block(s->pool, s->blocks[--s->block_count]);
+    }
+    s->length = length;
+}

@@ -1,0 +1,91 @@
+#include "model/weights.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NAME_MAX_SIZE = 256 };
+
+void weights_init(weights *w, backend *b, const gguf *g) {
+    *w = (weights){.b = b, .g = g};
+}
+
+void weights_free(weights *w) {
+    for (size_t i = 0; i < w->count; i++) {
+        w->b->ops->release(w->b, w->memory[i]);
+    }
+    free(w->memory);
+    *w = (weights){0};
+}
+
+static omni_status format_name(char *name, const char *format, va_list args, omni_error *err) {
+    int n = vsnprintf(name, NAME_MAX_SIZE, format, args);
+    if (n < 0 || n >= NAME_MAX_SIZE) {
+        return fail(err, OMNI_ERR_ARGUMENT, "tensor name longer than %d bytes: %s...", NAME_MAX_SIZE - 1, name);
+    }
+    return OMNI_OK;
+}
+
+omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
+    char name[NAME_MAX_SIZE];
+    va_list args;
+    va_start(args, name_format);
+    omni_status status = format_name(name, name_format, args, err);
+    va_end(args);
+    TRY(status);
+    const tensor *t;
+    TRY(gguf_need_tensor(w->g, &t, err, n_dims, ne, "%s", name));
+    if (t->type != DTYPE_F32 && t->type != DTYPE_F16 && t->type != DTYPE_BF16 && t->type != DTYPE_Q8_0) {
+        const dtype_info *info = dtype_find(t->type);
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s has type %s (%d); a matrix must be F32, F16, BF16 or Q8_0: convert the model again",
+                    gguf_path(w->g), name, info ? info->name : "unknown", (int)t->type);
+    }
+    *out = *t;
+    w->bytes += t->size;
+    return OMNI_OK;
+}
+
+omni_status weights_memory(weights *w, size_t bytes, void **out, omni_error *err) {
+    if (w->count == w->capacity) {
+        size_t capacity = w->capacity ? 2 * w->capacity : 64;
+        void **grown = realloc(w->memory, capacity * sizeof *grown);
+        if (!grown) {
+            return fail(err, OMNI_ERR_MEMORY, "out of memory for the list of %zu weights", capacity);
+        }
+        w->memory = grown;
+        w->capacity = capacity;
+    }
+    TRY(w->b->ops->alloc(w->b, bytes, out, err));
+    w->memory[w->count++] = *out;
+    return OMNI_OK;
+}
+
+omni_status weights_vector(weights *w, const float **out, omni_error *err, int64_t n, const char *name_format, ...) {
+    char name[NAME_MAX_SIZE];
+    va_list args;
+    va_start(args, name_format);
+    omni_status status = format_name(name, name_format, args, err);
+    va_end(args);
+    TRY(status);
+    const tensor *t;
+    TRY(gguf_need_tensor(w->g, &t, err, 1, &n, "%s", name));
+    if (t->type != DTYPE_F32 && t->type != DTYPE_F16 && t->type != DTYPE_BF16) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s has type number %d; a vector must be F32, F16 or BF16", gguf_path(w->g), name,
+                    (int)t->type);
+    }
+    float *values = malloc((size_t)n * sizeof *values);
+    if (!values) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for tensor %s: %lld values", name, (long long)n);
+    }
+    dtype_to_f32(t->type, t->data, values, n);
+    void *memory;
+    status = weights_memory(w, (size_t)n * sizeof *values, &memory, err);
+    if (status == OMNI_OK) {
+        w->b->ops->upload(w->b, memory, values, (size_t)n * sizeof *values);
+        *out = memory;
+        w->bytes += t->size;
+    }
+    free(values);
+    return status;
+}
