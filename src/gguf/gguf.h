@@ -1,4 +1,5 @@
-/* GGUF version 3: a mapped reader that checks every count, length, offset and alignment before it is used, and a writer.
+/* GGUF: a mapped reader (versions 2 and 3) that checks every count, length, offset and alignment before it is used, and a
+ * writer (version 3).
  *
  * Reader: gguf_open maps the file and validates all of it up front, so that later look-ups cannot run outside the map.
  * Strings handed out point into the map and are not NUL-terminated (gguf_str carries the length). */
@@ -38,10 +39,16 @@ typedef struct gguf gguf;
 /* ---- reading ---- */
 
 omni_status gguf_open(const char *path, gguf **out, omni_error *err);
-/* The same over memory that outlives the reader (tests, fuzzing); name stands for the path in errors. */
+/* The same over memory, aligned to 8 bytes, that outlives the reader (tests, fuzzing); name stands for the path in errors. */
 omni_status gguf_open_memory(const void *data, size_t size, const char *name, gguf **out, omni_error *err);
 void gguf_close(gguf *g);
 const char *gguf_path(const gguf *g);
+uint32_t gguf_version(const gguf *g);
+/* Bytes of the whole file, and where in it the tensor data starts. */
+size_t gguf_file_size(const gguf *g);
+size_t gguf_data_offset(const gguf *g);
+/* Tells the system that a tensor's mapped pages are not needed any more (they are read again when touched). */
+void gguf_forget(const gguf *g, const tensor *t);
 
 size_t gguf_key_count(const gguf *g);
 gguf_str gguf_key_name(const gguf *g, size_t i);
@@ -50,8 +57,8 @@ gguf_type gguf_key_type(const gguf *g, size_t i);
 int64_t gguf_find(const gguf *g, const char *key);
 
 /* Required values: an error names the file, the key and what was found instead. Integers of any width and sign are accepted
- * where the value fits; F32 and F64 alike for floats, and integers for floats. Strings from gguf_need_str are copied
- * NUL-terminated into memory owned by the reader; one with a NUL inside is an error. */
+ * where the value fits; F32 and F64 alike for floats, and integers for floats; a float that is NaN or infinite is an error.
+ * Strings from gguf_need_str are copied NUL-terminated into memory owned by the reader; one with a NUL inside is an error. */
 omni_status gguf_need_u32(const gguf *g, const char *key, uint32_t *out, omni_error *err);
 omni_status gguf_need_f32(const gguf *g, const char *key, float *out, omni_error *err);
 omni_status gguf_need_str(gguf *g, const char *key, const char **out, omni_error *err);
@@ -61,12 +68,12 @@ omni_status gguf_maybe_f32(const gguf *g, const char *key, float fallback, float
 omni_status gguf_maybe_bool(const gguf *g, const char *key, bool fallback, bool *out, omni_error *err);
 omni_status gguf_maybe_str(gguf *g, const char *key, const char *fallback, const char **out, omni_error *err);
 
-/* Arrays: element count (-1 when the key is absent or no array), element type, and elements by index. gguf_array_int and
- * gguf_array_float convert from any number type. Index must be below the count; the element type must suit the call. */
+/* Arrays: element count and type; -1 when the key is absent or no array (element is then left alone; it may be NULL). */
 int64_t gguf_array_count(const gguf *g, const char *key, gguf_type *element);
-/* Fills out[0 .. count); an error when absent, of another length, or of values that do not fit. */
+/* Fills out[0 .. count) from numbers of any type; an error when absent, of another length, or of values that do not fit. */
 omni_status gguf_need_i32s(const gguf *g, const char *key, size_t count, int32_t *out, omni_error *err);
 omni_status gguf_need_f32s(const gguf *g, const char *key, size_t count, float *out, omni_error *err);
+omni_status gguf_need_bools(const gguf *g, const char *key, size_t count, bool *out, omni_error *err);
 /* All strings of an array at once; *out is the caller's to free(), the strings lie in the map. */
 omni_status gguf_need_strs(const gguf *g, const char *key, gguf_str **out, size_t *count, omni_error *err);
 
@@ -74,12 +81,13 @@ size_t gguf_tensor_count(const gguf *g);
 const tensor *gguf_tensor_at(const gguf *g, size_t i);
 /* NULL when absent. */
 const tensor *gguf_tensor(const gguf *g, const char *name);
-/* A tensor that must exist with this shape (ne order; trailing 1s may be left off, -1 takes any size).
- * The error gives file, name, the shape found and the shape wanted. */
+/* A tensor that must exist with this shape (ne order; trailing 1s may be left off, -1 takes any size) and hold a computable
+ * type. The error gives file, name, the shape found and the shape wanted, or the type. */
 omni_status gguf_need_tensor(const gguf *g, const tensor **out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...)
     __attribute__((format(printf, 6, 7)));
 
-/* One value as text for people (strings quoted, arrays shortened to limit elements); the caller frees it. NULL when out of memory. */
+/* One value as text for people: strings quoted and cut after 16 * limit bytes, arrays after limit elements ("... (n in all)").
+ * A valid JSON string or number comes out when nothing was cut. The caller frees it. NULL when out of memory. */
 char *gguf_value_text(const gguf *g, size_t i, size_t limit);
 
 /* ---- writing ----
@@ -99,10 +107,14 @@ void gguf_put_u32s(gguf_writer *w, const char *key, const uint32_t *v, size_t n)
 void gguf_put_f32s(gguf_writer *w, const char *key, const float *v, size_t n);
 void gguf_put_bools(gguf_writer *w, const char *key, const bool *v, size_t n);
 void gguf_put_strs(gguf_writer *w, const char *key, const gguf_str *v, size_t n);
-/* Declares a tensor; returns its index for gguf_writer_data. */
+/* Copies a key with its value, whatever its type, from another file. */
+void gguf_put_copy(gguf_writer *w, const gguf *from, size_t i);
+/* Declares a tensor; returns its index for gguf_writer_data. Names of at most 63 bytes, as other readers of GGUF demand. */
 size_t gguf_put_tensor(gguf_writer *w, const char *name, dtype type, int n_dims, const int64_t *ne);
 omni_status gguf_writer_begin(gguf_writer *w, omni_error *err);
-/* Bytes [offset, offset + size) of a tensor's data. Safe from several threads at once. */
+/* Bytes of a declared tensor's data. */
+size_t gguf_writer_tensor_bytes(const gguf_writer *w, size_t tensor);
+/* Bytes [offset, offset + size) of a tensor's data, each byte once. Safe from several threads at once. */
 omni_status gguf_writer_data(gguf_writer *w, size_t tensor, size_t offset, const void *data, size_t size, omni_error *err);
 /* Frees the writer, whatever the outcome. */
 omni_status gguf_writer_finish(gguf_writer *w, omni_error *err);

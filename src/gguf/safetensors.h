@@ -11,10 +11,11 @@
 
 typedef struct safetensors safetensors;
 
-/* A stored tensor. shape is in PyTorch's order (slowest dimension first). */
+/* A stored tensor. shape is in PyTorch's order (slowest dimension first). The data may lie at any address, without alignment:
+ * read it through dtype_to_f32 or memcpy. */
 typedef struct st_tensor {
     const char *name;
-    dtype type; /* F32, F16 or BF16; others are refused when opened, with the tensor's name */
+    dtype type; /* F32, F16 or BF16; others are refused when opened, with the tensor's name. Single files: any plain type */
     int n_dims;
     int64_t shape[8];
     const void *data;
@@ -25,7 +26,7 @@ typedef struct st_tensor {
 /* dir: folder with model.safetensors, or the index and its shards. A tensor that the index names but no shard holds (or the
  * reverse) is an error that names both. */
 omni_status safetensors_open(const char *dir, safetensors **out, omni_error *err);
-/* A single file or memory (tests, traces, fuzzing). */
+/* A single file or memory (tests, traces, fuzzing). These may also hold I8 to I64, F64, and tensors without values. */
 omni_status safetensors_open_file(const char *path, safetensors **out, omni_error *err);
 omni_status safetensors_open_memory(const void *data, size_t size, const char *name, safetensors **out, omni_error *err);
 void safetensors_close(safetensors *s);
