@@ -1,0 +1,186 @@
+/* Code2wav against the reference's one-pass waveform, and streaming against one pass. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/code2wav.h"
+
+#include "talker_vectors.h"
+
+typedef struct fixture {
+    backend *b;
+    gguf *g, *cases;
+    code2wav *m;
+} fixture;
+
+static int set_up(void **state) {
+    fixture *f = calloc(1, sizeof *f);
+    omni_error err = {0};
+    must(cpu_backend_create(2, &f->b, &err), &err);
+    f->g = vectors_open("talker.gguf");
+    f->cases = vectors_open("talker_vectors.gguf");
+    must(code2wav_open(f->b, f->g, &f->m, &err), &err);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    fixture *f = *state;
+    code2wav_close(f->m);
+    gguf_close(f->g);
+    gguf_close(f->cases);
+    cpu_backend_destroy(f->b);
+    free(f);
+    return 0;
+}
+
+/* Decodes codes in pieces of so many frames; returns the samples, *n of them. */
+static float *decode(fixture *f, code2wav_state *s, const int32_t *codes, int64_t frames, int64_t piece, int64_t *n) {
+    omni_error err = {0};
+    const int groups = code2wav_groups(f->m);
+    float *wav = malloc((size_t)(frames * code2wav_upsample(f->m)) * sizeof *wav + 1);
+    *n = 0;
+    for (int64_t i = 0; i < frames; i += piece) {
+        int64_t made;
+        must(code2wav_push(s, codes + i * groups, frames - i < piece ? frames - i : piece, wav + *n, &made, &err), &err);
+        *n += made;
+    }
+    return wav;
+}
+
+static void test_equals_reference(void **state) {
+    fixture *f = *state;
+    omni_error err = {0};
+    const uint32_t cases = vectors_u32(f->cases, "cases"), stride = vectors_u32(f->cases, "wav_stride");
+    int64_t compared = 0;
+    float worst = 0;
+    code2wav_state *s;
+    must(code2wav_state_create(f->m, 16, &s, &err), &err);
+    for (uint32_t i = 0; i < cases; i++) {
+        const tensor *codes = vectors_case(f->cases, i, "codes"), *want = vectors_case(f->cases, i, "wav");
+        if (!codes) {
+            continue;
+        }
+        char key[64];
+        snprintf(key, sizeof key, "case.%u.samples", i);
+        const int64_t frames = codes->ne[1];
+        int64_t n;
+        code2wav_state_reset(s);
+        float *wav = decode(f, s, codes->data, frames, frames, &n);
+        assert_int_equal(n, vectors_u32(f->cases, key));
+        assert_int_equal(n, code2wav_length(f->m, frames));
+        const float *w = want->data;
+        for (int64_t k = 0; k < want->ne[0]; k++, compared++) {
+            const float d = fabsf(w[k] - wav[k * stride]);
+            worst = d > worst || d != d ? d : worst;
+        }
+        free(wav);
+    }
+    code2wav_state_destroy(s);
+    printf("%lld samples, largest difference from the reference %.2g\n", (long long)compared, (double)worst);
+    assert_true(compared > 1000);
+    assert_true(worst <= 3e-5f);
+}
+
+static void test_pieces_join(void **state) {
+    fixture *f = *state;
+    omni_error err = {0};
+    enum { FRAMES = 310 };
+    const int groups = code2wav_groups(f->m);
+    int32_t *codes = malloc((size_t)(FRAMES * groups) * sizeof *codes);
+    uint32_t x = 1;
+    for (int i = 0; i < FRAMES * groups; i++) {
+        x = x * 1664525u + 1013904223u;
+        codes[i] = (int32_t)((x >> 8) % (uint32_t)code2wav_codebook(f->m));
+    }
+    int64_t whole_n;
+    code2wav_state *s;
+    must(code2wav_state_create(f->m, FRAMES, &s, &err), &err);
+    float *whole = decode(f, s, codes, FRAMES, FRAMES, &whole_n);
+    assert_int_equal(whole_n, code2wav_length(f->m, FRAMES));
+    float largest = 0;
+    for (int64_t i = 0; i < whole_n; i++) {
+        largest = fmaxf(largest, fabsf(whole[i]));
+    }
+    assert_true(largest > 0.1f);
+
+    static const int pieces[] = {1, 2, 7, 50, 300};
+    for (int k = 0; k < 10; k++) {
+        const int piece = pieces[k % 5];
+        if (k >= 5) { /* the same pushes cut inside by a state made for smaller pieces */
+            code2wav_state_destroy(s);
+            must(code2wav_state_create(f->m, 3, &s, &err), &err);
+        }
+        code2wav_state_reset(s);
+        int64_t n;
+        float *wav = decode(f, s, codes, FRAMES, piece, &n);
+        assert_int_equal(n, whole_n);
+        assert_memory_equal(wav, whole, (size_t)n * sizeof *wav); /* bit for bit: rows do not depend on their neighbours */
+        free(wav);
+    }
+    code2wav_state_destroy(s);
+    free(whole);
+    free(codes);
+}
+
+static void test_samples_come_early(void **state) {
+    fixture *f = *state;
+    omni_error err = {0};
+    code2wav_state *s;
+    must(code2wav_state_create(f->m, 4, &s, &err), &err);
+    int32_t *codes = calloc((size_t)code2wav_groups(f->m), sizeof *codes);
+    float *wav = malloc((size_t)code2wav_upsample(f->m) * sizeof *wav);
+    int64_t total = 0;
+    for (int64_t frame = 1; frame <= 6; frame++) { /* after so many frames exactly the reference's length for them is out */
+        int64_t n;
+        must(code2wav_push(s, codes, 1, wav, &n, &err), &err);
+        total += n;
+        assert_int_equal(total, code2wav_length(f->m, frame));
+    }
+    free(wav);
+    free(codes);
+    code2wav_state_destroy(s);
+}
+
+static void test_bad_code_leaves_stream(void **state) {
+    fixture *f = *state;
+    omni_error err = {0};
+    const int groups = code2wav_groups(f->m);
+    int32_t *codes = calloc((size_t)(2 * groups), sizeof *codes);
+    float *a = malloc((size_t)(4 * code2wav_upsample(f->m)) * sizeof *a), *b = malloc((size_t)(4 * code2wav_upsample(f->m)) * sizeof *b);
+    code2wav_state *s;
+    int64_t n, before, after;
+    must(code2wav_state_create(f->m, 2, &s, &err), &err);
+    must(code2wav_push(s, codes, 2, a, &before, &err), &err);
+    must(code2wav_push(s, codes, 2, a + before, &n, &err), &err);
+    n += before;
+
+    code2wav_state_reset(s);
+    must(code2wav_push(s, codes, 2, b, &before, &err), &err);
+    codes[groups + 1] = code2wav_codebook(f->m);
+    assert_int_equal(code2wav_push(s, codes, 2, b + before, &after, &err), OMNI_ERR_ARGUMENT);
+    assert_non_null(strstr(err.text, "frame 1, group 1"));
+    codes[groups + 1] = -1;
+    assert_int_equal(code2wav_push(s, codes, 2, b + before, &after, &err), OMNI_ERR_ARGUMENT);
+    codes[groups + 1] = 0;
+    must(code2wav_push(s, codes, 2, b + before, &after, &err), &err);
+    assert_int_equal(before + after, n);
+    assert_memory_equal(a, b, (size_t)n * sizeof *a);
+    code2wav_state_destroy(s);
+    free(codes);
+    free(a);
+    free(b);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        vectors_dir = argv[1];
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_equals_reference),
+        cmocka_unit_test(test_pieces_join),
+        cmocka_unit_test(test_samples_come_early),
+        cmocka_unit_test(test_bad_code_leaves_stream),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
