@@ -1,0 +1,493 @@
+#include "model/audio_encoder.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/weights.h"
+
+enum {
+    GROUP_ROWS = 832, /* about so many embeddings pass through the layers together: whole attention windows */
+    CONV_CHUNKS = 8,  /* chunks a convolution call; the first one's output is the largest buffer (6 MB a chunk in the release) */
+    MOST = 1 << 20,   /* any size in a file above this is taken for damage: products stay far inside 64 bits */
+};
+
+typedef struct audio_layer {
+    const float *ln1, *ln1_bias, *ln2, *ln2_bias;
+    tensor q, k, v, out, up, down;
+    const float *q_bias, *k_bias, *v_bias, *out_bias, *up_bias, *down_bias;
+} audio_layer;
+
+struct audio_encoder {
+    backend *b;
+    weights w;
+    mel_config mel;
+    int width;    /* of the encoder (d) */
+    int heads;    /* of d / heads values */
+    int ffn;      /* of the layers' MLP */
+    int layers;   /* how many */
+    int out;      /* the thinker's width */
+    float eps;    /* of all LayerNorms */
+    int channels; /* of the convolutions (c) */
+    int chunk;    /* mel frames a chunk */
+    int window;   /* chunks an attention window */
+    int heights;  /* mel bins left by the convolutions */
+
+    tensor conv[3]; /* {in, 3 (mel), 3 (time), c}: the images are time x mel */
+    const float *conv_bias[3];
+    tensor conv_out;        /* {heights * c, d} */
+    const float *positions; /* [rows of a chunk, d] */
+    audio_layer *layer;
+    const float *post_ln, *post_ln_bias;
+    tensor proj1, proj2;
+    const float *proj1_bias, *proj2_bias;
+
+    /* Scratch, from the first run on. */
+    int group_chunks; /* chunks that pass through the layers together, a multiple of window */
+    int conv_chunks;
+    float *image, *conv_a, *conv_b;      /* [conv_chunks, ...] */
+    float *x, *norm, *q, *k, *v, *mixed; /* [group rows, d] */
+    float *hidden;                       /* [group rows, ffn] */
+    int32_t *first, *end;                /* [group rows]: each row's attention window */
+    float *host_image;                   /* what is uploaded into image */
+    int32_t *host_first, *host_end;
+};
+
+/* What three stride-2 convolutions with padding 1 leave of n. */
+static int64_t after_convolutions(int64_t n) {
+    for (int i = 0; i < 3; i++) {
+        n = (n + 1) / 2;
+    }
+    return n;
+}
+
+int audio_encoder_width(const audio_encoder *e) {
+    return e->out;
+}
+
+const mel_config *audio_encoder_mel(const audio_encoder *e) {
+    return &e->mel;
+}
+
+int64_t audio_encoder_rows(const audio_encoder *e, int64_t frames) {
+    return frames / e->chunk * after_convolutions(e->chunk) + after_convolutions(frames % e->chunk);
+}
+
+/* ---- loading ---- */
+
+static omni_status need_size(const gguf *g, const char *key, int *out, omni_error *err) {
+    uint32_t v;
+    TRY(gguf_need_u32(g, key, &v, err));
+    if (v < 1 || v > MOST) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: key %s is %u; 1 to %d is possible", gguf_path(g), key, v, MOST);
+    }
+    *out = (int)v;
+    return OMNI_OK;
+}
+
+static omni_status maybe_size(const gguf *g, const char *key, int fallback, int *out, omni_error *err) {
+    if (gguf_find(g, key) < 0) {
+        *out = fallback;
+        return OMNI_OK;
+    }
+    return need_size(g, key, out, err);
+}
+
+static omni_status read_config(audio_encoder *e, gguf *g, omni_error *err) {
+    const char *projector;
+    TRY(gguf_maybe_str(g, "clip.audio.projector_type", NULL, &projector, err));
+    if (!projector) {
+        TRY(gguf_maybe_str(g, "clip.projector_type", "", &projector, err));
+    }
+    bool has_audio;
+    TRY(gguf_maybe_bool(g, "clip.has_audio_encoder", false, &has_audio, err));
+    if (!has_audio || strcmp(projector, "qwen3a") != 0) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: has no audio encoder of Qwen3-Omni (clip.audio.projector_type is \"%s\", \"qwen3a\" is wanted)",
+                    gguf_path(g), projector);
+    }
+    TRY(need_size(g, "clip.audio.embedding_length", &e->width, err));
+    TRY(need_size(g, "clip.audio.feed_forward_length", &e->ffn, err));
+    TRY(need_size(g, "clip.audio.block_count", &e->layers, err));
+    TRY(need_size(g, "clip.audio.attention.head_count", &e->heads, err));
+    TRY(gguf_need_f32(g, "clip.audio.attention.layer_norm_epsilon", &e->eps, err));
+    TRY(need_size(g, "clip.audio.num_mel_bins", &e->mel.bins, err));
+    TRY(maybe_size(g, "omni.audio.sampling_rate", 16000, &e->mel.rate, err));
+    TRY(maybe_size(g, "omni.audio.n_fft", 400, &e->mel.n_fft, err));
+    TRY(maybe_size(g, "omni.audio.hop_length", 160, &e->mel.hop, err));
+    int n_window, n_window_infer;
+    TRY(maybe_size(g, "omni.audio.n_window", 50, &n_window, err));
+    TRY(maybe_size(g, "omni.audio.n_window_infer", 800, &n_window_infer, err));
+    e->chunk = 2 * n_window;
+    e->window = n_window_infer / e->chunk;
+    e->heights = (int)after_convolutions(e->mel.bins);
+    if (e->width % e->heads != 0 || e->width % 2 != 0 || e->width < 4) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: audio encoder of width %d with %d heads: the width must be even and divide into the heads",
+                    gguf_path(g), e->width, e->heads);
+    }
+    if (e->window < 1 || after_convolutions(e->chunk) * e->window > 1 << 16) {
+        return fail(err, OMNI_ERR_FORMAT,
+                    "%s: omni.audio.n_window_infer %d for n_window %d: the attention window must hold 1 chunk of twice n_window "
+                    "or more, and at most 65536 embeddings",
+                    gguf_path(g), n_window_infer, n_window);
+    }
+    if (e->mel.bins > 1024) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: clip.audio.num_mel_bins is %d; at most 1024", gguf_path(g), e->mel.bins);
+    }
+    return OMNI_OK;
+}
+
+/* A convolution [out, in, 3 (mel), 3 (time)] as F32 [out][3 (time)][3 (mel)][in], and its bias (stored as {1, 1, out} or {out}). */
+static omni_status load_conv(audio_encoder *e, int i, int64_t in, omni_error *err) {
+    const ops *o = e->b->ops;
+    const gguf *g = e->w.g;
+    const tensor *t, *bias;
+    TRY(gguf_need_tensor(g, &t, err, 4, (const int64_t[]){3, 3, in, i == 0 ? -1 : e->channels}, "a.conv2d.%d.weight", i + 1));
+    e->channels = (int)t->ne[3];
+    const int64_t c = e->channels;
+    if (c < 1 || c > MOST / 16) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: tensor %s has %lld channels", gguf_path(g), t->name, (long long)c);
+    }
+    bias = gguf_tensor(g, (const char *[]){"a.conv2d.1.bias", "a.conv2d.2.bias", "a.conv2d.3.bias"}[i]);
+    if (!bias || bias->ne[0] * tensor_rows(bias) != c || dtype_find(bias->type) == NULL || dtype_find(bias->type)->block != 1) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: tensor a.conv2d.%d.bias is missing, quantised or has not %lld values", gguf_path(g), i + 1,
+                    (long long)c);
+    }
+    if (dtype_find(t->type) == NULL || dtype_find(t->type)->block != 1 || t->type == DTYPE_I32 || bias->type == DTYPE_I32) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s: a convolution must be F32, F16 or BF16", gguf_path(g), t->name);
+    }
+    const int64_t n = 9 * in * c;
+    float *from = malloc((size_t)(n + c) * sizeof(float)), *to = malloc((size_t)n * sizeof(float));
+    void *weight_memory = NULL, *bias_memory = NULL;
+    omni_status status = from && to ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
+    if (status == OMNI_OK) {
+        status = weights_memory(&e->w, (size_t)n * sizeof(float), &weight_memory, err);
+    }
+    if (status == OMNI_OK) {
+        status = weights_memory(&e->w, (size_t)c * sizeof(float), &bias_memory, err);
+    }
+    if (status == OMNI_OK) {
+        dtype_to_f32(t->type, t->data, from, n);
+        dtype_to_f32(bias->type, bias->data, from + n, c);
+        for (int64_t out = 0; out < c; out++) {
+            for (int64_t ch = 0; ch < in; ch++) {
+                for (int64_t k = 0; k < 9; k++) { /* k = mel * 3 + time */
+                    to[((out * 3 + k % 3) * 3 + k / 3) * in + ch] = from[(out * in + ch) * 9 + k];
+                }
+            }
+        }
+        o->upload(e->b, weight_memory, to, (size_t)n * sizeof(float));
+        o->upload(e->b, bias_memory, from + n, (size_t)c * sizeof(float));
+        e->conv[i] =
+            (tensor){.name = t->name, .type = DTYPE_F32, .n_dims = 4, .ne = {in, 3, 3, c}, .size = (size_t)n * sizeof(float), .data = weight_memory};
+        e->conv_bias[i] = bias_memory;
+        e->w.bytes += t->size + bias->size;
+    }
+    free(from);
+    free(to);
+    return status;
+}
+
+/* The projection after the convolutions takes [channel][mel] in the file; our images are channels last, so [mel][channel] here. */
+static omni_status load_conv_out(audio_encoder *e, omni_error *err) {
+    const int64_t c = e->channels, heights = e->heights, in = c * heights;
+    tensor t;
+    TRY(weights_matrix(&e->w, &t, err, 2, (const int64_t[]){in, e->width}, "a.conv_out.weight"));
+    /* A block of a quantised row spans several columns: such a row is unpacked. */
+    const bool unpack = dtype_find(t.type)->block != 1;
+    const dtype type = unpack ? DTYPE_F32 : t.type;
+    const size_t unit = dtype_find(type)->bytes, row = unit * (size_t)in;
+    uint8_t *from = malloc(row), *to = malloc(row * (size_t)e->width);
+    void *memory = NULL;
+    omni_status status =
+        from && to ? weights_memory(&e->w, row * (size_t)e->width, &memory, err) : fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
+    for (int64_t r = 0; r < e->width && status == OMNI_OK; r++) {
+        if (unpack) {
+            dtype_to_f32(t.type, tensor_row(&t, r), (float *)(void *)from, in);
+        } else {
+            memcpy(from, tensor_row(&t, r), row);
+        }
+        for (int64_t i = 0; i < in; i++) {
+            memcpy(to + (size_t)r * row + (size_t)(i % heights * c + i / heights) * unit, from + (size_t)i * unit, unit);
+        }
+    }
+    if (status == OMNI_OK) {
+        e->b->ops->upload(e->b, memory, to, row * (size_t)e->width);
+        e->conv_out = t;
+        e->conv_out.type = type;
+        e->conv_out.size = row * (size_t)e->width;
+        e->conv_out.data = memory;
+    }
+    free(from);
+    free(to);
+    return status;
+}
+
+/* Sinusoids (Whisper's): row p is sin(p t_j) for j < d / 2, then cos(p t_j), t_j = 10000^(-j / (d / 2 - 1)). They restart in each
+ * chunk, so few are needed. Made here and not read: the stored table is the same. */
+static omni_status make_positions(audio_encoder *e, omni_error *err) {
+    const int64_t rows = after_convolutions(e->chunk), half = e->width / 2;
+    const size_t bytes = (size_t)(rows * e->width) * sizeof(float);
+    float *table = malloc(bytes);
+    void *memory = NULL;
+    omni_status status = table ? weights_memory(&e->w, bytes, &memory, err) : fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
+    if (status == OMNI_OK) {
+        const float step = (float)(log(10000.0) / (double)(half - 1));
+        for (int64_t p = 0; p < rows; p++) {
+            for (int64_t j = 0; j < half; j++) {
+                const float angle = (float)p * expf(-step * (float)j);
+                table[p * e->width + j] = sinf(angle);
+                table[p * e->width + half + j] = cosf(angle);
+            }
+        }
+        e->b->ops->upload(e->b, memory, table, bytes);
+        e->positions = memory;
+    }
+    free(table);
+    return status;
+}
+
+static omni_status load_layer(audio_encoder *e, int i, omni_error *err) {
+    audio_layer *l = &e->layer[i];
+    weights *w = &e->w;
+    const int64_t d = e->width, square[] = {d, d}, up[] = {d, e->ffn}, down[] = {e->ffn, d};
+    TRY(weights_vector(w, &l->ln1, err, d, "a.blk.%d.ln1.weight", i));
+    TRY(weights_vector(w, &l->ln1_bias, err, d, "a.blk.%d.ln1.bias", i));
+    TRY(weights_matrix(w, &l->q, err, 2, square, "a.blk.%d.attn_q.weight", i));
+    TRY(weights_vector(w, &l->q_bias, err, d, "a.blk.%d.attn_q.bias", i));
+    TRY(weights_matrix(w, &l->k, err, 2, square, "a.blk.%d.attn_k.weight", i));
+    TRY(weights_vector(w, &l->k_bias, err, d, "a.blk.%d.attn_k.bias", i));
+    TRY(weights_matrix(w, &l->v, err, 2, square, "a.blk.%d.attn_v.weight", i));
+    TRY(weights_vector(w, &l->v_bias, err, d, "a.blk.%d.attn_v.bias", i));
+    TRY(weights_matrix(w, &l->out, err, 2, square, "a.blk.%d.attn_out.weight", i));
+    TRY(weights_vector(w, &l->out_bias, err, d, "a.blk.%d.attn_out.bias", i));
+    TRY(weights_vector(w, &l->ln2, err, d, "a.blk.%d.ln2.weight", i));
+    TRY(weights_vector(w, &l->ln2_bias, err, d, "a.blk.%d.ln2.bias", i));
+    TRY(weights_matrix(w, &l->up, err, 2, up, "a.blk.%d.ffn_up.weight", i));
+    TRY(weights_vector(w, &l->up_bias, err, e->ffn, "a.blk.%d.ffn_up.bias", i));
+    TRY(weights_matrix(w, &l->down, err, 2, down, "a.blk.%d.ffn_down.weight", i));
+    TRY(weights_vector(w, &l->down_bias, err, d, "a.blk.%d.ffn_down.bias", i));
+    return OMNI_OK;
+}
+
+static omni_status load(audio_encoder *e, gguf *g, omni_error *err) {
+    TRY(read_config(e, g, err));
+    for (int i = 0; i < 3; i++) {
+        TRY(load_conv(e, i, i == 0 ? 1 : e->channels, err));
+    }
+    TRY(load_conv_out(e, err));
+    TRY(make_positions(e, err));
+    e->layer = calloc((size_t)e->layers, sizeof *e->layer);
+    if (!e->layer) {
+        return fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory for %d layers", e->layers);
+    }
+    for (int i = 0; i < e->layers; i++) {
+        TRY(load_layer(e, i, err));
+    }
+    weights *w = &e->w;
+    const int64_t d = e->width;
+    TRY(weights_vector(w, &e->post_ln, err, d, "a.post_ln.weight"));
+    TRY(weights_vector(w, &e->post_ln_bias, err, d, "a.post_ln.bias"));
+    TRY(weights_matrix(w, &e->proj1, err, 2, (const int64_t[]){d, d}, "mm.a.mlp.1.weight"));
+    TRY(weights_vector(w, &e->proj1_bias, err, d, "mm.a.mlp.1.bias"));
+    TRY(weights_matrix(w, &e->proj2, err, 2, (const int64_t[]){d, -1}, "mm.a.mlp.2.weight"));
+    if (e->proj2.ne[1] < 1 || e->proj2.ne[1] > MOST) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: tensor mm.a.mlp.2.weight gives embeddings of %lld values", gguf_path(g), (long long)e->proj2.ne[1]);
+    }
+    e->out = (int)e->proj2.ne[1];
+    return weights_vector(w, &e->proj2_bias, err, e->out, "mm.a.mlp.2.bias");
+}
+
+omni_status audio_encoder_open(backend *b, gguf *g, audio_encoder **out, omni_error *err) {
+    *out = NULL;
+    audio_encoder *e = calloc(1, sizeof *e);
+    if (!e) {
+        return fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
+    }
+    e->b = b;
+    weights_init(&e->w, b, g);
+    omni_status status = load(e, g, err);
+    if (status != OMNI_OK) {
+        audio_encoder_close(e);
+        return status;
+    }
+    *out = e;
+    return OMNI_OK;
+}
+
+void audio_encoder_close(audio_encoder *e) {
+    if (e) {
+        weights_free(&e->w); /* scratch too */
+        free(e->layer);
+        free(e->host_image);
+        free(e->host_first);
+        free(e);
+    }
+}
+
+/* ---- running ---- */
+
+static omni_status scratch_floats(audio_encoder *e, int64_t n, float **out, omni_error *err) {
+    void *memory;
+    TRY(weights_memory(&e->w, (size_t)n * sizeof(float), &memory, err));
+    *out = memory;
+    return OMNI_OK;
+}
+
+static omni_status make_scratch(audio_encoder *e, omni_error *err) {
+    if (e->host_first) {
+        return OMNI_OK;
+    }
+    const int64_t chunk_rows = after_convolutions(e->chunk), windows = GROUP_ROWS / (chunk_rows * e->window);
+    e->group_chunks = (int)(windows > 1 ? windows : 1) * e->window;
+    e->conv_chunks = e->group_chunks < CONV_CHUNKS ? e->group_chunks : CONV_CHUNKS;
+    const int64_t n = e->conv_chunks, t = e->chunk, m = e->mel.bins, c = e->channels, d = e->width, rows = e->group_chunks * chunk_rows;
+    TRY(scratch_floats(e, n * t * m, &e->image, err));
+    TRY(scratch_floats(e, n * ((t + 1) / 2) * ((m + 1) / 2) * c, &e->conv_a, err));
+    TRY(scratch_floats(e, n * ((t + 3) / 4) * ((m + 3) / 4) * c, &e->conv_b, err));
+    float **const row_buffers[] = {&e->x, &e->norm, &e->q, &e->k, &e->v, &e->mixed};
+    for (size_t i = 0; i < sizeof row_buffers / sizeof *row_buffers; i++) {
+        TRY(scratch_floats(e, rows * d, row_buffers[i], err));
+    }
+    TRY(scratch_floats(e, rows * e->ffn, &e->hidden, err));
+    void *memory;
+    TRY(weights_memory(&e->w, (size_t)rows * 2 * sizeof(int32_t), &memory, err));
+    e->first = memory;
+    e->end = e->first + rows;
+    if (!e->host_image) {
+        e->host_image = malloc((size_t)(n * t * m) * sizeof(float));
+    }
+    int32_t *host = malloc((size_t)rows * 2 * sizeof(int32_t));
+    if (!e->host_image || !host) {
+        free(host);
+        return fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory for scratch");
+    }
+    e->host_first = host;
+    e->host_end = host + rows;
+    return OMNI_OK;
+}
+
+/* One chunk of one sound. */
+typedef struct audio_chunk {
+    const mel_clip *clip;
+    int64_t begin;  /* first frame */
+    int64_t frames; /* at most chunk */
+} audio_chunk;
+
+static void convolve(audio_encoder *e, int i, activation a, const float *x, int64_t n, int64_t height, int64_t width, float *y) {
+    e->b->ops->conv2d_3x3_s2(e->b, &e->conv[i], e->conv_bias[i], x, n, height, width, y);
+    e->b->ops->activate(e->b, a, y, n * ((height + 1) / 2) * ((width + 1) / 2) * e->channels, y);
+}
+
+/* Chunks, each zero-padded to length frames, through the convolutions; their rows go to y[rows, d]. Returns how many rows. */
+static int64_t embed_chunks(audio_encoder *e, const audio_chunk *chunks, int n, int64_t length, float *y) {
+    const ops *o = e->b->ops;
+    const int64_t bins = e->mel.bins, d = e->width, padded_rows = after_convolutions(length);
+    memset(e->host_image, 0, (size_t)(n * length * bins) * sizeof(float));
+    for (int i = 0; i < n; i++) {
+        memcpy(e->host_image + i * length * bins, chunks[i].clip->values + chunks[i].begin * bins, (size_t)(chunks[i].frames * bins) * sizeof(float));
+    }
+    o->upload(e->b, e->image, e->host_image, (size_t)(n * length * bins) * sizeof(float));
+    int64_t h = length, w = bins;
+    convolve(e, 0, ACT_GELU, e->image, n, h, w, e->conv_a); /* [n, 50, 64, c] at the release's sizes */
+    h = (h + 1) / 2, w = (w + 1) / 2;
+    convolve(e, 1, ACT_GELU, e->conv_a, n, h, w, e->conv_b); /* [n, 25, 32, c] */
+    h = (h + 1) / 2, w = (w + 1) / 2;
+    convolve(e, 2, ACT_GELU, e->conv_b, n, h, w, e->conv_a); /* [n, 13, 16, c] */
+    int64_t rows = 0;
+    for (int i = 0; i < n; i++) { /* the padding's rows are left out */
+        const int64_t kept = after_convolutions(chunks[i].frames), in = (int64_t)e->heights * e->channels;
+        o->linear(e->b, &e->conv_out, NULL, e->conv_a + i * padded_rows * in, kept, in, y + rows * d, d);
+        o->add(e->b, e->positions, kept * d, y + rows * d);
+        rows += kept;
+    }
+    return rows;
+}
+
+static void run_layer(audio_encoder *e, const audio_layer *l, int64_t rows) {
+    backend *b = e->b;
+    const ops *o = b->ops;
+    const int d = e->width, head = d / e->heads;
+    o->layer_norm(b, e->x, l->ln1, l->ln1_bias, e->eps, rows, d, e->norm);
+    o->linear(b, &l->q, l->q_bias, e->norm, rows, d, e->q, d);
+    o->linear(b, &l->k, l->k_bias, e->norm, rows, d, e->k, d);
+    o->linear(b, &l->v, l->v_bias, e->norm, rows, d, e->v, d);
+    o->attention_dense(b, e->q, d, e->k, e->v, d, e->first, e->end, rows, e->heads, e->heads, head, 1.0f / sqrtf((float)head), e->mixed);
+    o->linear(b, &l->out, l->out_bias, e->mixed, rows, d, e->norm, d);
+    o->add(b, e->norm, rows * d, e->x);
+    o->layer_norm(b, e->x, l->ln2, l->ln2_bias, e->eps, rows, d, e->norm);
+    o->linear(b, &l->up, l->up_bias, e->norm, rows, d, e->hidden, e->ffn);
+    o->activate(b, ACT_GELU, e->hidden, rows * e->ffn, e->hidden);
+    o->linear(b, &l->down, l->down_bias, e->hidden, rows, e->ffn, e->norm, d);
+    o->add(b, e->norm, rows * d, e->x);
+}
+
+/* Chunks of whole attention windows, from mel frames to embeds[rows, out]. Returns how many rows. */
+static int64_t run_group(audio_encoder *e, const audio_chunk *chunks, int n, int64_t length, float *embeds) {
+    backend *b = e->b;
+    const ops *o = b->ops;
+    const int d = e->width;
+    int64_t rows = 0;
+    for (int i = 0; i < n; i += e->conv_chunks) {
+        const int some = n - i < e->conv_chunks ? n - i : e->conv_chunks;
+        rows += embed_chunks(e, chunks + i, some, length, e->x + rows * d);
+    }
+    /* A window is up to e->window consecutive chunks of one sound. */
+    int64_t row = 0;
+    for (int i = 0; i < n;) {
+        const int64_t window = chunks[i].begin / e->chunk / e->window, first = row;
+        const mel_clip *clip = chunks[i].clip;
+        for (; i < n && chunks[i].clip == clip && chunks[i].begin / e->chunk / e->window == window; i++) {
+            row += after_convolutions(chunks[i].frames);
+        }
+        for (int64_t r = first; r < row; r++) {
+            e->host_first[r] = (int32_t)first;
+            e->host_end[r] = (int32_t)row;
+        }
+    }
+    o->upload(b, e->first, e->host_first, (size_t)rows * sizeof(int32_t));
+    o->upload(b, e->end, e->host_end, (size_t)rows * sizeof(int32_t));
+    for (int i = 0; i < e->layers; i++) {
+        run_layer(e, &e->layer[i], rows);
+    }
+    o->layer_norm(b, e->x, e->post_ln, e->post_ln_bias, e->eps, rows, d, e->norm);
+    o->linear(b, &e->proj1, e->proj1_bias, e->norm, rows, d, e->mixed, d);
+    o->activate(b, ACT_GELU, e->mixed, rows * d, e->mixed);
+    o->linear(b, &e->proj2, e->proj2_bias, e->mixed, rows, d, embeds, e->out);
+    return rows;
+}
+
+omni_status audio_encoder_run(audio_encoder *e, const mel_clip *clips, int n, float *embeds, omni_error *err) {
+    int64_t length = 0; /* frames of the longest chunk of the call: all others are padded to it */
+    for (int i = 0; i < n; i++) {
+        if (clips[i].frames < 1 || clips[i].stored < clips[i].frames) {
+            return fail(err, OMNI_ERR_ARGUMENT, "sound %d of %d has no mel frames", i + 1, n);
+        }
+        length = clips[i].frames > length ? clips[i].frames : length;
+    }
+    length = length < e->chunk ? length : e->chunk;
+    TRY(make_scratch(e, err));
+    audio_chunk *group = malloc((size_t)e->group_chunks * sizeof *group);
+    if (!group) {
+        return fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
+    }
+    int used = 0;
+    for (int i = 0; i < n; i++) {
+        for (int64_t begin = 0; begin < clips[i].frames; begin += e->chunk) {
+            const int64_t left = clips[i].frames - begin;
+            /* The chunks of the window that begins here must all fit. */
+            if (begin / e->chunk % e->window == 0 && used > 0) {
+                const int64_t chunks = (left + e->chunk - 1) / e->chunk;
+                if (used + (chunks < e->window ? chunks : e->window) > e->group_chunks) {
+                    embeds += run_group(e, group, used, length, embeds) * e->out;
+                    used = 0;
+                }
+            }
+            group[used++] = (audio_chunk){.clip = &clips[i], .begin = begin, .frames = left < e->chunk ? left : e->chunk};
+        }
+    }
+    if (used > 0) {
+        run_group(e, group, used, length, embeds);
+    }
+    free(group);
+    return OMNI_OK;
+}
