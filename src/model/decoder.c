@@ -79,8 +79,8 @@ static void carve_all(decoder *d, carver *k) {
     d->slot = carve(k, rows, 1, 4);
     d->at = carve(k, rows, 1, sizeof *d->at);
     d->table = carve(k, d->max_table, 1, 4);
-    d->output = carve(k, outputs, 1, 4);
-    d->output_at = carve(k, outputs, 1, sizeof *d->output_at);
+    d->output = carve(k, rows, 1, 4);
+    d->output_at = carve(k, rows, 1, sizeof *d->output_at);
     d->hidden = carve(k, outputs, c->width, 4);
     d->logits = carve(k, outputs, c->vocab, 4);
 }
@@ -95,9 +95,8 @@ size_t decoder_memory(backend *b, const decoder_config *c, int64_t max_rows, int
 omni_status decoder_create(backend *b, const decoder_config *c, const decoder_weights *w, int64_t max_rows, int64_t max_outputs, int64_t max_table,
                            decoder **out, omni_error *err) {
     *out = NULL;
-    if (max_rows <= 0 || max_outputs < 0 || max_outputs > max_rows || max_table <= 0 || max_rows > INT32_MAX || max_table > INT32_MAX) {
-        return fail(err, OMNI_ERR_ARGUMENT,
-                    "decoder for %lld rows, %lld outputs and %lld table entries: rows and entries must be positive, outputs at most rows",
+    if (max_rows <= 0 || max_outputs < 0 || max_outputs > INT32_MAX || max_table <= 0 || max_rows > INT32_MAX || max_table > INT32_MAX) {
+        return fail(err, OMNI_ERR_ARGUMENT, "decoder for %lld rows, %lld outputs and %lld table entries: rows and entries must be positive",
                     (long long)max_rows, (long long)max_outputs, (long long)max_table);
     }
     decoder *d = calloc(1, sizeof *d);
@@ -158,17 +157,17 @@ float *decoder_logits(decoder *d) {
 
 static omni_status check_batch(const decoder *d, const kv_cache *cache, const decoder_batch *batch, omni_error *err) {
     const decoder_config *c = d->c;
-    if (batch->n < 0 || batch->n > d->max_rows || batch->output_count < 0 || batch->output_count > d->max_outputs || batch->table_size < 0 ||
-        batch->table_size > d->max_table) {
+    if (batch->n < 0 || batch->n > d->max_rows || batch->output_count < 0 || batch->output_offset < 0 || batch->output_count > batch->n ||
+        batch->output_offset > d->max_outputs - batch->output_count || batch->table_size < 0 || batch->table_size > d->max_table) {
         return fail(err, OMNI_ERR_LIMIT, "batch of %lld rows, %lld outputs, %lld table entries; the decoder was made for %lld, %lld, %lld",
-                    (long long)batch->n, (long long)batch->output_count, (long long)batch->table_size, (long long)d->max_rows,
-                    (long long)d->max_outputs, (long long)d->max_table);
+                    (long long)batch->n, (long long)(batch->output_offset + batch->output_count), (long long)batch->table_size,
+                    (long long)d->max_rows, (long long)d->max_outputs, (long long)d->max_table);
     }
     if (cache->layers != c->layers || cache->kv_heads != c->kv_heads || cache->head_dim != c->head_dim) {
         return fail(err, OMNI_ERR_ARGUMENT, "key/value cache of %d layers, %d heads of %d; the decoder has %d, %d of %d", cache->layers,
                     cache->kv_heads, cache->head_dim, c->layers, c->kv_heads, c->head_dim);
     }
-    if (batch->captured && (batch->capture_layer < 0 || batch->capture_layer > c->layers)) {
+    if (batch->capture_layer < 0 || batch->capture_layer > c->layers) {
         return fail(err, OMNI_ERR_ARGUMENT, "hidden states of layer %d; the decoder has %d layers", batch->capture_layer, c->layers);
     }
     if (batch->logits && !d->w->output.data) {
@@ -250,6 +249,22 @@ static void embed_rows(decoder *d, const decoder_batch *batch) {
             }
             o->copy(d->b, d->x + i * width, r->embedding, (size_t)((end - i) * width) * sizeof(float));
         }
+    }
+}
+
+/* Rows of x to where they are wanted. */
+static void capture_rows(decoder *d, const decoder_batch *batch, const float *x) {
+    int64_t width = d->c->width;
+    for (int64_t i = 0, end; i < batch->n; i = end) {
+        float *to = batch->rows[i].captured;
+        end = i + 1;
+        if (!to) {
+            continue;
+        }
+        while (end < batch->n && batch->rows[end].captured == to + (end - i) * width) {
+            end++;
+        }
+        d->b->ops->copy(d->b, to, x + i * width, (size_t)((end - i) * width) * sizeof(float));
     }
 }
 
@@ -342,28 +357,31 @@ omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_bat
         return OMNI_OK;
     }
     int64_t width = c->width;
-    size_t row_bytes = (size_t)width * sizeof(float);
-    int capture = batch->captured ? batch->capture_layer : -1;
+    int capture = -1;
+    for (int64_t i = 0; capture < 0 && i < batch->n; i++) {
+        capture = batch->rows[i].captured ? batch->capture_layer : -1;
+    }
     /* The last layer's queries and MLP serve only the rows that are read, unless something needs the others too. */
     bool narrow = batch->output_count < batch->n && capture != c->layers && batch->deepstack_layers < c->layers;
 
     upload_rows(d, batch);
     embed_rows(d, batch);
     if (capture == 0) {
-        o->copy(d->b, batch->captured, d->x, (size_t)batch->n * row_bytes);
+        capture_rows(d, batch, d->x);
     }
     for (int i = 0; i < c->layers; i++) {
         bool last = i == c->layers - 1;
         layer_forward(d, cache, batch, i, last && narrow);
         if (capture == i + 1 && !last) {
-            o->copy(d->b, batch->captured, d->x, (size_t)batch->n * row_bytes);
+            capture_rows(d, batch, d->x);
         }
         if (i < batch->deepstack_layers) {
             add_deepstack(d, batch, i);
         }
     }
     if (capture == c->layers) {
-        o->rms_norm(d->b, d->x, d->w->output_norm, c->norm_eps, batch->n, width, batch->captured);
+        o->rms_norm(d->b, d->x, d->w->output_norm, c->norm_eps, batch->n, width, d->n);
+        capture_rows(d, batch, d->n);
     }
     if (batch->output_count == 0) {
         return OMNI_OK;
@@ -373,9 +391,10 @@ omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_bat
         o->gather_rows(d->b, d->x, d->output, batch->output_count, width, d->y);
         x = d->y;
     }
-    o->rms_norm(d->b, x, d->w->output_norm, c->norm_eps, batch->output_count, width, d->hidden);
+    float *hidden = d->hidden + batch->output_offset * width;
+    o->rms_norm(d->b, x, d->w->output_norm, c->norm_eps, batch->output_count, width, hidden);
     if (batch->logits) {
-        o->linear(d->b, &d->w->output, NULL, d->hidden, batch->output_count, width, d->logits, c->vocab);
+        o->linear(d->b, &d->w->output, NULL, hidden, batch->output_count, width, d->logits + batch->output_offset * c->vocab, c->vocab);
     }
     return OMNI_OK;
 }

@@ -68,6 +68,8 @@ typedef struct decoder_row {
      * in the backend's memory. NULL: none. */
     const float *deepstack;
     int64_t deepstack_stride; /* values */
+    /* Receives hidden_states[capture_layer] of this row, [width] in the backend's memory. NULL: not wanted. */
+    float *captured;
 } decoder_row;
 
 typedef struct decoder_batch {
@@ -76,21 +78,20 @@ typedef struct decoder_batch {
     const int32_t *block_table; /* the sequences' block tables, one after the other; host memory */
     int64_t table_size;
     int deepstack_layers; /* 0: no row has deepstack features */
-    /* Rows whose final hidden state (and logits) are wanted, ascending. */
+    /* Rows whose final hidden state (and logits) are wanted, ascending. Output i becomes row output_offset + i of decoder_hidden
+     * and decoder_logits, so that the results of several passes can stand together. */
     const int32_t *outputs;
-    int64_t output_count;
+    int64_t output_count, output_offset;
     bool logits; /* false: the final hidden states only */
-    /* hidden_states[capture_layer] of every row, as transformers records it: 0 is the embedding, k the output of layer k - 1
-     * before any deepstack addition at that depth, the number of layers the state after the final norm. To
-     * captured[n, width] in the backend's memory; NULL: not wanted. */
+    /* Which hidden state rows with `captured` receive, numbered as transformers records them: 0 is the embedding, k the output
+     * of layer k - 1 before any deepstack addition at that depth, the number of layers the state after the final norm. */
     int capture_layer;
-    float *captured;
 } decoder_batch;
 
 typedef struct decoder decoder;
 
-/* config and weights must outlive the decoder. max_rows: most rows of a pass; max_outputs: most outputs of a pass;
- * max_table: most entries of a pass's block table. */
+/* config and weights must outlive the decoder. max_rows: most rows of a pass; max_outputs: rows of hidden states and logits that
+ * are kept; max_table: most entries of a pass's block table. */
 omni_status decoder_create(backend *b, const decoder_config *c, const decoder_weights *w, int64_t max_rows, int64_t max_outputs, int64_t max_table,
                            decoder **out, omni_error *err);
 void decoder_destroy(decoder *d);
@@ -101,8 +102,8 @@ size_t decoder_memory(backend *b, const decoder_config *c, int64_t max_rows, int
  * changed anything, only when the batch is larger than the decoder was made for or an index is out of range. */
 omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_batch *batch, omni_error *err);
 
-/* Results of the last pass, in the backend's memory, valid until the next: final hidden states after the last norm
- * [output_count, width], and logits [output_count, vocab] where they were asked for. Writable (samplers overwrite logits). */
+/* Results, in the backend's memory, until a pass overwrites them: final hidden states after the last norm [max_outputs, width],
+ * and logits [max_outputs, vocab] where they were asked for. Writable (samplers overwrite logits). */
 float *decoder_hidden(decoder *d);
 float *decoder_logits(decoder *d);
 

@@ -196,9 +196,8 @@ omni_status kv_seq_extend(kv_seq *s, int64_t n, int32_t *slots, omni_error *err)
     for (int64_t i = 0; i < fresh; i++) {
         s->blocks[s->block_count++] = take_block(p);
     }
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = s->length + i;
-        slots[i] = s->blocks[at / KV_BLOCK] * KV_BLOCK + (int32_t)(at % KV_BLOCK);
+    for (int64_t i = 0; slots && i < n; i++) {
+        slots[i] = kv_seq_slot(s, s->length + i);
     }
     s->length += n;
     return OMNI_OK;

@@ -35,9 +35,14 @@ omni_status kv_seq_init(kv_pool *p, int64_t max_positions, kv_seq *out, omni_err
 void kv_seq_release(kv_seq *s);
 /* Makes *out an independent sequence with the first length positions of s, sharing their blocks. */
 omni_status kv_seq_fork(const kv_seq *s, int64_t length, int64_t max_positions, kv_seq *out, omni_error *err);
-/* Adds n positions; slots[i] receives block * KV_BLOCK + offset of each. Takes blocks from the pool and copies a shared last
+/* Adds n positions; slots[i] receives block * KV_BLOCK + offset of each (slots may be NULL; kv_seq_slot gives them
+ * too). Takes blocks from the pool and copies a shared last
  * block first (queued on the backend). When the pool is too full: OMNI_ERR_LIMIT with the numbers, the sequence as before. */
 omni_status kv_seq_extend(kv_seq *s, int64_t n, int32_t *slots, omni_error *err);
+/* block * KV_BLOCK + offset of a position below the length. */
+static inline int32_t kv_seq_slot(const kv_seq *s, int64_t position) {
+    return s->blocks[position / KV_BLOCK] * KV_BLOCK + (int32_t)(position % KV_BLOCK);
+}
 /* Forgets the positions from length on. */
 void kv_seq_truncate(kv_seq *s, int64_t length);
 
