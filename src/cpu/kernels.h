@@ -14,7 +14,7 @@
 #include "tensor/ops.h"
 #include "tensor/tensor.h"
 
-enum { CPU_DTYPES = 40 }; /* table size: above every type number */
+enum { CPU_DTYPES = DTYPE_COUNT };
 
 /* y[r * y_stride + o] = bias[o] + sum over segments s and i < n of x_r[s * x_segment + i] * w_o[s * n + i], where
  * x_r = x + (index ? index[r] : r) * x_stride, w_o = w + o * w_stride. A matrix has one segment; a dilated convolution one a tap. */

@@ -6,7 +6,7 @@
 int kernels_levels(const char *names[4]) {
     int n = 0;
     names[n++] = "generic";
-#if defined(__x86_64__) && defined(OMNI_KERNELS_AVX)
+#if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
         names[n++] = "avx2";
@@ -15,7 +15,7 @@ int kernels_levels(const char *names[4]) {
             names[n++] = "avx512";
         }
     }
-#elif defined(__aarch64__) && defined(OMNI_KERNELS_NEON)
+#elif defined(__aarch64__)
     names[n++] = "neon";
 #endif
     return n;
@@ -29,13 +29,13 @@ bool kernels_select(const char *level, cpu_kernels *k) {
         if (strcmp(names[i], "generic") == 0) {
             kernels_generic(k);
         }
-#if defined(__x86_64__) && defined(OMNI_KERNELS_AVX)
+#if defined(__x86_64__)
         else if (strcmp(names[i], "avx2") == 0) {
             kernels_avx2(k);
         } else if (strcmp(names[i], "avx512") == 0) {
             kernels_avx512(k);
         }
-#elif defined(__aarch64__) && defined(OMNI_KERNELS_NEON)
+#elif defined(__aarch64__)
         else if (strcmp(names[i], "neon") == 0) {
             kernels_neon(k);
         }
