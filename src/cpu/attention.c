@@ -1,5 +1,5 @@
-/* Head normalisation, rotation, the key/value cache and attention. A unit of work is one row and one key/value head with the query
- * heads that share it. */
+/* Head normalisation, rotation, the key/value cache and attention. A unit of attention is a few rows and one key/value head with the
+ * query heads that share it. */
 #include <math.h>
 #include <string.h>
 
@@ -79,86 +79,117 @@ typedef struct attention_job {
     const int32_t *block_table;
     const attention_row *at;
     const float *q, *k, *v;
-    int64_t q_stride, kv_stride;
+    int64_t q_stride, kv_stride, rows, group;
     const int32_t *first, *end;
     int heads, kv_heads, head_dim;
     float scale;
     float *y;
 } attention_job;
 
-/* Query heads of one kv head are taken in groups that fit the scratch of a thread. */
-enum { HEAD_GROUP = 16 };
-
-static void begin_state(attention_state *s) {
-    for (int h = 0; h < s->heads; h++) {
-        s->max[h] = -INFINITY;
-        s->sum[h] = 0;
-    }
-    memset(s->acc, 0, (size_t)s->heads * (size_t)s->head_dim * sizeof *s->acc);
+/* The positions a row sees, and where it looks them up. */
+static attention_row seen_by(const attention_job *j, int64_t row) {
+    return j->cache ? j->at[row] : (attention_row){0, j->first[row], j->end[row]};
 }
 
-static void end_state(const attention_state *s) {
-    for (int h = 0; h < s->heads; h++) {
-        float inverse = s->sum[h] > 0 ? 1.0f / s->sum[h] : 0.0f;
-        for (int i = 0; i < s->head_dim; i++) {
-            s->acc[(int64_t)h * s->head_dim + i] *= inverse;
+static int64_t most(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* Keys and values of one kv head from a position on that lie together: positions of one block. */
+static attention_span span_at(const attention_job *j, int64_t table, int64_t position, int64_t n, int kv_head) {
+    const kv_cache *cache = j->cache;
+    if (!cache) {
+        int64_t from = position * j->kv_stride + (int64_t)kv_head * j->head_dim;
+        return (attention_span){.k = j->k + from, .v = j->v + from, .k_stride = j->kv_stride, .v_stride = j->kv_stride, .n = n};
+    }
+    size_t size = cache->type == DTYPE_F16 ? 2 : 4;
+    int64_t in_block = position % KV_BLOCK * cache->head_dim;
+    size_t from = (size_t)(cache_offset(cache, j->layer, j->block_table[table + position / KV_BLOCK], kv_head) + in_block) * size;
+    return (attention_span){
+        .k = (const char *)cache->k + from,
+        .v = (const char *)cache->v + from,
+        .k_stride = cache->head_dim,
+        .v_stride = cache->head_dim,
+        .n = n,
+    };
+}
+
+/* Rows [row, row + rows) of one table and `heads` query heads from `head` on, which share kv_head. Walks the blocks of 64 positions; a
+ * row's spans are its own range cut at those, so the order of its sums depends on its range alone. Rows that see the same part of a
+ * block go through it together, so that it is read once. */
+static void attend(const attention_job *j, int64_t row, int rows, int64_t head, int heads, int kv_head) {
+    attention_state s = {.head_dim = j->head_dim, .scale = j->scale};
+    attention_row seen[ATTENTION_HEADS];
+    int64_t first = INT64_MAX, end = 0;
+    for (int r = 0; r < rows; r++) {
+        seen[r] = seen_by(j, row + r);
+        if (seen[r].first < seen[r].end) {
+            first = least(first, seen[r].first);
+            end = most(end, seen[r].end);
+        }
+        for (int h = 0; h < heads; h++) {
+            int i = r * heads + h;
+            s.q[i] = j->q + (row + r) * j->q_stride + (head + h) * j->head_dim;
+            s.acc[i] = j->y + ((row + r) * j->heads + head + h) * j->head_dim;
+            s.max[i] = -INFINITY;
+            memset(s.acc[i], 0, (size_t)j->head_dim * sizeof(float));
         }
     }
-}
-
-/* The spans start at multiples of KV_BLOCK positions, so the order of the sums depends on the row's range alone. */
-static void attend_paged(const attention_job *j, attention_state *s, int64_t row, int kv_head) {
-    const kv_cache *cache = j->cache;
-    const attention_row *at = &j->at[row];
-    size_t size = cache->type == DTYPE_F16 ? 2 : 4;
-    for (int64_t p = at->first; p < at->end;) {
-        int64_t offset = p % KV_BLOCK, n = KV_BLOCK - offset;
-        n = at->end - p < n ? at->end - p : n;
-        size_t from = (size_t)(cache_offset(cache, j->layer, j->block_table[at->table + p / KV_BLOCK], kv_head) + offset * cache->head_dim);
-        attention_span span = {(const char *)cache->k + from * size, (const char *)cache->v + from * size, cache->head_dim, cache->head_dim, n};
-        (cache->type == DTYPE_F16 ? j->c->k.attend_f16 : j->c->k.attend_f32)(s, &span);
-        p += n;
+    for (int64_t block = first / KV_BLOCK * KV_BLOCK; block < end; block += KV_BLOCK) {
+        for (int r = 0, next; r < rows; r = next) {
+            int64_t from = most(seen[r].first, block), to = least(seen[r].end, block + KV_BLOCK);
+            for (next = r + 1; next < rows; next++) {
+                if (most(seen[next].first, block) != from || least(seen[next].end, block + KV_BLOCK) != to) {
+                    break;
+                }
+            }
+            if (from < to) {
+                attention_span span = span_at(j, seen[r].table, from, to - from, kv_head);
+                span.from = r * heads;
+                span.to = next * heads;
+                (j->cache && j->cache->type == DTYPE_F16 ? j->c->k.attend_f16 : j->c->k.attend_f32)(&s, &span);
+            }
+        }
     }
-}
-
-static void attend_dense(const attention_job *j, attention_state *s, int64_t row, int kv_head) {
-    for (int64_t p = j->first[row]; p < j->end[row];) {
-        int64_t n = KV_BLOCK - p % KV_BLOCK;
-        n = j->end[row] - p < n ? j->end[row] - p : n;
-        int64_t from = p * j->kv_stride + (int64_t)kv_head * j->head_dim;
-        attention_span span = {j->k + from, j->v + from, j->kv_stride, j->kv_stride, n};
-        j->c->k.attend_f32(s, &span);
-        p += n;
+    for (int i = 0; i < rows * heads; i++) {
+        float inverse = s.sum[i] > 0 ? 1.0f / s.sum[i] : 0.0f;
+        for (int d = 0; d < j->head_dim; d++) {
+            s.acc[i][d] *= inverse;
+        }
     }
 }
 
 static void attention_units(void *arg, int64_t begin, int64_t end, int thread) {
     attention_job *j = arg;
     int shared = j->heads / j->kv_heads;
-    float max[HEAD_GROUP], sum[HEAD_GROUP];
     for (int64_t u = begin; u < end; u++) {
-        int64_t row = u / j->kv_heads;
+        int64_t row = u / j->kv_heads * j->group, stop = least(row + j->group, j->rows);
         int kv_head = (int)(u % j->kv_heads);
-        for (int h = 0; h < shared; h += HEAD_GROUP) {
-            int64_t head = (int64_t)kv_head * shared + h;
-            attention_state s = {
-                .heads = shared - h < HEAD_GROUP ? shared - h : HEAD_GROUP,
-                .head_dim = j->head_dim,
-                .q = j->q + row * j->q_stride + head * j->head_dim,
-                .scale = j->scale,
-                .acc = j->y + (row * j->heads + head) * j->head_dim,
-                .max = max,
-                .sum = sum,
-            };
-            begin_state(&s);
-            if (j->cache) {
-                attend_paged(j, &s, row, kv_head);
-            } else {
-                attend_dense(j, &s, row, kv_head);
+        while (row < stop) {
+            int64_t next = row + 1;
+            while (next < stop && seen_by(j, next).table == seen_by(j, row).table) {
+                next++;
             }
-            end_state(&s);
+            for (int h = 0; h < shared; h += ATTENTION_HEADS) {
+                int heads = shared - h < ATTENTION_HEADS ? shared - h : ATTENTION_HEADS;
+                attend(j, row, (int)(next - row), (int64_t)kv_head * shared + h, heads, kv_head);
+            }
+            row = next;
         }
     }
+}
+
+/* Rows a unit: as many as fill a call with query vectors, but not so many that threads stay without work. */
+static void attention_run(attention_job *j) {
+    int shared = j->heads / j->kv_heads;
+    int64_t group = shared >= ATTENTION_HEADS ? 1 : ATTENTION_HEADS / shared;
+    int64_t enough = j->rows * j->kv_heads / (4 * pool_threads(j->c->pool));
+    j->group = most(1, least(group, enough));
+    pool_for(j->c->pool, (j->rows + j->group - 1) / j->group * j->kv_heads, 1, attention_units, j);
 }
 
 static void cpu_attention(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q,
@@ -171,13 +202,14 @@ static void cpu_attention(backend *b, const kv_cache *cache, int layer, const in
         .at = at,
         .q = q,
         .q_stride = (int64_t)heads * cache->head_dim,
+        .rows = rows,
         .heads = heads,
         .kv_heads = cache->kv_heads,
         .head_dim = cache->head_dim,
         .scale = scale,
         .y = y,
     };
-    pool_for(j.c->pool, rows * cache->kv_heads, 1, attention_units, &j);
+    attention_run(&j);
 }
 
 static void cpu_attention_dense(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
@@ -191,13 +223,14 @@ static void cpu_attention_dense(backend *b, const float *q, int64_t q_stride, co
         .kv_stride = kv_stride,
         .first = first,
         .end = end,
+        .rows = rows,
         .heads = heads,
         .kv_heads = kv_heads,
         .head_dim = head_dim,
         .scale = scale,
         .y = y,
     };
-    pool_for(j.c->pool, rows * kv_heads, 1, attention_units, &j);
+    attention_run(&j);
 }
 
 void cpu_attention_ops(ops *o) {

@@ -33,20 +33,24 @@ typedef struct linear_piece {
 typedef void (*linear_kernel)(const linear_piece *p, int64_t rows, int64_t outs);
 typedef void (*convert_kernel)(const void *in, float *out, int64_t n);
 
-/* Consecutive positions of one head's keys and values; strides in elements. */
+/* Consecutive positions of one head's keys and values, strides in elements, and which query vectors of the state see them. */
 typedef struct attention_span {
     const void *k, *v;
     int64_t k_stride, v_stride;
-    int64_t n;
+    int64_t n; /* 1 to ATTENTION_SPAN */
+    int from, to;
 } attention_span;
 
-/* Softmax attention of `heads` query vectors that share one key/value head, accumulated span by span (online softmax). */
+enum { ATTENTION_HEADS = 16 }; /* most query vectors a call */
+
+/* Softmax attention of query vectors that share one key/value head, accumulated span by span (online softmax). The query vectors are
+ * those of several heads or several rows; none affects another. */
 typedef struct attention_state {
-    int heads, head_dim;
-    const float *q; /* [heads, head_dim] */
+    int head_dim;
     float scale;
-    float *acc;       /* [heads, head_dim]: sum of e^(score - max) v */
-    float *max, *sum; /* [heads] */
+    const float *q[ATTENTION_HEADS];
+    float *acc[ATTENTION_HEADS]; /* sum of e^(score - max) v */
+    float max[ATTENTION_HEADS], sum[ATTENTION_HEADS];
 } attention_state;
 
 enum { ATTENTION_SPAN = KV_BLOCK }; /* most positions a span */

@@ -220,9 +220,9 @@ static void depthwise(const float *x, const float *w, const float *bias, int64_t
 #define ATTEND(name, type, load)                                                                                                                     \
     static void name(attention_state *s, const attention_span *span) {                                                                               \
         float p[ATTENTION_SPAN];                                                                                                                     \
-        for (int h = 0; h < s->heads; h++) {                                                                                                         \
-            const float *q = s->q + (int64_t)h * s->head_dim;                                                                                        \
-            float *acc = s->acc + (int64_t)h * s->head_dim;                                                                                          \
+        for (int h = span->from; h < span->to; h++) {                                                                                                \
+            const float *q = s->q[h];                                                                                                                \
+            float *acc = s->acc[h];                                                                                                                  \
             float max = s->max[h];                                                                                                                   \
             for (int64_t t = 0; t < span->n; t++) {                                                                                                  \
                 const type *k = (const type *)span->k + t * span->k_stride;                                                                          \

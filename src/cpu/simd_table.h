@@ -1,0 +1,35 @@
+/* Overwrites the table with the vector kernels of the file that includes this. */
+#ifndef OMNI_CPU_SIMD_TABLE_H
+#define OMNI_CPU_SIMD_TABLE_H
+
+#include "cpu/simd_math.h"
+
+#include "cpu/simd_attention.h"
+#include "cpu/simd_linear.h"
+#include "cpu/simd_rows.h"
+
+static void simd_table(cpu_kernels *k) {
+    k->linear[DTYPE_F32] = simd_linear_f32;
+    k->linear[DTYPE_F16] = simd_linear_f16;
+    k->linear[DTYPE_BF16] = simd_linear_bf16;
+    k->linear[DTYPE_Q8_0] = simd_linear_q8_0;
+    k->to_f32[DTYPE_F16] = simd_from_f16;
+    k->to_f32[DTYPE_BF16] = simd_from_bf16;
+    k->to_f32[DTYPE_Q8_0] = simd_from_q8_0;
+    k->to_f16 = simd_to_f16;
+    k->rms_norm = simd_rms_norm;
+    k->layer_norm = simd_layer_norm;
+    k->rotate = simd_rotate;
+    k->activate = simd_activate;
+    k->silu_mul = simd_silu_mul;
+    k->add = simd_add;
+    k->add_product = simd_add_product;
+    k->add_multiple = simd_add_multiple;
+    k->snake_beta = simd_snake_beta;
+    k->clamp = simd_clamp;
+    k->depthwise = simd_depthwise;
+    k->attend_f32 = simd_attend_f32;
+    k->attend_f16 = simd_attend_f16;
+}
+
+#endif
