@@ -78,7 +78,7 @@ size_t token_stream_room(const tokenizer *t);
 /* Writes the text that a further token completes to out (token_stream_room bytes), valid UTF-8 with malformed sequences replaced by
  * U+FFFD as the whole answer's would be; returns its size, which may be 0. Control tokens give nothing. */
 size_t token_stream_push(token_stream *s, const tokenizer *t, int32_t id, char *out);
-/* At the end: an unfinished character becomes U+FFFD. Room for 12 bytes. */
+/* At the end: an unfinished character becomes U+FFFD. Room for 3 bytes. */
 size_t token_stream_flush(token_stream *s, char *out);
 
 #endif
