@@ -42,17 +42,19 @@ static size_t table_size(size_t entries) {
 
 omni_status bpe_init(bpe *b, const char *bytes, const uint32_t *offset, size_t pieces, size_t merges, omni_error *err) {
     size_t piece_slots = table_size(pieces), merge_slots = table_size(merges);
-    *b = (bpe){.bytes = bytes, .offset = offset, .pieces = pieces, .piece_mask = piece_slots - 1, .merge_mask = merge_slots - 1};
+    *b = (bpe){.bytes = bytes, .offset = offset, .pieces = pieces, .piece_mask = piece_slots - 1, .merge_mask = merge_slots - 1, .ranks = merges};
     b->piece_slot = calloc(piece_slots, sizeof *b->piece_slot);
     b->merge_slot = calloc(merge_slots, sizeof *b->merge_slot);
     b->whole = calloc(pieces + 1, sizeof *b->whole);
-    if (!b->piece_slot || !b->merge_slot || !b->whole) {
+    b->byte_rank = calloc(256 * 256, sizeof *b->byte_rank);
+    if (!b->piece_slot || !b->merge_slot || !b->whole || !b->byte_rank) {
         bpe_free(b);
         return fail(err, OMNI_ERR_MEMORY, "no memory for a vocabulary of %zu pieces and %zu merges", pieces, merges);
     }
     memset(b->piece_slot, 0xFF, piece_slots * sizeof *b->piece_slot);
     memset(b->merge_slot, 0xFF, merge_slots * sizeof *b->merge_slot);
     memset(b->byte_id, 0xFF, sizeof b->byte_id);
+    memset(b->byte_rank, 0xFF, 256 * 256 * sizeof *b->byte_rank);
     return OMNI_OK;
 }
 
@@ -60,6 +62,7 @@ void bpe_free(bpe *b) {
     free(b->piece_slot);
     free(b->merge_slot);
     free((void *)b->whole);
+    free(b->byte_rank);
     *b = (bpe){0};
 }
 
@@ -102,6 +105,9 @@ static bpe_merge *merge_slot(const bpe *b, uint32_t left, uint32_t right) {
 
 void bpe_add_merge(bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32_t id) {
     *merge_slot(b, left, right) = (bpe_merge){left, right, rank, id};
+    if (b->offset[left + 1] - b->offset[left] == 1 && b->offset[right + 1] - b->offset[right] == 1) {
+        b->byte_rank[(uint8_t)b->bytes[b->offset[left]] * 256 + (uint8_t)b->bytes[b->offset[right]]] = rank;
+    }
 }
 
 static uint32_t pair_rank(const bpe *b, int32_t left, int32_t right) {
@@ -112,35 +118,40 @@ static bool grow(bpe_scratch *s, size_t n) {
     if (n <= s->room) {
         return true;
     }
-    bpe_scratch_free(s);
-    size_t room = n < 256 ? 256 : n + n / 4;
+    free(s->ids);
+    free(s->rank);
+    size_t room = n < 256 ? 256 : n;
     s->ids = calloc(room, sizeof *s->ids);
     s->rank = calloc(room, sizeof *s->rank);
-    s->next = calloc(room, sizeof *s->next);
-    s->prior = calloc(room, sizeof *s->prior);
-    s->heap = calloc(room, 2 * sizeof *s->heap);
-    if (!s->ids || !s->rank || !s->next || !s->prior || !s->heap) {
-        bpe_scratch_free(s);
-        return false;
+    s->room = s->ids && s->rank ? room : 0;
+    return s->room > 0;
+}
+
+static bool grow_long(bpe_scratch *s, size_t n) {
+    if (n <= s->long_room) {
+        return true;
     }
-    s->room = room;
-    return true;
+    free(s->symbols);
+    free(s->queue);
+    free(s->heap);
+    s->symbols = calloc(n, sizeof *s->symbols);
+    s->queue = calloc(n, sizeof *s->queue);
+    s->heap = calloc(n, 2 * sizeof *s->heap);
+    s->long_room = s->symbols && s->queue && s->heap ? n : 0;
+    return s->long_room > 0;
 }
 
 void bpe_scratch_free(bpe_scratch *s) {
     free(s->ids);
     free(s->rank);
-    free(s->next);
-    free(s->prior);
+    free(s->symbols);
+    free(s->queue);
     free(s->heap);
     *s = (bpe_scratch){0};
 }
 
 /* Few symbols: look for the lowest rank each time, the leftmost of equals. rank[i] is that of the pair (i, i + 1). */
 static size_t merge_few(const bpe *b, bpe_scratch *s, size_t n) {
-    for (size_t i = 0; i + 1 < n; i++) {
-        s->rank[i] = pair_rank(b, s->ids[i], s->ids[i + 1]);
-    }
     while (n > 1) {
         size_t best = 0;
         for (size_t i = 1; i + 1 < n; i++) {
@@ -192,65 +203,111 @@ static void heap_push(uint64_t *heap, size_t *n, uint64_t v) {
     heap[i] = v;
 }
 
+/* (rank, place) of each pair that merges, in that order. Fills s->queue; SIZE_MAX when out of memory. */
+static size_t sort_pairs(const bpe *b, bpe_scratch *s, size_t n) {
+    uint32_t *start = calloc(b->ranks + 1, sizeof *start);
+    if (!start) {
+        return SIZE_MAX;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (s->rank[i] != NONE) {
+            start[s->rank[i] + 1]++;
+        }
+    }
+    for (size_t r = 0; r < b->ranks; r++) {
+        start[r + 1] += start[r];
+    }
+    size_t count = start[b->ranks];
+    for (size_t i = 0; i < n; i++) {
+        if (s->rank[i] != NONE) {
+            s->queue[start[s->rank[i]]++] = (uint64_t)s->rank[i] << 32 | i;
+        }
+    }
+    free(start);
+    return count;
+}
+
 /* Recomputes the rank of the pair that starts at symbol i and enters it into the heap. */
 static void offer(const bpe *b, bpe_scratch *s, size_t *heap_size, uint32_t i) {
-    s->rank[i] = s->next[i] == NONE ? NONE : pair_rank(b, s->ids[i], s->ids[s->next[i]]);
-    if (s->rank[i] != NONE) {
-        heap_push(s->heap, heap_size, (uint64_t)s->rank[i] << 32 | i);
+    bpe_symbol *x = &s->symbols[i];
+    x->rank = x->next == NONE ? NONE : pair_rank(b, x->id, s->symbols[x->next].id);
+    if (x->rank != NONE) {
+        heap_push(s->heap, heap_size, (uint64_t)x->rank << 32 | i);
     }
 }
 
-/* Many symbols: a heap of (rank, position). Entries are not removed when a pair changes; one whose rank is no longer the pair's is
- * skipped. A merge takes one entry out and puts two in at most, and there are n - 1 merges, so 2 n entries are enough. */
-static size_t merge_many(const bpe *b, bpe_scratch *s, size_t n) {
-    size_t heap_size = 0;
+/* The same entries as a heap, for pieces too short to be worth a counter a rank. Returns their number. */
+static size_t heap_pairs(bpe_scratch *s, size_t n) {
+    size_t count = 0;
     for (size_t i = 0; i < n; i++) {
-        s->next[i] = i + 1 < n ? (uint32_t)(i + 1) : NONE;
-        s->prior[i] = i > 0 ? (uint32_t)(i - 1) : NONE;
-        s->rank[i] = i + 1 < n ? pair_rank(b, s->ids[i], s->ids[i + 1]) : NONE;
         if (s->rank[i] != NONE) {
-            s->heap[heap_size++] = (uint64_t)s->rank[i] << 32 | i;
+            s->heap[count++] = (uint64_t)s->rank[i] << 32 | i;
         }
     }
-    for (size_t i = heap_size / 2; i-- > 0;) {
-        sift_down(s->heap, heap_size, i);
+    for (size_t i = count / 2; i-- > 0;) {
+        sift_down(s->heap, count, i);
     }
-    while (heap_size > 0) {
-        uint64_t top = s->heap[0];
-        s->heap[0] = s->heap[--heap_size];
-        sift_down(s->heap, heap_size, 0);
+    return count;
+}
+
+/* Many symbols: the first pairs sorted by (rank, place), those that merges make in a heap. Entries are not removed when a pair changes;
+ * one whose rank is no longer the pair's is skipped. A merge makes two pairs at most, and there are n - 1 merges, so the heap needs no
+ * more than 2 n entries. Returns the number of symbols left, SIZE_MAX when out of memory. */
+static size_t merge_many(const bpe *b, bpe_scratch *s, size_t n) {
+    bool sorted = n >= b->ranks / 8;
+    size_t heap_size = sorted ? 0 : heap_pairs(s, n), queue_size = sorted ? sort_pairs(b, s, n) : 0, queued = 0;
+    if (queue_size == SIZE_MAX) {
+        return SIZE_MAX;
+    }
+    for (size_t i = 0; i < n; i++) {
+        s->symbols[i] = (bpe_symbol){s->ids[i], s->rank[i], i + 1 < n ? (uint32_t)(i + 1) : NONE, i > 0 ? (uint32_t)(i - 1) : NONE};
+    }
+    while (heap_size > 0 || queued < queue_size) {
+        uint64_t top;
+        if (heap_size == 0 || (queued < queue_size && s->queue[queued] < s->heap[0])) {
+            top = s->queue[queued++];
+        } else {
+            top = s->heap[0];
+            s->heap[0] = s->heap[--heap_size];
+            sift_down(s->heap, heap_size, 0);
+        }
         uint32_t i = (uint32_t)top, rank = (uint32_t)(top >> 32);
-        if (s->rank[i] != rank) {
+        bpe_symbol *x = &s->symbols[i];
+        if (x->rank != rank) {
             continue;
         }
-        uint32_t gone = s->next[i], after = s->next[gone];
-        s->ids[i] = (int32_t)merge_slot(b, (uint32_t)s->ids[i], (uint32_t)s->ids[gone])->id;
-        s->rank[gone] = NONE;
-        s->next[i] = after;
-        if (after != NONE) {
-            s->prior[after] = i;
+        bpe_symbol *gone = &s->symbols[x->next];
+        x->id = (int32_t)merge_slot(b, (uint32_t)x->id, (uint32_t)gone->id)->id;
+        x->next = gone->next;
+        gone->rank = NONE;
+        if (x->next != NONE) {
+            s->symbols[x->next].prior = i;
         }
         offer(b, s, &heap_size, i);
-        if (s->prior[i] != NONE) {
-            offer(b, s, &heap_size, s->prior[i]);
+        if (x->prior != NONE) {
+            offer(b, s, &heap_size, x->prior);
         }
     }
     size_t count = 0;
-    for (uint32_t i = 0; i != NONE; i = s->next[i]) {
-        s->ids[count++] = s->ids[i];
+    for (uint32_t i = 0; i != NONE; i = s->symbols[i].next) {
+        s->ids[count++] = s->symbols[i].id;
     }
     return count;
 }
 
 static omni_status merge_bytes(const bpe *b, bpe_scratch *scratch, const char *s, size_t n, size_t *count, omni_error *err) {
-    enum { FEW = 64 };
-    if (n >= INT32_MAX || !grow(scratch, n)) {
+    enum { FEW = 32 };
+    if (n >= INT32_MAX || !grow(scratch, n) || (n > FEW && !grow_long(scratch, n))) {
         return fail(err, OMNI_ERR_MEMORY, "no memory to tokenize %zu bytes without a break; shorten the text", n);
     }
     for (size_t i = 0; i < n; i++) {
         scratch->ids[i] = b->byte_id[(uint8_t)s[i]];
+        scratch->rank[i] = i + 1 < n ? b->byte_rank[(uint8_t)s[i] * 256 + (uint8_t)s[i + 1]] : NONE;
     }
     *count = n <= FEW ? merge_few(b, scratch, n) : merge_many(b, scratch, n);
+    if (*count == SIZE_MAX) {
+        return fail(err, OMNI_ERR_MEMORY, "no memory to tokenize %zu bytes without a break; shorten the text", n);
+    }
     return OMNI_OK;
 }
 

@@ -25,7 +25,10 @@ typedef struct bpe {
     size_t piece_mask;
     bpe_merge *merge_slot; /* rank UINT32_MAX: empty */
     size_t merge_mask;
+    size_t ranks;         /* all ranks are below */
     int32_t byte_id[256]; /* id of each single byte, -1 while unknown */
+    /* Rank of the merge of two single bytes, [first * 256 + second], UINT32_MAX for none: every piece starts from these. */
+    uint32_t *byte_rank;
     /* What merging the bytes of a piece gives: 0 not known yet, 1 the piece itself, 2 something else. Found out on first use. */
     _Atomic uint8_t *whole;
 } bpe;
@@ -34,17 +37,25 @@ omni_status bpe_init(bpe *b, const char *bytes, const uint32_t *offset, size_t p
 void bpe_free(bpe *b);
 /* Of several pieces with the same bytes the first one counts. */
 void bpe_add_piece(bpe *b, uint32_t id);
-/* Of several merges of the same pair the last one counts, as in the reference. */
+/* After all pieces. Of several merges of the same pair the last one counts, as in the reference. */
 void bpe_add_merge(bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
 /* Id of the piece with exactly these bytes, or -1. */
 int32_t bpe_find(const bpe *b, const char *s, size_t n);
 
-/* Working memory of one thread; {0} is an empty one. Grows to 36 bytes for each byte of the longest piece. */
+/* A symbol of a long piece: its id, the rank of the pair it starts, and its neighbours' indices (UINT32_MAX: none). */
+typedef struct bpe_symbol {
+    int32_t id;
+    uint32_t rank, next, prior;
+} bpe_symbol;
+
+/* Working memory of one thread; {0} is an empty one. Grows to 44 bytes for each byte of the longest piece. */
 typedef struct bpe_scratch {
     int32_t *ids;
-    uint32_t *rank, *next, *prior;
-    uint64_t *heap;
+    uint32_t *rank;
     size_t room;
+    bpe_symbol *symbols;
+    uint64_t *queue, *heap;
+    size_t long_room;
 } bpe_scratch;
 void bpe_scratch_free(bpe_scratch *s);
 
