@@ -48,7 +48,7 @@ typedef struct decoder_weights {
     const float *output_norm; /* [width] */
     tensor token_embd;        /* {width, vocab} when the config has a vocabulary */
     tensor output;            /* {width, vocab}; the token table itself where the file has no head of its own */
-    weight_store held;
+    weights held;
 } decoder_weights;
 
 /* Fills *out from tensors PREFIXtoken_embd.weight, PREFIXblk.N.attn_q.weight, ... (docs/formats.md), checking every shape.

@@ -7,16 +7,16 @@
 
 enum { NAME_MAX_SIZE = 256 };
 
-void weights_init(weight_store *w, backend *b, const gguf *g) {
-    *w = (weight_store){.b = b, .g = g};
+void weights_init(weights *w, backend *b, const gguf *g) {
+    *w = (weights){.b = b, .g = g};
 }
 
-void weights_free(weight_store *w) {
+void weights_free(weights *w) {
     for (size_t i = 0; i < w->count; i++) {
         w->b->ops->release(w->b, w->memory[i]);
     }
     free(w->memory);
-    *w = (weight_store){0};
+    *w = (weights){0};
 }
 
 static omni_status format_name(char *name, const char *format, va_list args, omni_error *err) {
@@ -27,7 +27,7 @@ static omni_status format_name(char *name, const char *format, va_list args, omn
     return OMNI_OK;
 }
 
-omni_status weights_matrix(weight_store *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
+omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
     char name[NAME_MAX_SIZE];
     va_list args;
     va_start(args, name_format);
@@ -46,7 +46,7 @@ omni_status weights_matrix(weight_store *w, tensor *out, omni_error *err, int n_
     return OMNI_OK;
 }
 
-omni_status weights_memory(weight_store *w, size_t bytes, void **out, omni_error *err) {
+omni_status weights_memory(weights *w, size_t bytes, void **out, omni_error *err) {
     if (w->count == w->capacity) {
         size_t capacity = w->capacity ? 2 * w->capacity : 64;
         void **grown = realloc(w->memory, capacity * sizeof *grown);
@@ -61,7 +61,7 @@ omni_status weights_memory(weight_store *w, size_t bytes, void **out, omni_error
     return OMNI_OK;
 }
 
-omni_status weights_vector(weight_store *w, const float **out, omni_error *err, int64_t n, const char *name_format, ...) {
+omni_status weights_vector(weights *w, const float **out, omni_error *err, int64_t n, const char *name_format, ...) {
     char name[NAME_MAX_SIZE];
     va_list args;
     va_start(args, name_format);

@@ -1,6 +1,6 @@
 /* Weights of one model part as a backend wants them: matrices left where the file maps them, vectors as F32.
  *
- * A part keeps one `weight_store` beside its own structs of tensors and vectors; weights_free releases what loading made. The
+ * A part keeps one `weights` beside its own structs of tensors and vectors; weights_free releases what loading made. The
  * gguf must stay open as long as the weights are used. */
 #ifndef OMNI_MODEL_WEIGHTS_H
 #define OMNI_MODEL_WEIGHTS_H
@@ -10,24 +10,24 @@
 #include "gguf/gguf.h"
 #include "tensor/ops.h"
 
-typedef struct weight_store {
+typedef struct weights {
     backend *b;
     const gguf *g;
     void **memory; /* backend memory owned */
     size_t count, capacity;
     size_t bytes; /* of all weights fetched so far, as stored in the file */
-} weight_store;
+} weights;
 
-void weights_init(weight_store *w, backend *b, const gguf *g);
-void weights_free(weight_store *w);
+void weights_init(weights *w, backend *b, const gguf *g);
+void weights_free(weights *w);
 
 /* A matrix of 2 to 4 dimensions that must exist with exactly this shape (ne order). */
-omni_status weights_matrix(weight_store *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...)
+omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...)
     __attribute__((format(printf, 6, 7)));
 /* A vector of n values (stored as F32, F16 or BF16, shape {n} or {n, 1}), converted to F32 in the backend's memory. */
-omni_status weights_vector(weight_store *w, const float **out, omni_error *err, int64_t n, const char *name_format, ...)
+omni_status weights_vector(weights *w, const float **out, omni_error *err, int64_t n, const char *name_format, ...)
     __attribute__((format(printf, 5, 6)));
 /* Memory of n zeroed values that lives as long as the weights (transformed parameters, fused biases). */
-omni_status weights_memory(weight_store *w, size_t bytes, void **out, omni_error *err);
+omni_status weights_memory(weights *w, size_t bytes, void **out, omni_error *err);
 
 #endif
