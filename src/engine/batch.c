@@ -12,7 +12,7 @@ struct batch {
     int32_t *table;
 };
 
-omni_status batch_create(backend *b, const decoder_config *config, const decoder_weights *weights, kv_pool *pool, int64_t rows, int64_t outputs,
+omni_status batch_create(backend *b, const decoder_config *config, const decoder_weights *w, kv_pool *pool, int64_t rows, int64_t outputs,
                          int64_t table, batch **out, omni_error *err) {
     *out = NULL;
     batch *x = calloc(1, sizeof *x);
@@ -20,7 +20,7 @@ omni_status batch_create(backend *b, const decoder_config *config, const decoder
         return fail(err, OMNI_ERR_MEMORY, "out of memory for a batch");
     }
     *x = (batch){.pool = pool, .max_rows = rows, .max_outputs = outputs, .max_table = table};
-    omni_status status = decoder_create(b, config, weights, rows, outputs, table, &x->d, err);
+    omni_status status = decoder_create(b, config, w, rows, outputs, table, &x->d, err);
     if (status == OMNI_OK) { /* the decoder has checked the numbers */
         x->rows = malloc((size_t)rows * sizeof *x->rows);
         x->outputs = malloc((size_t)rows * sizeof *x->outputs);

@@ -16,7 +16,7 @@ typedef struct batch batch;
 
 /* rows: most rows of a pass. outputs: most results of one batch_run. table: most blocks that the sequences of one pass hold in
  * all. Everything given must outlive the batch; the pool's cache must be the decoder's. */
-omni_status batch_create(backend *b, const decoder_config *config, const decoder_weights *weights, kv_pool *pool, int64_t rows, int64_t outputs,
+omni_status batch_create(backend *b, const decoder_config *config, const decoder_weights *w, kv_pool *pool, int64_t rows, int64_t outputs,
                          int64_t table, batch **out, omni_error *err);
 void batch_destroy(batch *x);
 decoder *batch_decoder(batch *x);
