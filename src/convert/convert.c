@@ -1,0 +1,297 @@
+#include "convert/convert.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/pool.h"
+#include "convert/config.h"
+#include "convert/mapping.h"
+#include "convert/metadata.h"
+#include "convert/stream.h"
+#include "convert/vocabulary.h"
+#include "gguf/gguf.h"
+#include "gguf/safetensors.h"
+
+enum { N_PARTS = 3 };
+
+/* JSON grows to some thirty times its size when parsed, so these bound memory. */
+static const size_t CONFIG_LIMIT = 4u << 20, TOKENIZER_LIMIT = 32u << 20;
+
+typedef enum text_file {
+    TEXT_CONFIG,
+    TEXT_PREPROCESSOR,
+    TEXT_PROCESSOR,
+    TEXT_VIDEO,
+    TEXT_TOKENIZER,
+    TEXT_VOCAB,
+    TEXT_MERGES,
+    TEXT_TOKENIZER_CONFIG,
+    TEXT_CHAT_JINJA,
+    TEXT_CHAT_JSON,
+    TEXT_COUNT,
+} text_file;
+
+static const char *const TEXT_NAMES[TEXT_COUNT] = {
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+};
+
+typedef struct output {
+    unsigned part;
+    char path[4096];
+    gguf_writer *writer;
+} output;
+
+/* Everything a conversion holds, released as a whole. */
+typedef struct job {
+    const convert_options *options;
+    const char *name;
+    dtype type;
+    char *text[TEXT_COUNT];
+    size_t text_size[TEXT_COUNT];
+    safetensors *checkpoint;
+    const st_tensor **tensors;
+    size_t n_tensors;
+    bool talker; /* the checkpoint has one */
+    unsigned parts;
+    model_config config;
+    vocabulary vocabulary;
+    mapping mapping;
+    stream_target *targets;
+    output outputs[N_PARTS];
+    size_t n_outputs;
+    pool *pool;
+} job;
+
+static omni_status check_options(job *j, omni_error *err) {
+    const convert_options *o = j->options;
+    if (!o->checkpoint_dir || !*o->checkpoint_dir || !o->out_dir || !*o->out_dir) {
+        return fail(err, OMNI_ERR_ARGUMENT, "a checkpoint folder and an output folder are needed");
+    }
+    j->name = o->name ? o->name : "qwen3-omni";
+    if (!*j->name || strchr(j->name, '/') || strlen(j->name) > 100) {
+        return fail(err, OMNI_ERR_ARGUMENT, "the name \"%.120s\" must have 1 to 100 characters and no /", j->name);
+    }
+    const char *type = o->type ? o->type : "f16";
+    if (!dtype_by_name(type, &j->type) || !(j->type == DTYPE_F32 || j->type == DTYPE_F16 || j->type == DTYPE_BF16 || j->type == DTYPE_Q8_0)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "the type \"%.40s\" is none of f32, f16, bf16, q8_0", type);
+    }
+    if (o->parts & ~(unsigned)(CONVERT_THINKER | CONVERT_MMPROJ | CONVERT_TALKER)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "unknown parts %#x", o->parts);
+    }
+    if (o->threads < 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%d threads are not possible", o->threads);
+    }
+    return OMNI_OK;
+}
+
+static omni_status read_texts(job *j, omni_error *err) {
+    for (int i = 0; i < TEXT_COUNT; i++) {
+        char path[4096];
+        if ((size_t)snprintf(path, sizeof path, "%s/%s", j->options->checkpoint_dir, TEXT_NAMES[i]) >= sizeof path) {
+            return fail(err, OMNI_ERR_ARGUMENT, "%s: the path is too long", j->options->checkpoint_dir);
+        }
+        if (i != TEXT_CONFIG && access(path, F_OK) != 0) {
+            continue;
+        }
+        size_t limit = i == TEXT_TOKENIZER || i == TEXT_VOCAB || i == TEXT_MERGES ? TOKENIZER_LIMIT : CONFIG_LIMIT;
+        TRY(file_read(path, limit, &j->text[i], &j->text_size[i], err));
+    }
+    return OMNI_OK;
+}
+
+static omni_status open_checkpoint(job *j, omni_error *err) {
+    TRY(safetensors_open(j->options->checkpoint_dir, &j->checkpoint, err));
+    j->n_tensors = safetensors_count(j->checkpoint);
+    j->tensors = calloc(j->n_tensors + 1, sizeof(*j->tensors));
+    if (!j->tensors) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu tensors", j->n_tensors);
+    }
+    for (size_t i = 0; i < j->n_tensors; i++) {
+        j->tensors[i] = safetensors_at(j->checkpoint, i);
+    }
+    j->talker = mapping_has_talker(j->tensors, j->n_tensors);
+    j->parts = j->options->parts ? j->options->parts : (unsigned)(CONVERT_THINKER | CONVERT_MMPROJ | CONVERT_TALKER);
+    if (!j->talker) {
+        if (j->parts == CONVERT_TALKER) {
+            return fail(err, OMNI_ERR_UNSUPPORTED, "%s: this checkpoint has no talker", j->options->checkpoint_dir);
+        }
+        j->parts &= ~(unsigned)CONVERT_TALKER;
+    }
+    return OMNI_OK;
+}
+
+static omni_status read_config(job *j, omni_error *err) {
+    const char *dir = j->options->checkpoint_dir;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, TEXT_NAMES[TEXT_CONFIG]);
+    TRY(config_parse(j->text[TEXT_CONFIG], j->text_size[TEXT_CONFIG], path, (j->parts & CONVERT_TALKER) != 0, &j->config, err));
+    const preprocessor_texts pre = {j->text[TEXT_PREPROCESSOR],      j->text[TEXT_PROCESSOR],      j->text[TEXT_VIDEO],
+                                    j->text_size[TEXT_PREPROCESSOR], j->text_size[TEXT_PROCESSOR], j->text_size[TEXT_VIDEO]};
+    if (j->parts & CONVERT_MMPROJ) {
+        TRY(config_parse_preprocessing(&pre, dir, &j->config, err));
+    }
+    const vocabulary_texts voc = {
+        .tokenizer_json = j->text[TEXT_TOKENIZER],
+        .vocab_json = j->text[TEXT_VOCAB],
+        .merges_txt = j->text[TEXT_MERGES],
+        .tokenizer_config = j->text[TEXT_TOKENIZER_CONFIG],
+        .chat_jinja = j->text[TEXT_CHAT_JINJA],
+        .chat_json = j->text[TEXT_CHAT_JSON],
+        .tokenizer_json_size = j->text_size[TEXT_TOKENIZER],
+        .vocab_json_size = j->text_size[TEXT_VOCAB],
+        .merges_txt_size = j->text_size[TEXT_MERGES],
+        .tokenizer_config_size = j->text_size[TEXT_TOKENIZER_CONFIG],
+        .chat_jinja_size = j->text_size[TEXT_CHAT_JINJA],
+        .chat_json_size = j->text_size[TEXT_CHAT_JSON],
+    };
+    TRY(vocabulary_parse(&voc, j->config.thinker.vocab_size, dir, &j->vocabulary, err));
+    return metadata_resolve_ids(&j->config, &j->vocabulary, (j->parts & CONVERT_TALKER) != 0, dir, err);
+}
+
+/* The folder and its parents. */
+static omni_status make_folder(const char *path, omni_error *err) {
+    char part[4096];
+    size_t n = strlen(path);
+    if (n >= sizeof part) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%.200s...: the path is too long", path);
+    }
+    memcpy(part, path, n + 1);
+    for (size_t i = 1; i <= n; i++) {
+        if (part[i] == '/' || part[i] == '\0') {
+            char kept = part[i];
+            part[i] = '\0';
+            if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+                return fail(err, OMNI_ERR_IO, "%s: cannot make the folder: %s", part, strerror(errno));
+            }
+            part[i] = kept;
+        }
+    }
+    struct stat st;
+    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) {
+        return fail(err, OMNI_ERR_IO, "%s: not a folder", path);
+    }
+    return OMNI_OK;
+}
+
+static omni_status open_outputs(job *j, omni_error *err) {
+    static const struct {
+        unsigned part;
+        const char *prefix;
+    } PARTS[N_PARTS] = {{CONVERT_THINKER, ""}, {CONVERT_MMPROJ, "mmproj-"}, {CONVERT_TALKER, "talker-"}};
+    TRY(make_folder(j->options->out_dir, err));
+    char type[16] = "";
+    const char *upper = dtype_find(j->type)->name;
+    for (size_t i = 0; upper[i] && i + 1 < sizeof type; i++) {
+        type[i] = upper[i] >= 'A' && upper[i] <= 'Z' ? (char)(upper[i] + 'a' - 'A') : upper[i];
+    }
+    for (int i = 0; i < N_PARTS; i++) {
+        if (!(j->parts & PARTS[i].part)) {
+            continue;
+        }
+        output *o = &j->outputs[j->n_outputs];
+        o->part = PARTS[i].part;
+        if ((size_t)snprintf(o->path, sizeof o->path, "%s/%s%s-%s.gguf", j->options->out_dir, PARTS[i].prefix, j->name, type) >= sizeof o->path) {
+            return fail(err, OMNI_ERR_ARGUMENT, "%.200s...: the path is too long", j->options->out_dir);
+        }
+        TRY(gguf_writer_create(o->path, &o->writer, err));
+        j->n_outputs++;
+        if (o->part == CONVERT_THINKER) {
+            metadata_put_thinker(o->writer, &j->config, &j->vocabulary, j->name, j->type);
+        } else if (o->part == CONVERT_MMPROJ) {
+            metadata_put_mmproj(o->writer, &j->config, j->name, j->type);
+        } else {
+            metadata_put_talker(o->writer, &j->config, j->name, j->type);
+        }
+        for (size_t k = 0; k < j->mapping.count; k++) {
+            const mapped_tensor *t = &j->mapping.tensors[k];
+            if (t->part == o->part) {
+                j->targets[k] = (stream_target){o->writer, gguf_put_tensor(o->writer, t->name, t->type, t->n_dims, t->ne)};
+            }
+        }
+    }
+    /* All begin before any data is written: each reserves its space on the disk, so that a full one is known at once. */
+    for (size_t i = 0; i < j->n_outputs; i++) {
+        TRY(gguf_writer_begin(j->outputs[i].writer, err));
+    }
+    return OMNI_OK;
+}
+
+static omni_status finish(job *j, convert_result *out, omni_error *err) {
+    for (size_t i = 0; i < j->n_outputs; i++) {
+        output *o = &j->outputs[i];
+        gguf_writer *w = o->writer;
+        o->writer = NULL; /* freed by the call below, whatever the outcome */
+        TRY(gguf_writer_finish(w, err));
+        struct stat st;
+        if (stat(o->path, &st) != 0) {
+            return fail(err, OMNI_ERR_IO, "%s: %s", o->path, strerror(errno));
+        }
+        strcpy(out->path[out->count], o->path);
+        out->bytes[out->count++] = (uint64_t)st.st_size;
+    }
+    return OMNI_OK;
+}
+
+static omni_status run(job *j, convert_result *out, omni_error *err) {
+    TRY(check_options(j, err));
+    TRY(read_texts(j, err));
+    TRY(open_checkpoint(j, err));
+    out->no_talker = !j->talker;
+    TRY(read_config(j, err));
+    TRY(mapping_build(&j->config, j->tensors, j->n_tensors, j->parts, j->type, j->options->checkpoint_dir, &j->mapping, err));
+    j->targets = calloc(j->mapping.count + 1, sizeof *j->targets);
+    if (!j->targets) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu tensors", j->mapping.count);
+    }
+    TRY(open_outputs(j, err));
+    TRY(pool_create(j->options->threads, &j->pool, err));
+    const stream_hooks hooks = {j->options->progress, j->options->cancelled, j->options->arg};
+    TRY(stream_tensors(&j->mapping, j->targets, j->pool, &hooks, err));
+    return finish(j, out, err);
+}
+
+omni_status convert_checkpoint(const convert_options *options, convert_result *out, omni_error *err) {
+    convert_result unused;
+    out = out ? out : &unused;
+    *out = (convert_result){0};
+    job *j = calloc(1, sizeof *j);
+    if (!j) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    j->options = options;
+    omni_status status = run(j, out, err);
+    for (size_t i = 0; i < j->n_outputs; i++) {
+        if (j->outputs[i].writer) {
+            gguf_writer_abandon(j->outputs[i].writer);
+        }
+    }
+    if (j->pool) {
+        pool_destroy(j->pool);
+    }
+    mapping_free(&j->mapping);
+    vocabulary_free(&j->vocabulary);
+    if (j->checkpoint) {
+        safetensors_close(j->checkpoint);
+    }
+    free(j->targets);
+    free(j->tensors);
+    for (int i = 0; i < TEXT_COUNT; i++) {
+        free(j->text[i]);
+    }
+    free(j);
+    return status;
+}
