@@ -370,9 +370,8 @@ static omni_status encode_stretch(const tokenizer *t, bpe_scratch *scratch, cons
     return status;
 }
 
-/* The longest added token at s, or -1. */
-static int32_t added_at(const tokenizer *t, const char *s, size_t n) {
-    if (!t->starts_added[(uint8_t)*s]) {
+int32_t tokenizer_added_at(const tokenizer *t, const char *s, size_t n) {
+    if (n == 0 || !t->starts_added[(uint8_t)*s]) {
         return -1;
     }
     for (size_t i = 0; i < t->added_count; i++) {
@@ -387,7 +386,7 @@ static int32_t added_at(const tokenizer *t, const char *s, size_t n) {
 static omni_status encode_markup(const tokenizer *t, bpe_scratch *scratch, const char *text, size_t n, token_list *out, omni_error *err) {
     size_t done = 0;
     for (size_t i = 0; i < n;) {
-        int32_t id = added_at(t, text + i, n - i);
+        int32_t id = tokenizer_added_at(t, text + i, n - i);
         if (id < 0) {
             i++;
             continue;

@@ -63,6 +63,9 @@ typedef enum tokenize_mode { TOKENIZE_PLAIN, TOKENIZE_MARKUP } tokenize_mode;
 /* Appends the ids of n bytes of text to *out. Time grows as n log n at worst, whatever the text. On an error out keeps what it had. */
 omni_status tokenizer_encode(const tokenizer *t, tokenize_mode mode, const char *text, size_t n, token_list *out, omni_error *err);
 
+/* The longest added token (of kind TOKEN_CONTROL or TOKEN_ADDED) that the n bytes at s begin with, or -1. */
+int32_t tokenizer_added_at(const tokenizer *t, const char *s, size_t n);
+
 /* The bytes of count tokens joined; control tokens are left out unless with_control. Malformed UTF-8 that a model may produce is not
  * repaired. *out is NUL-terminated and the caller's to free(). */
 omni_status tokenizer_decode(const tokenizer *t, const int32_t *ids, size_t count, bool with_control, char **out, size_t *out_size, omni_error *err);

@@ -1,0 +1,41 @@
+/* Conversations given as JSON, in the forms that clients use:
+ *   a list of messages, or an object with "messages" and optionally "tools", "fps" and "use_audio_in_video";
+ *   a message: {"role": "system" | "developer" | "user" | "assistant" | "tool", "content"}, content a string, null or a list of parts; for an
+ *   assistant also "tool_calls" and "reasoning_content";
+ *   a part: {"type": "text", "text"}, {"type": "image" | "audio" | "video", "path"} (or the kind's own name as key: "image": FILE);
+ *   OpenAI's {"type": "image_url", "image_url": {"url"}} (also "video_url", "audio_url"; the url a data: URL in base64, file:///PATH or a path),
+ *   and {"type": "input_audio", "input_audio": {"data": BASE64, "format"}}.
+ * Errors say which message, which part and what to do. */
+#ifndef OMNI_TEXT_MESSAGES_H
+#define OMNI_TEXT_MESSAGES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+#include "text/chat.h"
+
+typedef struct message_limits {
+    size_t json_size;  /* bytes of JSON */
+    size_t messages;   /* messages of a conversation */
+    size_t parts;      /* parts of a message */
+    size_t media_size; /* bytes of one file given in base64, decoded */
+    bool forbid_files; /* refuse paths: a server's clients may send bytes, not name files of the server */
+} message_limits;
+
+/* 256 MiB, 10000, 1000, 128 MiB, files allowed. */
+message_limits message_limits_default(void);
+
+/* What an object beside its messages may say. */
+typedef struct message_options {
+    bool has_fps, has_use_audio_in_video;
+    double fps; /* > 0 */
+    bool use_audio_in_video;
+} message_options;
+
+/* Appends the conversation to *c; on an error c is as it was. options may be NULL. */
+omni_status messages_parse(const char *json, size_t size, const message_limits *limits, chat *c, message_options *options, omni_error *err);
+/* Appends a list of tools ([{"type": "function", "function": {"name", ...}}]); on an error c is as it was. */
+omni_status messages_parse_tools(const char *json, size_t size, const message_limits *limits, chat *c, omni_error *err);
+
+#endif
