@@ -1,0 +1,205 @@
+#include "media/video.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "media/video_source.h"
+
+enum { FRAME_FACTOR = 2 };
+
+static video_options resolve(const video_options *given) {
+    video_options o = given ? *given : (video_options){0};
+    o.fps = o.fps > 0 ? o.fps : 2;
+    o.min_frames = o.min_frames > 0 ? o.min_frames : 4;
+    o.max_frames = o.max_frames > 0 ? o.max_frames : 768;
+    o.total_tokens = o.total_tokens > 0 ? o.total_tokens : 115200;
+    o.file_frames = o.file_frames > 0 ? o.file_frames : 1000000;
+    o.pixels = o.pixels > 0 ? o.pixels : 178956970;
+    return o;
+}
+
+/* torch.linspace in float32 (from both ends towards the middle, with a fused multiply-add), rounded with halves to even. */
+static void spread(int64_t last, int64_t n, int32_t *indices) {
+    float end = (float)last, step = n > 1 ? end / (float)(n - 1) : 0;
+    for (int64_t i = 0; i < n; i++) {
+        float at = i < n / 2 ? step * (float)i : fmaf(-step, (float)(n - 1 - i), end);
+        int64_t index = (int64_t)rintf(at);
+        indices[i] = (int32_t)(index < 0 ? 0 : index > last ? last : index);
+    }
+}
+
+int64_t video_sample(int64_t total, double file_fps, const video_options *options, int32_t *indices) {
+    video_options o = resolve(options);
+    if (total < FRAME_FACTOR) {
+        indices[0] = 0;
+        return total;
+    }
+    /* qwen-omni-utils rounds its own limits to multiples of 2 as well */
+    double low = (double)((o.min_frames + FRAME_FACTOR - 1) / FRAME_FACTOR * FRAME_FACTOR);
+    double high = (double)((o.max_frames < total ? o.max_frames : total) / FRAME_FACTOR * FRAME_FACTOR);
+    double n = (double)total / file_fps * o.fps;
+    n = fmin(fmin(fmax(n, low), high), (double)total);
+    int64_t frames = (int64_t)floor(n / FRAME_FACTOR) * FRAME_FACTOR;
+    frames = frames < FRAME_FACTOR ? FRAME_FACTOR : frames; /* max_frames 1 */
+    spread(total - 1, frames, indices);
+    return frames;
+}
+
+bool video_is_npy(const char *path) {
+    size_t n = strlen(path);
+    if (n >= 4 && strcmp(path + n - 4, ".npy") == 0) {
+        return true;
+    }
+    char magic[6] = {0};
+    FILE *f = fopen(path, "rbe");
+    bool is = f && fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, "\x93NUMPY", sizeof magic) == 0;
+    if (f) {
+        fclose(f);
+    }
+    return is;
+}
+
+static omni_status fill(video *v, const patch_params *p, const video_options *o, int64_t height, int64_t width, int64_t total, double fps,
+                        int64_t frames) {
+    v->frames = frames;
+    v->file_frames = total;
+    v->height = (int32_t)height;
+    v->width = (int32_t)width;
+    v->file_fps = fps;
+    v->sample_fps = (double)frames / (double)total * fps;
+    v->seconds_per_group = (double)p->temporal / o->fps;
+    v->duration = (double)total / fps;
+    return OMNI_OK;
+}
+
+static omni_status too_large(const char *path, int64_t width, int64_t height, int64_t limit, omni_error *err) {
+    return fail(err, OMNI_ERR_LIMIT, "%s: %lld x %lld pixels a frame, over the limit of %lld pixels", path, (long long)width, (long long)height,
+                (long long)limit);
+}
+
+/* All frames of an array, in order. */
+static omni_status open_array(const char *path, const file_map *file, const patch_params *p, const video_options *o, video *out, omni_error *err) {
+    npy_video a;
+    TRY(npy_parse(file->data, file->size, path, &a, err));
+    if (a.width > o->pixels / a.height) {
+        return too_large(path, a.width, a.height, o->pixels, err);
+    }
+    if (a.frames > o->file_frames) {
+        return fail(err, OMNI_ERR_LIMIT, "%s: %lld frames, over the limit of %lld", path, (long long)a.frames, (long long)o->file_frames);
+    }
+    out->indices = malloc((size_t)a.frames * sizeof *out->indices);
+    if (!out->indices) {
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory for %lld frames", path, (long long)a.frames);
+    }
+    patch_writer *w;
+    omni_status status = patches_begin(a.frames, a.height, a.width, p, &w, err);
+    if (status != OMNI_OK) {
+        return fail_in(err, status, "%s", path);
+    }
+    size_t frame = (size_t)a.height * (size_t)a.width * 3;
+    for (int64_t i = 0; i < a.frames; i++) {
+        out->indices[i] = (int32_t)i;
+        status = patches_frame(w, a.values + (size_t)i * frame, err);
+        if (status != OMNI_OK) {
+            patches_abandon(w);
+            return status;
+        }
+    }
+    out->sampled = true;
+    fill(out, p, o, a.height, a.width, a.frames, o->fps, a.frames);
+    return patches_end(w, &out->patches, err);
+}
+
+static omni_status take_frame(void *arg, int64_t index, const uint8_t *rgb, omni_error *err) {
+    (void)index;
+    return patches_frame(arg, rgb, err);
+}
+
+/* Pixels a frame may have so that all of them stay within the budget (Qwen2VLVideoProcessor with cap_pixels_per_frame). */
+static int64_t frame_pixels(const patch_params *p, const video_options *o, int64_t frames) {
+    double side = (double)p->patch * p->merge, total = (double)o->total_tokens * side * side;
+    double share = floor(total * p->temporal / (double)frames), least = floor((double)p->min_pixels * 1.05);
+    double most = fmax(fmin((double)p->max_pixels, share), least);
+    return (int64_t)most;
+}
+
+/* One attempt on the assumption that the file has info->frames frames. *decoded: how many it had. */
+static omni_status sample_container(const char *path, const video_info *info, const patch_params *p, const video_options *o, video *out,
+                                    int64_t *decoded, omni_error *err) {
+    int64_t room = o->max_frames < info->frames ? o->max_frames : info->frames;
+    out->indices = malloc((size_t)(room < FRAME_FACTOR ? FRAME_FACTOR : room) * sizeof *out->indices);
+    if (!out->indices) {
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
+    }
+    int64_t n = video_sample(info->frames, info->fps, o, out->indices);
+    patch_params frame = *p;
+    frame.max_pixels = frame_pixels(p, o, n);
+    patch_writer *w;
+    omni_status status = patches_begin(n, info->height, info->width, &frame, &w, err);
+    if (status != OMNI_OK) {
+        return fail_in(err, status, "%s", path);
+    }
+    video_limits limits = {o->file_frames, o->pixels};
+    status = video_decode(path, &limits, info, out->indices, n, take_frame, w, decoded, err);
+    if (status != OMNI_OK) {
+        patches_abandon(w);
+        return status;
+    }
+    if (*decoded < 1) {
+        patches_abandon(w);
+        return fail(err, OMNI_ERR_FORMAT, "%s: no picture can be decoded", path);
+    }
+    fill(out, p, o, info->height, info->width, info->frames, info->fps, n);
+    out->start = info->start;
+    return patches_end(w, &out->patches, err);
+}
+
+static omni_status open_container(const char *path, const patch_params *p, const video_options *o, video *out, omni_error *err) {
+    video_limits limits = {o->file_frames, o->pixels};
+    video_info info;
+    TRY(video_scan(path, &limits, &info, err));
+    for (int attempt = 0;; attempt++) {
+        int64_t decoded = 0;
+        omni_status status = sample_container(path, &info, p, o, out, &decoded, err);
+        if (status != OMNI_OK || decoded == info.frames || attempt == 1) {
+            return status;
+        }
+        /* Some packets carry no picture (hidden reference frames) or are damaged: choose again among those that do. */
+        video_free(out);
+        info.frames = decoded;
+    }
+}
+
+omni_status video_open(const char *path, const patch_params *p, const video_options *options, video *out, omni_error *err) {
+    *out = (video){0};
+    if (options && ((options->fps != 0 && !(options->fps > 0 && options->fps <= 1000)) || options->max_frames > INT32_MAX ||
+                    options->file_frames > INT32_MAX || options->total_tokens > INT32_MAX)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%s: cannot sample %g frames a second (above 0, at most 1000), at most %lld", path, options->fps,
+                    (long long)options->max_frames);
+    }
+    video_options o = resolve(options);
+    omni_status status;
+    if (video_is_npy(path)) {
+        file_map file;
+        status = file_map_open(path, &file, err);
+        if (status == OMNI_OK) {
+            status = open_array(path, &file, p, &o, out, err);
+            file_map_close(&file);
+        }
+    } else {
+        status = open_container(path, p, &o, out, err);
+    }
+    if (status != OMNI_OK) {
+        video_free(out);
+    }
+    return status;
+}
+
+void video_free(video *v) {
+    patch_set_free(&v->patches);
+    free(v->indices);
+    *v = (video){0};
+}

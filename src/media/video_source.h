@@ -1,0 +1,38 @@
+/* Where the pictures of a video come from: a container decoded by FFmpeg, or a NumPy array. Behind video_open. */
+#ifndef OMNI_MEDIA_VIDEO_SOURCE_H
+#define OMNI_MEDIA_VIDEO_SOURCE_H
+
+#include "media/video.h"
+
+/* Takes frame `index` (counting from 0 in display order) as [height, width, 3]; sizes are the same for all calls.
+ * A status other than OMNI_OK ends the decoding and is handed on. */
+typedef omni_status (*video_frame_fn)(void *arg, int64_t index, const uint8_t *rgb, omni_error *err);
+
+typedef struct video_info {
+    int64_t frames;
+    int32_t height, width; /* as displayed */
+    double fps, start;     /* frames a second; seconds of the first frame's timestamp */
+} video_info;
+
+/* What is accepted of a container, as resolved from video_options. */
+typedef struct video_limits {
+    int64_t frames, pixels;
+} video_limits;
+
+/* Counts the frames of a container without decoding them (packets of the video stream). */
+omni_status video_scan(const char *path, const video_limits *limits, video_info *out, omni_error *err);
+/* Decodes and hands over the frames whose index is in indices[0 .. n), ascending. *decoded: frames seen; all of them are decoded
+ * (also behind the last index) only when that many come: a caller compares with the scan. */
+omni_status video_decode(const char *path, const video_limits *limits, const video_info *info, const int32_t *indices, int64_t n, video_frame_fn take,
+                         void *arg, int64_t *decoded, omni_error *err);
+
+/* A NumPy file: header checked, values in place. */
+typedef struct npy_video {
+    int64_t frames, height, width;
+    const uint8_t *values; /* [frames, height, width, 3] within the file's bytes */
+} npy_video;
+
+/* From a whole file in memory; name stands for the path in errors. */
+omni_status npy_parse(const uint8_t *data, size_t size, const char *name, npy_video *out, omni_error *err);
+
+#endif
