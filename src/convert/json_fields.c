@@ -69,7 +69,7 @@ json_section json_object_at(json_reader *r, const json_section *s, const char *f
     if (r->status != OMNI_OK) {
         return out;
     }
-    snprintf(out.path, sizeof out.path, "%s%s%s", s->path, *s->path ? "." : "", field);
+    snprintf(out.path, sizeof out.path, "%.100s%s%.80s", s->path, *s->path ? "." : "", field);
     const json_t *v = json_get(s, field);
     if (!v) {
         if (!optional) {

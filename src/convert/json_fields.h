@@ -19,7 +19,7 @@ typedef struct json_reader {
 /* An object and how to reach it ("thinker_config.text_config"); json is NULL after an error. */
 typedef struct json_section {
     const json_t *json;
-    char path[120];
+    char path[200];
 } json_section;
 
 /* Parses a text whose root must be an object; NULL after an error (r->status). Duplicate names are refused. The caller json_decref()s. */
