@@ -16,7 +16,7 @@
 
 #include "base/file.h"
 
-enum { IO_BUFFER = 1 << 15, LOWEST_RATE = 1000, HIGHEST_RATE = 1000000, MOST_CHANNELS = 256 };
+enum { IO_BUFFER = 1 << 15, LOWEST_RATE = 1000, HIGHEST_RATE = 1000000, MOST_CHANNELS = 256, VORBIS_BLOCK = 8192 };
 
 /* Containers that hold their own data: nothing here makes libav open another file. */
 static const char containers[] = "wav,w64,aiff,au,caf,mp3,aac,flac,ogg,mov,matroska,avi,mpegts,amr,wv,tta,ac3";
@@ -39,8 +39,10 @@ typedef struct collector {
     double seconds;   /* before it */
     float *samples;
     int64_t count, capacity;
-    float *mono; /* one decoded frame */
-    int mono_capacity;
+    float *mono; /* samples held back, then one decoded frame */
+    int64_t mono_capacity;
+    int64_t hold; /* samples to hold back, because the end of the sound may turn out to be before them */
+    int64_t held;
 } collector;
 
 static double collector_seconds(const collector *c) {
@@ -82,11 +84,28 @@ static omni_status resample(collector *c, const float *in, size_t n, omni_error 
     return OMNI_OK;
 }
 
+/* Passes on the first n of the samples in mono and keeps the others for later. */
+static omni_status pass_on(collector *c, int64_t n, int64_t all, omni_error *err) {
+    if (n > 0 && c->resampler) {
+        TRY(resample(c, c->mono, (size_t)n, err));
+    } else if (n > 0) {
+        TRY(reserve(c, n, err));
+        memcpy(c->samples + c->count, c->mono, (size_t)n * sizeof(float));
+        c->count += n;
+    }
+    if (n > 0 && n < all) {
+        memmove(c->mono, c->mono + n, (size_t)(all - n) * sizeof(float));
+    }
+    c->held = all - n;
+    return OMNI_OK;
+}
+
 /* Ends a stretch of one rate: exactly ceil(samples * to / from) samples, as librosa fixes the length. */
 static omni_status end_segment(collector *c, omni_error *err) {
     if (c->rate == 0) {
         return OMNI_OK;
     }
+    TRY(pass_on(c, c->held, c->held, err));
     if (c->resampler) {
         if (c->segment > 0) {
             TRY(resample(c, NULL, 0, err));
@@ -167,14 +186,15 @@ static omni_status add_frame(collector *c, const AVFrame *frame, omni_error *err
         TRY(end_segment(c, err));
         TRY(begin_segment(c, frame->sample_rate, err));
     }
-    if (n > c->mono_capacity) {
-        float *larger = realloc(c->mono, (size_t)n * sizeof(float));
+    if (c->held + n > c->mono_capacity) {
+        float *larger = realloc(c->mono, (size_t)(c->held + n) * sizeof(float));
         if (!larger) {
             return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", c->name);
         }
         c->mono = larger;
-        c->mono_capacity = n;
+        c->mono_capacity = c->held + n;
     }
+    float *mono = c->mono + c->held;
     const bool planar = av_sample_fmt_is_planar(format);
     bool finite = true;
     for (int i = 0; i < n; i++) {
@@ -183,8 +203,8 @@ static omni_status add_frame(collector *c, const AVFrame *frame, omni_error *err
             sum += planar ? sample_value(packed, frame->extended_data[ch], i)
                           : sample_value(packed, frame->extended_data[0], (int64_t)i * channels + ch);
         }
-        c->mono[i] = sum / (float)channels;
-        finite &= isfinite(c->mono[i]) != 0;
+        mono[i] = sum / (float)channels;
+        finite &= isfinite(mono[i]) != 0;
     }
     if (!finite) {
         return fail(err, OMNI_ERR_FORMAT, "%s: samples that are not finite numbers, near %.3f seconds", c->name, collector_seconds(c));
@@ -193,13 +213,8 @@ static omni_status add_frame(collector *c, const AVFrame *frame, omni_error *err
     if (collector_seconds(c) > c->options.max_seconds) {
         return fail(err, OMNI_ERR_LIMIT, "%s: longer than the limit of %g seconds of sound", c->name, c->options.max_seconds);
     }
-    if (c->resampler) {
-        return resample(c, c->mono, (size_t)n, err);
-    }
-    TRY(reserve(c, n, err));
-    memcpy(c->samples + c->count, c->mono, (size_t)n * sizeof(float));
-    c->count += n;
-    return OMNI_OK;
+    const int64_t all = c->held + n;
+    return pass_on(c, all > c->hold ? all - c->hold : 0, all, err);
 }
 
 /* ---- libav's side ---- */
@@ -254,6 +269,7 @@ typedef struct decoder {
     AVPacket *packet;
     AVFrame *frame;
     int stream;
+    bool cut; /* the end is to be cut off here and not by libav */
 } decoder;
 
 static void decoder_close(decoder *d) {
@@ -333,6 +349,12 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
     e = avcodec_parameters_to_context(d->codec, track->codecpar);
     d->codec->pkt_timebase = track->time_base;
     d->codec->thread_count = 1;
+    /* Vorbis in Ogg ends inside a block, at the position of its last page. libav cuts off no more than the last packet for that,
+     * and of a file of one page too much. */
+    d->cut = codec->id == AV_CODEC_ID_VORBIS && strcmp(d->format->iformat->name, "ogg") == 0 && track->time_base.num == 1 && track->duration > 0;
+    if (d->cut) {
+        d->codec->flags2 |= AV_CODEC_FLAG2_SKIP_MANUAL;
+    }
     if (codec->id == AV_CODEC_ID_FLAC) {
         d->codec->err_recognition |= AV_EF_CRCCHECK | AV_EF_EXPLODE;
     }
@@ -366,7 +388,9 @@ static omni_status decode_all(decoder *d, collector *c, int64_t size, omni_error
     char text[AV_ERROR_MAX_STRING_SIZE];
     const AVCodecDescriptor *kind = avcodec_descriptor_get(d->codec->codec_id);
     const bool lossless = kind && (kind->props & AV_CODEC_PROP_LOSSLESS) && !(kind->props & AV_CODEC_PROP_LOSSY);
-    const int block = d->format->streams[d->stream]->codecpar->block_align;
+    const int block = d->codec->block_align;
+    const AVStream *track = d->format->streams[d->stream];
+    c->hold = d->cut ? VORBIS_BLOCK : 0;
     int64_t packets = 0, bytes = 0, broken = 0;
     double first_broken = 0;
     int first_code = 0;
@@ -408,6 +432,11 @@ static omni_status decode_all(decoder *d, collector *c, int64_t size, omni_error
     if (broken > 0 && (lossless || broken > (packets / 100 > 2 ? packets / 100 : 2))) {
         return fail(err, OMNI_ERR_FORMAT, "%s: damaged: %lld of %lld packets cannot be decoded, the first after %.3f seconds of sound: %s", c->name,
                     (long long)broken, (long long)packets, first_broken, av_text(first_code, text));
+    }
+    const int64_t beyond = d->cut && track->time_base.den == c->rate ? c->segment - track->duration : 0;
+    if (beyond > 0 && beyond <= c->held) {
+        c->held -= beyond;
+        c->segment -= beyond;
     }
     return end_segment(c, err);
 }
