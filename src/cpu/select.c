@@ -1,6 +1,17 @@
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "cpu/kernels.h"
+
+#if defined(__x86_64__)
+/* __builtin_cpu_supports of clang before 15 does not know the name "f16c". */
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
 
 /* __builtin_cpu_supports asks the operating system too (XGETBV): registers that are not saved do not count. */
 int kernels_levels(const char *names[4]) {
@@ -8,7 +19,7 @@ int kernels_levels(const char *names[4]) {
     names[n++] = "generic";
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         names[n++] = "avx2";
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
             __builtin_cpu_supports("avx512dq")) {
