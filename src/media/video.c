@@ -126,6 +126,20 @@ static int64_t frame_pixels(const patch_params *p, const video_options *o, int64
     return (int64_t)most;
 }
 
+static bool usable_rate(double fps) {
+    return isfinite(fps) && fps > 1e-3 && fps < 1e5;
+}
+
+/* Frames a second: the container's average, unless the timestamps tell another story (a rate that varies). */
+static double frame_rate(const video_info *info) {
+    double stated = info->stated_fps, counted = info->span > 0 ? (double)info->frames / info->span : 0;
+    bool differs = usable_rate(counted) && info->frames > 2 && fabs(counted / stated - 1) > 0.02;
+    if (!usable_rate(stated) || differs) {
+        stated = counted;
+    }
+    return usable_rate(stated) ? stated : 25;
+}
+
 /* One attempt on the assumption that the file has info->frames frames. *decoded: how many it had. */
 static omni_status sample_container(const char *path, const video_info *info, const patch_params *p, const video_options *o, video *out,
                                     int64_t *decoded, omni_error *err) {
@@ -134,7 +148,8 @@ static omni_status sample_container(const char *path, const video_info *info, co
     if (!out->indices) {
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
     }
-    int64_t n = video_sample(info->frames, info->fps, o, out->indices);
+    double fps = frame_rate(info);
+    int64_t n = video_sample(info->frames, fps, o, out->indices);
     patch_params frame = *p;
     frame.max_pixels = frame_pixels(p, o, n);
     patch_writer *w;
@@ -152,7 +167,7 @@ static omni_status sample_container(const char *path, const video_info *info, co
         patches_abandon(w);
         return fail(err, OMNI_ERR_FORMAT, "%s: no picture can be decoded", path);
     }
-    fill(out, p, o, info->height, info->width, info->frames, info->fps, n);
+    fill(out, p, o, info->height, info->width, info->frames, fps, n);
     out->start = info->start;
     return patches_end(w, &out->patches, err);
 }

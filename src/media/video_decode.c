@@ -138,10 +138,6 @@ static omni_status next_packet(container *c, const char *path, AVPacket *packet,
     }
 }
 
-static bool fit_rate(double fps) {
-    return isfinite(fps) && fps > 1e-3 && fps < 1e5;
-}
-
 static omni_status scan(container *c, const char *path, const video_limits *limits, AVPacket *packet, video_info *out, omni_error *err) {
     AVStream *stream = c->format->streams[c->stream];
     int64_t begin = INT64_MAX, end = INT64_MIN;
@@ -168,13 +164,10 @@ static omni_status scan(container *c, const char *path, const video_limits *limi
     if (out->frames < 1) {
         return fail(err, OMNI_ERR_FORMAT, "%s: the video stream holds no frames", path);
     }
-    /* The container's average rate, unless the timestamps tell another story. */
-    double unit = av_q2d(stream->time_base), span = end > begin ? (double)(end - begin) * unit : 0;
-    double counted = span > 0 ? (double)out->frames / span : 0, stated = stream->avg_frame_rate.den ? av_q2d(stream->avg_frame_rate) : 0;
-    if (!fit_rate(stated) || (fit_rate(counted) && out->frames > 2 && fabs(counted / stated - 1) > 0.02)) {
-        stated = fit_rate(counted) ? counted : stream->r_frame_rate.den ? av_q2d(stream->r_frame_rate) : 0;
-    }
-    out->fps = fit_rate(stated) ? stated : 25;
+    double unit = av_q2d(stream->time_base);
+    AVRational rate = stream->avg_frame_rate.num > 0 ? stream->avg_frame_rate : stream->r_frame_rate;
+    out->stated_fps = rate.den > 0 ? av_q2d(rate) : 0;
+    out->span = end > begin ? (double)(end - begin) * unit : 0;
     out->start = begin <= end && isfinite((double)begin * unit) ? (double)begin * unit : 0;
     bool turned = c->quarters % 2 != 0;
     out->width = turned ? stream->codecpar->height : stream->codecpar->width;

@@ -11,7 +11,9 @@ typedef omni_status (*video_frame_fn)(void *arg, int64_t index, const uint8_t *r
 typedef struct video_info {
     int64_t frames;
     int32_t height, width; /* as displayed */
-    double fps, start;     /* frames a second; seconds of the first frame's timestamp */
+    double stated_fps;     /* frames a second as the container has it, or 0 */
+    double span;           /* seconds from the first frame's timestamp to the end of the last, or 0 */
+    double start;          /* seconds: the first frame's timestamp */
 } video_info;
 
 /* What is accepted of a container, as resolved from video_options. */
