@@ -85,6 +85,12 @@ typedef struct model_config {
     preprocessing input;
 } model_config;
 
+/* How many of the vision encoder's extra feature sets the thinker's file announces: all, or none where the model has no more layers
+ * than that, because llama.cpp cannot add a set after the last layer. */
+static inline uint32_t config_announced_deepstacks(const model_config *c) {
+    return c->vision.deepstacks < c->thinker.layers ? c->vision.deepstacks : 0;
+}
+
 /* Parses config.json's text; name stands for the file in errors. With talker, talker_config and code2wav_config must be there. */
 omni_status config_parse(const char *json, size_t size, const char *name, bool talker, model_config *out, omni_error *err);
 

@@ -66,7 +66,7 @@ static void add_vision(builder *b, const vision_sizes *v) {
     builder_linear(b, "mm.2", "mlp.2", merged, v->out_size);
 }
 
-static void add_audio(builder *b, const audio_sizes *a) {
+static void add_audio(builder *b, const audio_sizes *a, uint32_t deepstacks) {
     b->part = MAPPING_MMPROJ;
     int64_t width = a->hidden_size, channels = a->conv_channels, bins = a->mel_bins;
     for (uint32_t i = 1; i <= 3; i++) {
@@ -95,7 +95,8 @@ static void add_audio(builder *b, const audio_sizes *a) {
     builder_scope(b, "", "thinker.audio_tower.", 0);
     builder_layer_norm(b, "a.post_ln", "ln_post", width);
     builder_linear(b, "mm.a.mlp.1", "proj1", width, width);
-    builder_linear(b, "mm.a.mlp.2", "proj2", width, a->out_size);
+    /* llama.cpp appends the vision encoder's extra feature sets to its embeddings and wants those of sound as wide. */
+    builder_padded_linear(b, "mm.a.mlp.2", "proj2", width, a->out_size, (int64_t)deepstacks * a->out_size);
 }
 
 /* ---- the whole checkpoint ---- */
@@ -173,7 +174,7 @@ omni_status mapping_build(const model_config *config, const st_tensor *const *ch
         add_thinker(&b, &config->thinker);
     }
     if (parts & MAPPING_MMPROJ) {
-        add_audio(&b, &config->audio);
+        add_audio(&b, &config->audio, config_announced_deepstacks(config));
         add_vision(&b, &config->vision);
     }
     if (parts & MAPPING_TALKER) {

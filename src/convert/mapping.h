@@ -26,6 +26,7 @@ typedef struct mapped_tensor {
     const st_tensor **sources;
     size_t n_sources;
     int64_t base, stride[TENSOR_MAX_DIMS];
+    int64_t source_values; /* in storage order; those past it are zeros. A whole number of rows, or there is only one row */
 } mapped_tensor;
 
 typedef struct mapping {

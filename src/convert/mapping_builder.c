@@ -99,6 +99,7 @@ static mapped_tensor *append(builder *b, weight_class c, const char *to, int n_d
         t->stride[i] = stride;
         stride *= ne[i];
     }
+    t->source_values = stride;
     t->type = type_of(b, c, ne[0]);
     if (n_sources && !(t->sources = calloc(n_sources, sizeof(*t->sources)))) {
         b->status = fail(b->err, OMNI_ERR_MEMORY, "out of memory for %zu sources of %s", n_sources, t->name);
@@ -151,6 +152,22 @@ void builder_layer_norm(builder *b, const char *to, const char *from, int64_t n)
     names weight = with_suffix(to, from, "weight"), bias = with_suffix(to, from, "bias");
     builder_vector(b, weight.to, weight.from, n);
     builder_vector(b, bias.to, bias.from, n);
+}
+
+/* The tensor added last has only this many values from its source. */
+static void only_first(builder *b, int64_t values) {
+    if (b->status == OMNI_OK) {
+        b->out->tensors[b->out->count - 1].source_values = values;
+    }
+}
+
+void builder_padded_linear(builder *b, const char *to, const char *from, int64_t in, int64_t out, int64_t extra) {
+    names weight = with_suffix(to, from, "weight"), bias = with_suffix(to, from, "bias");
+    const int64_t all = out + extra;
+    builder_strided(b, WEIGHT_MATRIX, weight.to, weight.from, 2, (const int64_t[]){out, in}, 2, (const int64_t[]){in, all}, 0, NULL);
+    only_first(b, in * out);
+    builder_strided(b, WEIGHT_F32, bias.to, bias.from, 1, &out, 1, &all, 0, NULL);
+    only_first(b, out);
 }
 
 void builder_generated(builder *b, const char *to, int64_t width, int64_t rows) {

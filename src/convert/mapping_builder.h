@@ -47,6 +47,8 @@ void builder_strided(builder *b, weight_class c, const char *to, const char *fro
                      const int64_t *ne, int64_t base, const int64_t *stride);
 /* A tensor without a source, F32 {width, rows}. */
 void builder_generated(builder *b, const char *to, int64_t width, int64_t rows);
+/* NAME.weight and NAME.bias as builder_linear, followed by zeros for extra more outputs. */
+void builder_padded_linear(builder *b, const char *to, const char *from, int64_t in, int64_t out, int64_t extra);
 /* Expert matrices ffn_gate_exps, ffn_up_exps, ffn_down_exps from mlp.experts.*, one by one or fused. */
 void builder_experts(builder *b, int64_t hidden, int64_t width, int64_t experts);
 

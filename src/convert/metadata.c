@@ -78,8 +78,7 @@ void metadata_put_thinker(gguf_writer *w, const model_config *c, const vocabular
     gguf_put_u32(w, ARCH ".expert_used_count", d->experts_used);
     gguf_put_u32(w, ARCH ".expert_feed_forward_length", d->expert_ffn);
     gguf_put_bool(w, ARCH ".expert_weights_norm", d->norm_topk_prob);
-    /* llama.cpp cannot add one after the last layer and would stop; the reader here goes by the encoder's tensors. */
-    gguf_put_u32(w, ARCH ".n_deepstack_layers", c->vision.deepstacks < d->layers ? c->vision.deepstacks : 0);
+    gguf_put_u32(w, ARCH ".n_deepstack_layers", config_announced_deepstacks(c));
 
     gguf_put_str(w, "tokenizer.ggml.model", "gpt2");
     gguf_put_str(w, "tokenizer.ggml.pre", "qwen2");

@@ -76,10 +76,16 @@ static void forget(const stream *s, const void *data, size_t size) {
     madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
+/* How many values of some rows come from the source; the rest is zeros. */
+static int64_t source_values(const mapped_tensor *t, int64_t first, int64_t rows) {
+    int64_t left = t->source_values - first * t->ne[0], n = rows * t->ne[0];
+    return left < 0 ? 0 : left < n ? left : n;
+}
+
 /* Lets go of what a tile with contiguous rows has read; rows may lie in several runs, each is forgotten on its own. */
 static void forget_rows(const stream *s, const mapped_tensor *t, const tile *at) {
     const char *begin = NULL, *end = NULL;
-    for (int64_t row = at->first; row < at->first + at->rows; row++) {
+    for (int64_t row = at->first; row < at->first + at->rows && source_values(t, row, 1) > 0; row++) {
         int64_t offset;
         const st_tensor *source = row_source(t, row, &offset);
         size_t bytes = value_bytes(source->type);
@@ -90,7 +96,7 @@ static void forget_rows(const stream *s, const mapped_tensor *t, const tile *at)
             }
             begin = data;
         }
-        end = data + (size_t)t->ne[0] * bytes;
+        end = data + (size_t)source_values(t, row, 1) * bytes;
     }
     if (begin) {
         forget(s, begin, (size_t)(end - begin));
@@ -99,7 +105,7 @@ static void forget_rows(const stream *s, const mapped_tensor *t, const tile *at)
 
 /* One row of source values, contiguous and aligned: straight from the map where possible. */
 static const void *fetch_row(const mapped_tensor *t, int64_t row, scratch *w, dtype *type) {
-    int64_t offset, n = t->ne[0], stride = t->stride[0];
+    int64_t offset, n = source_values(t, row, 1), stride = t->stride[0];
     const st_tensor *source = row_source(t, row, &offset);
     size_t bytes = value_bytes(source->type);
     const uint8_t *data = (const uint8_t *)source->data + (size_t)offset * bytes;
@@ -145,18 +151,24 @@ static float largest_finite(const float *x, int64_t n) {
 }
 
 static omni_status convert_tile(const mapped_tensor *t, const tile *at, scratch *w, omni_error *err) {
-    int64_t n = t->ne[0];
-    size_t row_bytes = dtype_row_bytes(t->type, n);
+    size_t row_bytes = dtype_row_bytes(t->type, t->ne[0]);
     for (int64_t i = 0; i < at->rows; i++) {
         uint8_t *out = w->bytes + (size_t)i * row_bytes;
         dtype type = DTYPE_F32;
         if (t->n_sources == 0) {
-            sinusoids(at->first + i, (float *)out, n);
+            sinusoids(at->first + i, (float *)out, t->ne[0]);
+            continue;
+        }
+        int64_t n = source_values(t, at->first + i, 1);
+        if (n < t->ne[0]) {
+            memset(out, 0, row_bytes); /* zero in every type */
+        }
+        if (n == 0) {
             continue;
         }
         const void *row = fetch_row(t, at->first + i, w, &type);
         if (type == t->type) {
-            memcpy(out, row, row_bytes);
+            memcpy(out, row, dtype_row_bytes(type, n));
             continue;
         }
         if (t->type == DTYPE_F32) {
@@ -203,7 +215,7 @@ static void run_tile(void *arg, int64_t begin, int64_t end, int thread) {
             forget(s, t->sources[0]->data, t->sources[0]->size);
         }
         if (t->n_sources) {
-            atomic_fetch_add(&s->done, (uint64_t)(at->rows * t->ne[0]) * value_bytes(t->sources[0]->type));
+            atomic_fetch_add(&s->done, (uint64_t)source_values(t, at->first, at->rows) * value_bytes(t->sources[0]->type));
         }
         if (thread != 0) {
             continue;
@@ -235,7 +247,7 @@ static bool plan(stream *s, int threads) {
         values = tile_values > values ? tile_values : values;
         widest = (size_t)t->ne[0] > widest ? (size_t)t->ne[0] : widest;
         if (t->n_sources) {
-            s->total += (uint64_t)(all * t->ne[0]) * value_bytes(t->sources[0]->type);
+            s->total += (uint64_t)t->source_values * value_bytes(t->sources[0]->type);
         }
     }
     s->tiles = calloc(s->n_tiles + 1, sizeof *s->tiles);

@@ -293,8 +293,18 @@ static omni_status load(audio_encoder *e, gguf *g, omni_error *err) {
     if (e->proj2.ne[1] < 1 || e->proj2.ne[1] > MOST) {
         return fail(err, OMNI_ERR_FORMAT, "%s: tensor mm.a.mlp.2.weight gives embeddings of %lld values", gguf_path(g), (long long)e->proj2.ne[1]);
     }
-    e->out = (int)e->proj2.ne[1];
-    return weights_vector(w, &e->proj2_bias, err, e->out, "mm.a.mlp.2.bias");
+    /* The rows past projection_dim are zeros that llama.cpp wants where the vision encoder gives its extra feature sets. */
+    const int64_t rows = e->proj2.ne[1];
+    uint32_t out = 0;
+    TRY(gguf_maybe_u32(g, "clip.audio.projection_dim", (uint32_t)rows, &out, err));
+    if (out < 1 || rows % out != 0) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: mm.a.mlp.2.weight has %lld rows, no multiple of clip.audio.projection_dim %u", gguf_path(g),
+                    (long long)rows, out);
+    }
+    e->out = (int)out;
+    e->proj2.ne[1] = out;
+    e->proj2.size = e->proj2.size / (size_t)rows * out;
+    return weights_vector(w, &e->proj2_bias, err, rows, "mm.a.mlp.2.bias");
 }
 
 omni_status audio_encoder_open(backend *b, gguf *g, audio_encoder **out, omni_error *err) {
