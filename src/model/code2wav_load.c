@@ -23,6 +23,12 @@ static omni_status read_config(code2wav *m, const gguf *g, int64_t *rates, int64
     TRY(speech_int(g, "code2wav", "decoder_dim", 1, MAX_WIDTH, &m->decoder_dim, err));
     TRY(speech_int(g, "code2wav", "sample_rate", 1, 1 << 20, &m->sample_rate, err));
     TRY(speech_positive(g, "code2wav", "rms_norm_eps", &m->eps, err));
+    uint32_t groups;
+    TRY(gguf_maybe_u32(g, "talker.num_code_groups", (uint32_t)m->groups, &groups, err));
+    if (groups != m->groups) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: talker.num_code_groups is %u, code2wav.num_quantizers %lld; they must be equal", gguf_path(g), groups,
+                    (long long)m->groups);
+    }
     float theta;
     TRY(speech_positive(g, "code2wav", "rope_theta", &theta, err));
     if (m->heads % m->kv_heads || m->head_dim % 2) {

@@ -139,10 +139,36 @@ def write_talker(config, state, path, half):
     w.close()
 
 
+def collapse(ids, got, config):
+    """The prompt before its placeholders were repeated: media number i as -1 - i; and the media, [kind, time, height, width, sound]:
+    kind 0 image, 1 audio, 2 video; grid of patches; embeddings of sound (-1: none)."""
+    from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import _get_feat_extract_output_lengths
+    import torch
+    grids = {k: iter(got[f"inputs.{k}_grid_thw"].tolist() if f"inputs.{k}_grid_thw" in got else []) for k in ("image", "video")}
+    mask = got.get("inputs.feature_attention_mask", np.zeros((0, 0)))
+    sounds = iter(int(_get_feat_extract_output_lengths(torch.tensor(int(m.sum())))) for m in mask)
+    pads = {config.image_token_id, config.video_token_id, config.audio_token_id}
+    out, media, i = [], [], 0
+    while i < len(ids):
+        clip = ids[i] == config.audio_start_token_id and out and out[-1] == config.vision_start_token_id
+        if not clip and ids[i] not in pads:
+            out.append(ids[i])
+            i += 1
+            continue
+        kind = 2 if clip else {config.image_token_id: 0, config.audio_token_id: 1, config.video_token_id: 2}[ids[i]]
+        grid = [0, 0, 0] if kind == 1 else next(grids["image" if kind == 0 else "video"])
+        media.append([kind] + grid + [next(sounds) if clip or kind == 1 else -1])
+        out.append(-len(media))
+        i += clip
+        while ids[i] in pads:
+            i += 1
+        i += clip                                                   # the inner audio_end
+    return out, media
+
+
 def write_vectors(tool, ref, cases, path):
     """The thinker's token table, and for each case what goes into the talker and what the reference made of it."""
     import gguf
-    import torch
     model = ref.model
     w = gguf.GGUFWriter(path, "talker_vectors")
     w.add_uint32("cases", len(cases))
@@ -162,19 +188,16 @@ def write_vectors(tool, ref, cases, path):
         w.add_string(name + "voice", case.get("speaker", "Chelsie"))
         w.add_float32(name + "penalty", case.get("penalty", 1.05))
         w.add_uint32(name + "max_frames", case.get("frames", 20) - 1)   # the reference makes a frame of every token but the last
-        w.add_tensor(name + "prompt", ids[:n].astype(np.int32))
+        w.add_tensor(name + "prompt", ids[:n].astype(np.int32))         # as the reference's processor gives it
         w.add_tensor(name + "answer", ids[n:].astype(np.int32))
         media = np.isin(ids[:n], media_ids)
         if media.any():
             w.add_tensor(name + "media_hidden", np.ascontiguousarray(got["accept_hidden"][0, :n][media]))
-        for kind in ("image", "video"):
-            if f"inputs.{kind}_grid_thw" in got:
-                w.add_tensor(name + f"{kind}_grid", got[f"inputs.{kind}_grid_thw"].astype(np.int32))
-        if "inputs.video_second_per_grid" in got:
-            w.add_tensor(name + "video_seconds", np.asarray(got["inputs.video_second_per_grid"], np.float32).reshape(-1))
-        if "inputs.feature_attention_mask" in got:
-            lengths = torch.from_numpy(got["inputs.feature_attention_mask"]).sum(-1)
-            w.add_tensor(name + "audio_frames", lengths.numpy().astype(np.int32))
+        marked, found = collapse(ids[:n].tolist(), got, model.config.thinker_config)
+        w.add_tensor(name + "marked", np.asarray(marked, np.int32))
+        if found:
+            w.add_tensor(name + "media", np.asarray(found, np.int32))
+        w.add_float32(name + "fps", case.get("fps", 2.0))
         w.add_tensor(name + "positions", np.ascontiguousarray(positions[0][0][:, 0].T.float().numpy()))   # [talker prompt, 3]
         codes = got["codes"][0].T.astype(np.int32)
         if len(codes):
