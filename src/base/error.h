@@ -1,4 +1,5 @@
-/* Filling an omni_error: every fallible function returns what fail() returns. */
+/* Filling an omni_error: every fallible function returns what fail() returns. The text is always UTF-8 without control
+ * characters but line ends and tabs, whatever bytes the arguments quote from a file: others become question marks. */
 #ifndef OMNI_BASE_ERROR_H
 #define OMNI_BASE_ERROR_H
 
