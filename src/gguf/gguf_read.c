@@ -26,9 +26,8 @@ enum {
     DEFAULT_ALIGNMENT = 32,
 };
 
-/* Where parsing stands. */
+/* Where parsing stands. Errors found on the way do not name the file; open_parsed() does. */
 typedef struct cursor {
-    const char *path;
     const uint8_t *data;
     size_t size, at;
     omni_error *err;
@@ -36,8 +35,8 @@ typedef struct cursor {
 
 static omni_status need(cursor *c, size_t bytes, const char *what) {
     if (bytes > c->size - c->at) {
-        return fail(c->err, OMNI_ERR_FORMAT, "%s: the file ends inside %s: %zu bytes needed at offset %zu of %zu; it is cut short or damaged",
-                    c->path, what, bytes, c->at, c->size);
+        return fail(c->err, OMNI_ERR_FORMAT, "the file ends inside %s: %zu bytes needed at offset %zu of %zu; it is cut short or damaged", what,
+                    bytes, c->at, c->size);
     }
     return OMNI_OK;
 }
@@ -61,8 +60,8 @@ static omni_status read_string(cursor *c, gguf_str *out, const char *what) {
     uint64_t length;
     TRY(read_u64(c, &length, what));
     if (length > c->size - c->at) {
-        return fail(c->err, OMNI_ERR_FORMAT, "%s: %s: a string at offset %zu claims %" PRIu64 " bytes, but the file ends after %zu", c->path, what,
-                    start, length, c->size - c->at);
+        return fail(c->err, OMNI_ERR_FORMAT, "%s: a string at offset %zu claims %" PRIu64 " bytes, but the file ends after %zu", what, start, length,
+                    c->size - c->at);
     }
     *out = (gguf_str){(const char *)c->data + c->at, (size_t)length};
     c->at += (size_t)length;
@@ -74,15 +73,14 @@ static omni_status read_name(cursor *c, gguf_str *out, size_t limit, const char 
     size_t start = c->at;
     TRY(read_string(c, out, what));
     if (out->size == 0 || out->size > limit) {
-        return fail(c->err, OMNI_ERR_FORMAT, "%s: %s at offset %zu has a name of %zu bytes (1 to %zu are possible)", c->path, what, start, out->size,
-                    limit);
+        return fail(c->err, OMNI_ERR_FORMAT, "%s at offset %zu has a name of %zu bytes (1 to %zu are possible)", what, start, out->size, limit);
     }
     bool plain = utf8_valid(out->data, out->size);
     for (size_t i = 0; i < out->size; i++) {
         plain &= (uint8_t)out->data[i] >= 0x20 && out->data[i] != 0x7f;
     }
     if (!plain) {
-        return fail(c->err, OMNI_ERR_FORMAT, "%s: %s at offset %zu has a name that is not readable text", c->path, what, start);
+        return fail(c->err, OMNI_ERR_FORMAT, "%s at offset %zu has a name that is not readable text", what, start);
     }
     return OMNI_OK;
 }
@@ -135,13 +133,13 @@ static omni_status read_value(cursor *c, gguf_key *k) {
 }
 
 /* Room for one more item in a list that grows as the file is read, whatever count it claims. */
-static omni_status reserve(void **list, size_t count, size_t item, const char *path, omni_error *err) {
+static omni_status reserve(void **list, size_t count, size_t item, omni_error *err) {
     if (count < 64 ? count > 0 : (count & (count - 1)) != 0) {
         return OMNI_OK;
     }
     void *larger = realloc(*list, (count < 64 ? 64 : 2 * count) * item);
     if (!larger) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
     *list = larger;
     return OMNI_OK;
@@ -153,23 +151,23 @@ static omni_status read_keys(gguf *g, cursor *c, uint64_t count) {
         gguf_str name;
         TRY(read_name(c, &name, MAX_KEY_BYTES, "a key"));
         size_t position;
-        TRY(reserve((void **)&g->keys, (size_t)i, sizeof *g->keys, c->path, c->err));
+        TRY(reserve((void **)&g->keys, (size_t)i, sizeof *g->keys, c->err));
         gguf_key *k = &g->keys[i];
         *k = (gguf_key){0}; /* before the table counts it: gguf_close frees the copies of all counted */
         TRY(name_index_add(&g->key_index, name.data, name.size, &position, c->err));
         if (position != i) {
-            return fail(c->err, OMNI_ERR_FORMAT, "%s: key '%.*s' appears twice (again at offset %zu)", c->path, (int)name.size, name.data, start);
+            return fail(c->err, OMNI_ERR_FORMAT, "key '%.*s' appears twice (again at offset %zu)", (int)name.size, name.data, start);
         }
         uint32_t type;
         TRY(read_u32(c, &type, "a key's type"));
         if (type > GGUF_F64) {
-            return fail(c->err, OMNI_ERR_FORMAT, "%s: key '%.*s' has the unknown type %" PRIu32 " (offset %zu)", c->path, (int)name.size, name.data,
-                        type, c->at - 4);
+            return fail(c->err, OMNI_ERR_FORMAT, "key '%.*s' has the unknown type %" PRIu32 " (offset %zu)", (int)name.size, name.data, type,
+                        c->at - 4);
         }
         k->type = (gguf_type)type;
         omni_status status = read_value(c, k);
         if (status != OMNI_OK) {
-            return fail_in(c->err, status, "%s: key '%.*s'", c->path, (int)name.size, name.data);
+            return fail_in(c->err, status, "key '%.*s'", (int)name.size, name.data);
         }
     }
     return OMNI_OK;
@@ -177,10 +175,12 @@ static omni_status read_keys(gguf *g, cursor *c, uint64_t count) {
 
 static omni_status read_alignment(gguf *g, cursor *c) {
     g->alignment = DEFAULT_ALIGNMENT;
-    TRY(gguf_maybe_u32(g, "general.alignment", DEFAULT_ALIGNMENT, &g->alignment, c->err));
+    if (gguf_maybe_u32(g, "general.alignment", DEFAULT_ALIGNMENT, &g->alignment, NULL) != OMNI_OK) {
+        return fail(c->err, OMNI_ERR_FORMAT, "key 'general.alignment' is no unsigned integer");
+    }
     if (g->alignment < MIN_ALIGNMENT || g->alignment > MAX_ALIGNMENT || (g->alignment & (g->alignment - 1)) != 0) {
-        return fail(c->err, OMNI_ERR_FORMAT, "%s: general.alignment is %" PRIu32 ", not a power of two from %d to %d", c->path, g->alignment,
-                    MIN_ALIGNMENT, MAX_ALIGNMENT);
+        return fail(c->err, OMNI_ERR_FORMAT, "general.alignment is %" PRIu32 ", not a power of two from %d to %d", g->alignment, MIN_ALIGNMENT,
+                    MAX_ALIGNMENT);
     }
     return OMNI_OK;
 }
@@ -228,19 +228,19 @@ static omni_status read_tensors(gguf *g, cursor *c, uint64_t count, uint64_t **o
         TRY(read_name(c, &name, MAX_TENSOR_NAME_BYTES, "a tensor"));
         TRY(name_index_add(&g->tensor_index, name.data, name.size, &position, c->err));
         if (position != i) {
-            return fail(c->err, OMNI_ERR_FORMAT, "%s: tensor '%.*s' appears twice (again at offset %zu)", c->path, (int)name.size, name.data, start);
+            return fail(c->err, OMNI_ERR_FORMAT, "tensor '%.*s' appears twice (again at offset %zu)", (int)name.size, name.data, start);
         }
-        TRY(reserve((void **)&g->tensors, (size_t)i, sizeof *g->tensors, c->path, c->err));
-        TRY(reserve((void **)offsets, (size_t)i, sizeof **offsets, c->path, c->err));
+        TRY(reserve((void **)&g->tensors, (size_t)i, sizeof *g->tensors, c->err));
+        TRY(reserve((void **)offsets, (size_t)i, sizeof **offsets, c->err));
         omni_status status = read_tensor(c, &g->tensors[i], &(*offsets)[i]);
         if (status != OMNI_OK) {
-            return fail_in(c->err, status, "%s: tensor '%.*s'", c->path, (int)name.size, name.data);
+            return fail_in(c->err, status, "tensor '%.*s'", (int)name.size, name.data);
         }
         name_bytes += name.size + 1;
     }
     g->tensor_names = malloc(name_bytes + 1);
     if (!g->tensor_names) {
-        return fail(c->err, OMNI_ERR_MEMORY, "%s: out of memory", c->path);
+        return fail(c->err, OMNI_ERR_MEMORY, "out of memory");
     }
     char *p = g->tensor_names;
     for (size_t i = 0; i < count; i++) {
@@ -264,14 +264,13 @@ static omni_status place_tensors(gguf *g, const uint64_t *offsets, omni_error *e
     for (size_t i = 0; i < count; i++) {
         tensor *t = &g->tensors[i];
         if (offsets[i] % g->alignment != 0) {
-            return fail(err, OMNI_ERR_FORMAT, "%s: tensor '%s' starts at data offset %" PRIu64 ", not a multiple of the alignment %" PRIu32, g->path,
-                        t->name, offsets[i], g->alignment);
+            return fail(err, OMNI_ERR_FORMAT, "tensor '%s' starts at data offset %" PRIu64 ", not a multiple of the alignment %" PRIu32, t->name,
+                        offsets[i], g->alignment);
         }
         if (offsets[i] > available || t->size > available - offsets[i]) {
             return fail(err, OMNI_ERR_FORMAT,
-                        "%s: tensor '%s' needs %zu bytes at data offset %" PRIu64
-                        ", but the file holds %zu bytes of data; it is cut short or damaged",
-                        g->path, t->name, t->size, offsets[i], available);
+                        "tensor '%s' needs %zu bytes at data offset %" PRIu64 ", but the file holds %zu bytes of data; it is cut short or damaged",
+                        t->name, t->size, offsets[i], available);
         }
         t->data = g->data + g->data_offset + offsets[i];
         ordered &= i == 0 || (const uint8_t *)t[-1].data + t[-1].size <= (const uint8_t *)t->data;
@@ -281,7 +280,7 @@ static omni_status place_tensors(gguf *g, const uint64_t *offsets, omni_error *e
     }
     const tensor **sorted = malloc(count * sizeof *sorted);
     if (!sorted) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", g->path);
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
     for (size_t i = 0; i < count; i++) {
         sorted[i] = &g->tensors[i];
@@ -291,7 +290,7 @@ static omni_status place_tensors(gguf *g, const uint64_t *offsets, omni_error *e
     for (size_t i = 1; i < count && status == OMNI_OK; i++) {
         const tensor *a = sorted[i - 1], *b = sorted[i];
         if ((const uint8_t *)a->data + a->size > (const uint8_t *)b->data) {
-            status = fail(err, OMNI_ERR_FORMAT, "%s: tensors '%s' and '%s' overlap at offset %zu", g->path, a->name, b->name,
+            status = fail(err, OMNI_ERR_FORMAT, "tensors '%s' and '%s' overlap at offset %zu", a->name, b->name,
                           (size_t)((const uint8_t *)b->data - g->data));
         }
     }
@@ -300,23 +299,23 @@ static omni_status place_tensors(gguf *g, const uint64_t *offsets, omni_error *e
 }
 
 static omni_status parse(gguf *g, omni_error *err) {
-    cursor c = {.path = g->path, .data = g->data, .size = g->size, .err = err};
+    cursor c = {.data = g->data, .size = g->size, .err = err};
     if (g->size < 4 || memcmp(g->data, "GGUF", 4) != 0) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: not a GGUF file (it does not begin with 'GGUF')", g->path);
+        return fail(err, OMNI_ERR_FORMAT, "not a GGUF file (it does not begin with 'GGUF')");
     }
     c.at = 4;
     uint64_t tensors, keys;
     TRY(read_u32(&c, &g->version, "the header"));
     if (g->version != 2 && g->version != 3) {
         bool swapped = g->version == __builtin_bswap32(2) || g->version == __builtin_bswap32(3);
-        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: %s %" PRIu32 " (versions 2 and 3 can be read)", g->path,
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s %" PRIu32 " (versions 2 and 3 can be read)",
                     swapped ? "big-endian GGUF file, version" : "GGUF version", swapped ? __builtin_bswap32(g->version) : g->version);
     }
     TRY(read_u64(&c, &tensors, "the header"));
     TRY(read_u64(&c, &keys, "the header"));
     if (tensors > MAX_TENSORS || keys > MAX_KEYS) {
-        return fail(err, OMNI_ERR_LIMIT, "%s: the header claims %" PRIu64 " tensors and %" PRIu64 " keys, over the limits of %d and %d", g->path,
-                    tensors, keys, MAX_TENSORS, MAX_KEYS);
+        return fail(err, OMNI_ERR_LIMIT, "the header claims %" PRIu64 " tensors and %" PRIu64 " keys, over the limits of %d and %d", tensors, keys,
+                    MAX_TENSORS, MAX_KEYS);
     }
     TRY(read_keys(g, &c, keys));
     TRY(read_alignment(g, &c));
@@ -335,6 +334,7 @@ static omni_status parse(gguf *g, omni_error *err) {
 static omni_status open_parsed(gguf *g, gguf **out, omni_error *err) {
     omni_status status = parse(g, err);
     if (status != OMNI_OK) {
+        fail_in(err, status, "%s", g->path);
         gguf_close(g);
         return status;
     }

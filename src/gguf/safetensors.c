@@ -209,7 +209,11 @@ static omni_status parse_json(const char *text, size_t size, const char *path, c
     json_error_t where;
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &where);
     if (!*out) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: %s is no valid JSON: %s at byte %d", path, what, where.text, where.position);
+        char *quoted = strstr(where.text, " near '"); /* what follows is a piece of the file, line ends and all */
+        if (quoted) {
+            *quoted = 0;
+        }
+        return fail(err, OMNI_ERR_FORMAT, "%s: %s is no valid JSON: %s at byte %d (line %d)", path, what, where.text, where.position, where.line);
     }
     if (!json_is_object(*out)) {
         json_decref(*out);

@@ -362,7 +362,7 @@ static void damage_is_refused_with_its_place(void **state) {
         {p.key_length + 8, 1, 7, OMNI_ERR_FORMAT, "a key at offset 24 has a name that is not readable text"},
         {p.key_length + 8, 1, 0xff, OMNI_ERR_FORMAT, "not readable text"},
         {p.key_type, 4, 13, OMNI_ERR_FORMAT, "key 'general.alignment' has the unknown type 13 (offset 49)"},
-        {p.key_type, 4, GGUF_F32, OMNI_ERR_FORMAT, "key 'general.alignment' is of type f32"},
+        {p.key_type, 4, GGUF_F32, OMNI_ERR_FORMAT, "key 'general.alignment' is no unsigned integer"},
         {p.align_value, 4, 48, OMNI_ERR_FORMAT, "general.alignment is 48, not a power of two"},
         {p.align_value, 4, 0, OMNI_ERR_FORMAT, "general.alignment is 0"},
         {p.align_value, 4, 1, OMNI_ERR_FORMAT, "general.alignment is 1"},
