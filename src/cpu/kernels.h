@@ -78,7 +78,16 @@ typedef struct cpu_kernels {
 
     void (*attend_f32)(attention_state *s, const attention_span *span);
     void (*attend_f16)(attention_state *s, const attention_span *span);
+
+    /* For the kernel tool: the machine's limits as this level's instructions reach them. rounds * PROBE_FLOPS(lanes) operations in
+     * registers; n values (a multiple of 64) read and added up. */
+    int lanes;
+    float (*probe_arithmetic)(int64_t rounds);
+    float (*probe_memory)(const float *x, int64_t n);
 } cpu_kernels;
+
+enum { PROBE_SUMS = 12 };
+#define PROBE_FLOPS(lanes) (2 * PROBE_SUMS * (lanes))
 
 /* Fill (generic) or overwrite (the others) the table. */
 void kernels_generic(cpu_kernels *k);

@@ -253,6 +253,30 @@ static void depthwise(const float *x, const float *w, const float *bias, int64_t
 ATTEND(attend_f32, float, same)
 ATTEND(attend_f16, uint16_t, f16_to_f32)
 
+static float probe_arithmetic(int64_t rounds) {
+    float acc[PROBE_SUMS], sum = 0;
+    for (int j = 0; j < PROBE_SUMS; j++) {
+        acc[j] = (float)j;
+    }
+    for (int64_t i = 0; i < rounds; i++) {
+        for (int j = 0; j < PROBE_SUMS; j++) {
+            acc[j] = acc[j] * 0.999f + 0.001f;
+        }
+    }
+    for (int j = 0; j < PROBE_SUMS; j++) {
+        sum += acc[j];
+    }
+    return sum;
+}
+
+static float probe_memory(const float *x, int64_t n) {
+    float sum[8] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        sum[i & 7] += x[i];
+    }
+    return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+}
+
 void kernels_generic(cpu_kernels *k) {
     *k = (cpu_kernels){
         .name = "generic",
@@ -272,5 +296,8 @@ void kernels_generic(cpu_kernels *k) {
         .depthwise = depthwise,
         .attend_f32 = attend_f32,
         .attend_f16 = attend_f16,
+        .lanes = 1,
+        .probe_arithmetic = probe_arithmetic,
+        .probe_memory = probe_memory,
     };
 }

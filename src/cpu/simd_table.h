@@ -8,6 +8,37 @@
 #include "cpu/simd_linear.h"
 #include "cpu/simd_rows.h"
 
+#define UNROLL_ALL _Pragma("GCC unroll 16")
+
+static float simd_probe_arithmetic(int64_t rounds) {
+    vf acc[PROBE_SUMS];
+    const vf a = vf_set(0.999f), b = vf_set(0.001f);
+    UNROLL_ALL for (int j = 0; j < PROBE_SUMS; j++) {
+        acc[j] = vf_set((float)j);
+    }
+    for (int64_t i = 0; i < rounds; i++) {
+        UNROLL_ALL for (int j = 0; j < PROBE_SUMS; j++) {
+            acc[j] = vf_fma(acc[j], a, b);
+        }
+    }
+    float sum = 0;
+    UNROLL_ALL for (int j = 0; j < PROBE_SUMS; j++) {
+        sum += vf_sum(acc[j]);
+    }
+    return sum;
+}
+
+static float simd_probe_memory(const float *x, int64_t n) {
+    vf a = vf_set(0.0f), b = a, c = a, d = a;
+    for (int64_t i = 0; i < n; i += 4 * LANES) {
+        a = vf_add(a, vf_load(x + i));
+        b = vf_add(b, vf_load(x + i + LANES));
+        c = vf_add(c, vf_load(x + i + 2 * LANES));
+        d = vf_add(d, vf_load(x + i + 3 * LANES));
+    }
+    return vf_sum(vf_add(vf_add(a, b), vf_add(c, d)));
+}
+
 static void simd_table(cpu_kernels *k) {
     k->linear[DTYPE_F32] = simd_linear_f32;
     k->linear[DTYPE_F16] = simd_linear_f16;
@@ -30,6 +61,9 @@ static void simd_table(cpu_kernels *k) {
     k->depthwise = simd_depthwise;
     k->attend_f32 = simd_attend_f32;
     k->attend_f16 = simd_attend_f16;
+    k->lanes = LANES;
+    k->probe_arithmetic = simd_probe_arithmetic;
+    k->probe_memory = simd_probe_memory;
 }
 
 #endif

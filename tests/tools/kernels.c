@@ -1,0 +1,403 @@
+/* Checks every version of every kernel against the plain C one on random shapes, and times them.
+ *
+ *   kernels [--bench] [--only NAME] [--rounds N] [-t THREADS]
+ *
+ * Without --bench only the check runs; the exit status says whether it passed. An error is measured against the size of what was
+ * added up, so that a bound holds whatever cancels. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+
+static uint64_t state = 1;
+
+static uint32_t random_bits(void) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+
+static int64_t pick(int64_t low, int64_t high) {
+    return low + (int64_t)(random_bits() % (uint64_t)(high - low + 1));
+}
+
+static float uniform(float low, float high) {
+    return low + (high - low) * (float)random_bits() * 0x1p-31f;
+}
+
+static float *numbers(int64_t n, float low, float high) {
+    float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 127) / 64 * 64);
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = uniform(low, high);
+    }
+    return x;
+}
+
+/* A copy at an address that no vector is aligned to, so that kernels cannot count on alignment. */
+static float *crooked(const float *x, int64_t n) {
+    float *copy = (float *)aligned_alloc(64, ((size_t)n * sizeof *x + 191) / 64 * 64) + 1;
+    memcpy(copy, x, (size_t)n * sizeof *x);
+    return copy;
+}
+
+static void drop(float *p) {
+    free(p - 1);
+}
+
+typedef struct check {
+    const cpu_kernels *fast, *plain;
+    double worst; /* error as a share of its bound */
+} check;
+
+static void compare(check *c, const float *got, const float *want, const float *size, int64_t n, double bound) {
+    for (int64_t i = 0; i < n; i++) {
+        double e = fabs((double)got[i] - want[i]) / (bound * (size ? fabs((double)size[i]) : 1));
+        if (!(e <= c->worst)) {
+            c->worst = isnan(e) && !(isnan(got[i]) && isnan(want[i])) ? INFINITY : isnan(e) ? c->worst : e;
+        }
+    }
+}
+
+/* ---- linear ---- */
+
+static void check_linear(check *c, dtype type) {
+    int64_t block = dtype_find(type)->block, n = block == 1 ? pick(1, 150) : block * pick(1, 6), segments = pick(0, 2) ? 1 : pick(2, 4);
+    int64_t rows = pick(1, 11), outs = pick(1, 14), x_segment = n + pick(0, 9), x_stride = pick(0, 1) ? pick(1, n) : n * segments + pick(0, 20);
+    int64_t y_stride = outs + pick(0, 3), held = 12, in = n * segments, span = x_stride * held + x_segment * segments + n;
+    float *wf = numbers(outs * in, -1, 1), *x0 = numbers(span, -1, 1), *x = crooked(x0, span), *bias = numbers(outs, -1, 1);
+    size_t row = dtype_row_bytes(type, in);
+    char *w = malloc(row * (size_t)outs);
+    for (int64_t o = 0; o < outs; o++) {
+        dtype_from_f32(type, wf + o * in, w + (size_t)o * row, in);
+        dtype_to_f32(type, w + (size_t)o * row, wf + o * in, in);
+    }
+    int32_t index[12];
+    for (int i = 0; i < 12; i++) {
+        index[i] = (int32_t)pick(0, held - 1);
+    }
+    linear_piece p = {.w = w, .w_stride = row, .bias = pick(0, 1) ? bias : NULL, .x = x, .x_stride = x_stride, .index = pick(0, 1) ? index : NULL};
+    p.n = n;
+    p.segments = segments;
+    p.x_segment = x_segment;
+    p.y_stride = y_stride;
+    float *got = numbers(rows * y_stride, 7, 7), *want = numbers(rows * y_stride, 7, 7), *size = numbers(rows * y_stride, 1, 1);
+    p.y = got;
+    c->fast->linear[type](&p, rows, outs);
+    p.y = want;
+    c->plain->linear[type](&p, rows, outs);
+    for (int64_t r = 0; r < rows; r++) {
+        const float *xr = x + (p.index ? p.index[r] : r) * x_stride;
+        for (int64_t o = 0; o < outs; o++) {
+            double sum = 0, exact = 0;
+            for (int64_t s = 0; s < segments; s++) {
+                for (int64_t i = 0; i < n; i++) {
+                    double v = (double)xr[s * x_segment + i] * wf[o * in + s * n + i];
+                    sum += fabs(v);
+                    exact += v;
+                }
+            }
+            size[r * y_stride + o] = (float)sum + (p.bias ? fabsf(bias[o]) : 0);
+            want[r * y_stride + o] = c->fast == c->plain ? (float)(exact + (p.bias ? (double)bias[o] : 0)) : want[r * y_stride + o];
+        }
+    }
+    compare(c, got, want, size, rows * y_stride, 1e-6);
+    /* A row must not depend on what else the call covers. */
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t o = 0; o < outs; o++) {
+            float one;
+            linear_piece q = p;
+            q.w = w + (size_t)o * row;
+            q.bias = p.bias ? p.bias + o : NULL;
+            q.x = x + (p.index ? p.index[r] : r) * x_stride;
+            q.index = NULL;
+            q.y = &one;
+            c->fast->linear[type](&q, 1, 1);
+            c->worst = memcmp(&one, &got[r * y_stride + o], sizeof one) == 0 ? c->worst : INFINITY;
+        }
+    }
+    free(wf), free(x0), drop(x), free(bias), free(w), free(got), free(want), free(size);
+}
+
+static void check_linear_f32(check *c) {
+    check_linear(c, DTYPE_F32);
+}
+
+static void check_linear_f16(check *c) {
+    check_linear(c, DTYPE_F16);
+}
+
+static void check_linear_bf16(check *c) {
+    check_linear(c, DTYPE_BF16);
+}
+
+static void check_linear_q8_0(check *c) {
+    check_linear(c, DTYPE_Q8_0);
+}
+
+static void check_convert(check *c) {
+    const dtype types[] = {DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0};
+    for (int t = 0; t < 3; t++) {
+        int64_t n = types[t] == DTYPE_Q8_0 ? 32 * pick(1, 9) : pick(1, 100);
+        float *x = numbers(n, -100, 100), *got = numbers(n, 0, 0), *want = numbers(n, 0, 0);
+        char *w = malloc(dtype_row_bytes(types[t], n));
+        x[0] = pick(0, 3) ? x[0] : 1e-7f; /* a subnormal half */
+        dtype_from_f32(types[t], x, w, n);
+        c->fast->to_f32[types[t]](w, got, n);
+        dtype_to_f32(types[t], w, want, n);
+        c->worst = memcmp(got, want, (size_t)n * sizeof *got) == 0 ? c->worst : INFINITY;
+        if (types[t] == DTYPE_F16) {
+            c->fast->to_f16(x, (uint16_t *)got, n);
+            c->worst = memcmp(got, w, (size_t)n * 2) == 0 ? c->worst : INFINITY;
+        }
+        free(x), free(got), free(want), free(w);
+    }
+}
+
+/* ---- rows ---- */
+
+typedef struct row_arrays {
+    int64_t n;
+    float *x, *a, *b, *got, *want, *size;
+} row_arrays;
+
+static row_arrays row_make(float low, float high) {
+    row_arrays r = {.n = pick(1, 200)};
+    float *x = numbers(r.n, low, high), *a = numbers(r.n, -1, 1), *b = numbers(r.n, -1, 1);
+    r.x = crooked(x, r.n);
+    r.a = crooked(a, r.n);
+    r.b = crooked(b, r.n);
+    r.got = crooked(b, r.n);
+    r.want = crooked(b, r.n);
+    r.size = crooked(x, r.n);
+    free(x), free(a), free(b);
+    return r;
+}
+
+static void row_end(check *c, row_arrays *r, double bound) {
+    compare(c, r->got, r->want, r->size, r->n, bound);
+    drop(r->x), drop(r->a), drop(r->b), drop(r->got), drop(r->want), drop(r->size);
+}
+
+static void sizes(row_arrays *r, float least) {
+    for (int64_t i = 0; i < r->n; i++) {
+        r->size[i] = fabsf(r->x[i]) + least;
+    }
+}
+
+static void check_rms_norm(check *c) {
+    row_arrays r = row_make(-5, 5);
+    const float *w = pick(0, 1) ? r.a : NULL;
+    sizes(&r, 1e-2f);
+    c->fast->rms_norm(r.x, w, 1e-6f, r.n, r.got);
+    c->plain->rms_norm(r.x, w, 1e-6f, r.n, r.want);
+    row_end(c, &r, 1e-6);
+}
+
+static void check_layer_norm(check *c) {
+    row_arrays r = row_make(-5, 7);
+    const float *w = pick(0, 3) ? r.a : NULL, *bias = pick(0, 1) ? r.b : NULL;
+    sizes(&r, 2);
+    c->fast->layer_norm(r.x, w, bias, 1e-3f, r.n, r.got);
+    c->plain->layer_norm(r.x, w, bias, 1e-3f, r.n, r.want);
+    row_end(c, &r, r.n < 4 ? 1e-5 : 2e-6);
+}
+
+static void check_rotate(check *c) {
+    row_arrays r = row_make(-5, 5);
+    int64_t half = r.n / 2;
+    memcpy(r.want, r.got, (size_t)r.n * sizeof *r.got);
+    sizes(&r, 5);
+    c->fast->rotate(r.got, r.a, r.b, half);
+    c->plain->rotate(r.want, r.a, r.b, half);
+    row_end(c, &r, 1e-7);
+}
+
+static void check_activation(check *c, activation a, double bound) {
+    const float reach[] = {1, 10, 1000};
+    float most = reach[pick(0, 2)];
+    row_arrays r = row_make(-most, most);
+    sizes(&r, 0.1f);
+    c->fast->activate(a, r.x, r.n, r.got);
+    c->plain->activate(a, r.x, r.n, r.want);
+    row_end(c, &r, bound);
+}
+
+static void check_silu(check *c) {
+    check_activation(c, ACT_SILU, 3e-7);
+}
+
+static void check_gelu(check *c) {
+    check_activation(c, ACT_GELU, 3e-7);
+}
+
+static void check_gelu_tanh(check *c) {
+    check_activation(c, ACT_GELU_TANH, 3e-7);
+}
+
+static void check_silu_mul(check *c) {
+    row_arrays r = row_make(-20, 20);
+    sizes(&r, 0.1f);
+    c->fast->silu_mul(r.x, r.a, r.n, r.got);
+    c->plain->silu_mul(r.x, r.a, r.n, r.want);
+    row_end(c, &r, 3e-7);
+}
+
+static void check_snake_beta(check *c) {
+    const float reach[] = {1, 300, 20000};
+    float most = reach[pick(0, 2)];
+    row_arrays r = row_make(-most, most);
+    for (int64_t i = 0; i < r.n; i++) {
+        r.size[i] = 1 + 0.4f * fabsf(r.x[i]); /* what is added is rounded with x */
+        r.b[i] = fabsf(r.b[i]);
+    }
+    c->fast->snake_beta(r.x, r.a, r.b, r.n, r.got);
+    c->plain->snake_beta(r.x, r.a, r.b, r.n, r.want);
+    row_end(c, &r, 4e-7);
+}
+
+static void check_sums(check *c) {
+    row_arrays r = row_make(-3, 3);
+    for (int64_t i = 0; i < r.n; i++) {
+        r.size[i] = 10;
+    }
+    const cpu_kernels *k[] = {c->fast, c->plain};
+    for (int i = 0; i < 2; i++) {
+        float *y = i == 0 ? r.got : r.want;
+        k[i]->add(r.x, r.n, y);
+        k[i]->add_product(r.x, r.a, r.n, y);
+        k[i]->add_multiple(r.x, 0.37f, r.n, y);
+        k[i]->clamp(-2, 2.5f, r.n, y);
+    }
+    row_end(c, &r, 1e-7);
+}
+
+static void check_depthwise(check *c) {
+    int64_t kernel = pick(1, 8), width = pick(1, 70);
+    float *x = numbers(kernel * width, -1, 1), *w = numbers(kernel * width, -1, 1), *bias = numbers(width, -1, 1);
+    float *got = numbers(width, 0, 0), *want = numbers(width, 0, 0);
+    const float *with = pick(0, 1) ? bias : NULL;
+    c->fast->depthwise(x, w, with, kernel, width, got);
+    c->plain->depthwise(x, w, with, kernel, width, want);
+    compare(c, got, want, NULL, width, 1e-6);
+    free(x), free(w), free(bias), free(got), free(want);
+}
+
+/* ---- attention ---- */
+
+static void check_attention(check *c, bool half) {
+    int64_t dim = pick(1, 140), stride = dim + pick(0, 5);
+    int heads = (int)pick(1, 5);
+    float *q = numbers(heads * dim, -2, 2), *k = numbers(ATTENTION_SPAN * stride, -2, 2), *v = numbers(ATTENTION_SPAN * stride, -1, 1);
+    uint16_t *kh = malloc(sizeof *kh * (size_t)(ATTENTION_SPAN * stride)), *vh = malloc(sizeof *vh * (size_t)(ATTENTION_SPAN * stride));
+    c->plain->to_f16(k, kh, ATTENTION_SPAN * stride);
+    c->plain->to_f16(v, vh, ATTENTION_SPAN * stride);
+    float *acc[2];
+    attention_state s[2];
+    attention_span span = {.k = half ? (void *)kh : k, .v = half ? (void *)vh : v, .k_stride = stride, .v_stride = stride, .to = heads};
+    int64_t pieces[3] = {pick(1, ATTENTION_SPAN), pick(1, ATTENTION_SPAN), pick(1, 5)};
+    for (int i = 0; i < 2; i++) {
+        acc[i] = numbers(heads * dim, 0, 0);
+        s[i] = (attention_state){.head_dim = (int)dim, .scale = 0.2f};
+        for (int h = 0; h < heads; h++) {
+            s[i].q[h] = q + h * dim;
+            s[i].acc[h] = acc[i] + h * dim;
+            s[i].max[h] = -INFINITY;
+        }
+        const cpu_kernels *kernels = i == 0 ? c->fast : c->plain;
+        for (int p = 0; p < 3; p++) {
+            span.n = pieces[p];
+            (half ? kernels->attend_f16 : kernels->attend_f32)(&s[i], &span);
+        }
+        for (int h = 0; h < heads; h++) {
+            for (int64_t d = 0; d < dim; d++) {
+                acc[i][h * dim + d] /= s[i].sum[h];
+            }
+        }
+    }
+    compare(c, acc[0], acc[1], NULL, heads * dim, 1e-5);
+    free(q), free(k), free(v), free(kh), free(vh), free(acc[0]), free(acc[1]);
+}
+
+static void check_attention_f32(check *c) {
+    check_attention(c, false);
+}
+
+static void check_attention_f16(check *c) {
+    check_attention(c, true);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(check *);
+} checks[] = {
+    {"linear f32", check_linear_f32},
+    {"linear f16", check_linear_f16},
+    {"linear bf16", check_linear_bf16},
+    {"linear q8_0", check_linear_q8_0},
+    {"convert", check_convert},
+    {"rms_norm", check_rms_norm},
+    {"layer_norm", check_layer_norm},
+    {"rotate", check_rotate},
+    {"silu", check_silu},
+    {"gelu", check_gelu},
+    {"gelu_tanh", check_gelu_tanh},
+    {"silu_mul", check_silu_mul},
+    {"snake_beta", check_snake_beta},
+    {"sums", check_sums},
+    {"depthwise", check_depthwise},
+    {"attention f32", check_attention_f32},
+    {"attention f16", check_attention_f16},
+};
+
+static int check_all(const char *only, int rounds) {
+    int failures = 0;
+    const char *names[4];
+    int levels = kernels_levels(names);
+    cpu_kernels plain, fast;
+    kernels_select("generic", &plain);
+    for (int l = 0; l < levels; l++) {
+        kernels_select(names[l], &fast);
+        for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+            if (only && !strstr(checks[i].name, only)) {
+                continue;
+            }
+            check c = {.fast = l == 0 ? &plain : &fast, .plain = &plain};
+            for (int round = 0; round < rounds; round++) {
+                checks[i].run(&c);
+            }
+            bool good = c.worst <= 1;
+            failures += !good;
+            printf("%-8s %-14s %s, error up to %.2f of its bound\n", names[l], checks[i].name, good ? "good" : "WRONG", c.worst);
+        }
+    }
+    return failures;
+}
+
+int main(int argc, char **argv) {
+    const char *only = NULL;
+    int rounds = 200, threads = 0;
+    bool bench = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--bench") == 0) {
+            bench = true;
+        } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+            only = argv[++i];
+        } else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc) {
+            rounds = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "-t") == 0 && i + 1 < argc) {
+            threads = atoi(argv[++i]);
+        } else {
+            fprintf(stderr, "usage: kernels [--bench] [--only NAME] [--rounds N] [-t THREADS]\n");
+            return 2;
+        }
+    }
+    int failures = check_all(only, rounds);
+    if (bench && failures == 0) {
+        bench_all(only, threads);
+    }
+    return failures != 0;
+}
