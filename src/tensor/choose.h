@@ -8,4 +8,8 @@
  * suppress_keep, or 0 where there is none. */
 int32_t choose_token(float *logits, int64_t vocab, const sample_row *p);
 
+/* The steps before the draw: turns logits into weights, e^((logit - largest) / temperature) or 0 where filtered out, not divided by
+ * their sum. Returns the largest entry's index (the token that greedy takes), whose weight is 1. */
+int64_t choose_weights(float *logits, int64_t vocab, const sample_row *p);
+
 #endif

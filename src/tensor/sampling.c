@@ -109,51 +109,12 @@ static void keep_nucleus(float *p, int64_t n, double limit) {
     }
 }
 
-static int64_t draw(float *x, int64_t n, float max, const sample_row *s) {
-    /* Temperature and softmax without its division; e^0 for the largest, also when that is infinite. */
-    if (s->top_k > 0 && s->top_k < n) {
-        float threshold = kth_largest(x, n, s->top_k);
-        for (int64_t i = 0; i < n; i++) {
-            x[i] = x[i] < threshold ? -INFINITY : x[i];
-        }
-    }
-    double total = 0;
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = x[i] == max ? 1.0f : x[i] == -INFINITY ? 0.0f : expf((x[i] - max) / s->temperature);
-        total += x[i];
-    }
-    if (s->top_p < 1) {
-        keep_nucleus(x, n, (double)(s->top_p > 0 ? s->top_p : 0) * total);
-    }
-    if (s->min_p > 0) {
-        float least = s->min_p < 1 ? s->min_p : 1.0f;
-        for (int64_t i = 0; i < n; i++) {
-            x[i] = x[i] < least ? 0.0f : x[i];
-        }
-    }
-    total = 0;
-    for (int64_t i = 0; i < n; i++) {
-        total += x[i];
-    }
-    double target = (double)random_uniform(s->seed, s->sequence, s->step) * total, sum = 0;
-    int64_t last = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (x[i] > 0) {
-            last = i;
-            sum += x[i];
-            if (sum > target) {
-                return i;
-            }
-        }
-    }
-    return last;
-}
-
-int32_t choose_token(float *x, int64_t n, const sample_row *s) {
+/* Penalty and suppression; NaN counts as minus infinity. Returns the largest entry. */
+static int64_t process(float *x, int64_t n, const sample_row *s) {
     for (int64_t i = 0; i < n; i++) {
         x[i] = x[i] != x[i] ? -INFINITY : x[i];
     }
-    if (s->seen && s->repeat_penalty > 0 && s->repeat_penalty != 1) {
+    if (s->seen && s->repeat_penalty > 0 && s->repeat_penalty < INFINITY && s->repeat_penalty != 1) {
         for (int64_t i = 0; i < n; i++) {
             if (s->seen[i]) {
                 x[i] = x[i] > 0 ? x[i] / s->repeat_penalty : x[i] * s->repeat_penalty;
@@ -165,11 +126,69 @@ int32_t choose_token(float *x, int64_t n, const sample_row *s) {
             x[i] = -INFINITY;
         }
     }
-    int64_t id = argmax(x, n);
+    return argmax(x, n);
+}
+
+static bool warm(const sample_row *s) {
+    return !s->greedy && s->temperature > 0;
+}
+
+static void filter(float *x, int64_t n, int64_t largest, const sample_row *s) {
+    const float max = x[largest];
+    if (s->top_k > 0 && s->top_k < n) {
+        float threshold = kth_largest(x, n, s->top_k);
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = x[i] < threshold ? -INFINITY : x[i];
+        }
+    }
+    double total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        /* The largest may be infinite, and minus infinity may be divided by infinity: neither may come out as NaN. */
+        x[i] = x[i] == max ? 1.0f : x[i] == -INFINITY || max == INFINITY ? 0.0f : expf((x[i] - max) / s->temperature);
+        total += x[i];
+    }
+    if (s->top_p < 1) {
+        keep_nucleus(x, n, (double)(s->top_p > 0 ? s->top_p : 0) * total);
+    }
+    if (s->min_p > 0) {
+        float least = s->min_p < 1 ? s->min_p : 1.0f;
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = x[i] < least ? 0.0f : x[i];
+        }
+    }
+}
+
+int64_t choose_weights(float *x, int64_t n, const sample_row *s) {
+    int64_t largest = process(x, n, s);
+    filter(x, n, largest, s);
+    return largest;
+}
+
+static int64_t draw(const float *x, int64_t n, float uniform) {
+    double total = 0, sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        total += x[i];
+    }
+    int64_t last = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (x[i] > 0) {
+            last = i;
+            sum += x[i];
+            if (sum > uniform * total) {
+                break;
+            }
+        }
+    }
+    return last;
+}
+
+int32_t choose_token(float *x, int64_t n, const sample_row *s) {
+    int64_t id = process(x, n, s);
     if (x[id] == -INFINITY) {
         id = s->suppress_keep >= 0 && s->suppress_keep < n ? s->suppress_keep : 0;
-    } else if (!s->greedy && s->temperature > 0) {
-        id = draw(x, n, x[id], s);
+    } else if (warm(s)) {
+        filter(x, n, id, s);
+        id = draw(x, n, random_uniform(s->seed, s->sequence, s->step));
     }
     if (s->seen) {
         s->seen[id] = 1;

@@ -380,10 +380,10 @@ static int check_all(const char *only, int rounds) {
 int main(int argc, char **argv) {
     const char *only = NULL;
     int rounds = 200, threads = 0;
-    bool bench = false;
+    bool timed = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--bench") == 0) {
-            bench = true;
+            timed = true;
         } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
             only = argv[++i];
         } else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc) {
@@ -396,7 +396,7 @@ int main(int argc, char **argv) {
         }
     }
     int failures = check_all(only, rounds);
-    if (bench && failures == 0) {
+    if (timed && failures == 0) {
         bench_all(only, threads);
     }
     return failures != 0;

@@ -25,7 +25,7 @@ static void *getf(const char *format, ...) {
 }
 
 static float *room(int64_t n) {
-    return aligned_alloc(64, ((size_t)n * sizeof(float) + 127) / 64 * 64);
+    return vectors_room(&all, (size_t)n * sizeof(float));
 }
 
 static void check(const char *what, const float *got, const float *want, int64_t n, double bound) {
@@ -227,7 +227,6 @@ static void test_experts(backend *b) {
 }
 
 int main(void) {
-    all = vectors_open(TEST_DATA "/ops.vectors");
     const char *names[4];
     int levels = kernels_levels(names);
     for (int i = 0; i < levels; i++) {
@@ -240,11 +239,13 @@ int main(void) {
                 fprintf(stderr, "%s\n", err.text);
                 return 1;
             }
+            all = vectors_open(TEST_DATA "/ops.vectors");
             test_linear(b);
             test_convolutions(b);
             test_elementwise(b);
             test_attention(b);
             test_experts(b);
+            vectors_close(&all);
             cpu_backend_destroy(b);
         }
     }

@@ -11,7 +11,30 @@
 typedef struct vectors {
     char *data;
     size_t size;
+    void **held; /* what vectors_close frees */
+    size_t n_held;
 } vectors;
+
+/* Aligned memory until vectors_close. */
+static inline void *vectors_room(vectors *v, size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    v->held = realloc(v->held, (v->n_held + 1) * sizeof *v->held);
+    if (!p || !v->held) {
+        fprintf(stderr, "out of memory\n");
+        exit(2);
+    }
+    v->held[v->n_held++] = p;
+    return p;
+}
+
+static inline void vectors_close(vectors *v) {
+    for (size_t i = 0; i < v->n_held; i++) {
+        free(v->held[i]);
+    }
+    free(v->held);
+    free(v->data);
+    *v = (vectors){0};
+}
 
 static inline vectors vectors_open(const char *path) {
     vectors v = {0};
@@ -31,8 +54,8 @@ static inline vectors vectors_open(const char *path) {
     return v;
 }
 
-/* A copy of the values (4-byte ones count each), aligned, for the test's lifetime; ends the test when the name is missing. */
-static inline void *vectors_get(const vectors *v, const char *name, int64_t *count) {
+/* A fresh copy of the values, aligned, until vectors_close; ends the test when the name is missing. */
+static inline void *vectors_get(vectors *v, const char *name, int64_t *count) {
     for (size_t at = 0; at < v->size;) {
         uint32_t length, head[2];
         memcpy(&length, v->data + at, 4);
@@ -40,7 +63,7 @@ static inline void *vectors_get(const vectors *v, const char *name, int64_t *cou
         memcpy(head, found + length, 8);
         size_t bytes = (size_t)head[1] * (head[0] == 2 ? 1 : 4);
         if (length == strlen(name) && memcmp(found, name, length) == 0) {
-            void *copy = aligned_alloc(64, (bytes + 127) / 64 * 64);
+            void *copy = vectors_room(v, bytes);
             memcpy(copy, found + length + 8, bytes);
             if (count) {
                 *count = head[1];
