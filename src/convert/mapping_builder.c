@@ -184,7 +184,7 @@ static void one_by_one(builder *b, const char *to, const char *projection, int64
 }
 
 void builder_experts(builder *b, int64_t hidden, int64_t width, int64_t experts) {
-    if (builder_find(b, "mlp.experts.gate_up_proj")) {
+    if (builder_find(b, "mlp.experts.gate_up_proj") || builder_find(b, "mlp.experts.down_proj")) {
         const int64_t shape[] = {experts, 2 * width, hidden}, ne[] = {hidden, width, experts}, stride[] = {1, hidden, 2 * width * hidden};
         builder_strided(b, WEIGHT_MATRIX, "ffn_gate_exps.weight", "mlp.experts.gate_up_proj", 3, shape, 3, ne, 0, stride);
         builder_strided(b, WEIGHT_MATRIX, "ffn_up_exps.weight", "mlp.experts.gate_up_proj", 3, shape, 3, ne, width * hidden, stride);

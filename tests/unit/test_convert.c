@@ -1,0 +1,373 @@
+/* Whole conversions of a very small checkpoint: values and layouts in the files, both spellings and both forms of the experts,
+ * types, and what must fail without leaving anything behind. */
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <sys/resource.h>
+
+#include "convert/convert.h"
+#include "gguf/gguf.h"
+#include "scratch.h"
+
+#include "convert_checkpoint.h"
+
+#include <cmocka.h>
+
+static omni_status convert(const char *type, unsigned parts, convert_result *r, omni_error *e) {
+    const convert_options o = {.checkpoint_dir = folder, .out_dir = folder, .name = "micro", .type = type, .parts = parts, .threads = 3};
+    return convert_checkpoint(&o, r, e);
+}
+
+static void convert_ok(const char *type, convert_result *r) {
+    omni_error e = {0};
+    if (convert(type, 0, r, &e) != OMNI_OK) {
+        print_message("%s\n", e.text);
+        fail();
+    }
+}
+
+static gguf *open_file(const char *name) {
+    gguf *g = NULL;
+    omni_error e = {0};
+    if (gguf_open(in_folder(name), &g, &e) != OMNI_OK) {
+        print_message("%s\n", e.text);
+        fail();
+    }
+    return g;
+}
+
+static float stored(const gguf *g, const char *name, int64_t i) {
+    const tensor *t = gguf_tensor(g, name);
+    assert_non_null(t);
+    float *row = malloc((size_t)t->ne[0] * sizeof *row);
+    dtype_to_f32(t->type, tensor_row(t, i / t->ne[0]), row, t->ne[0]);
+    float v = row[i % t->ne[0]];
+    free(row);
+    return v;
+}
+
+/* Every value of a stored tensor is the checkpoint's value whose index is sum of (ne index * stride) + base. */
+static void check_layout(const gguf *g, const char *name, const char *source, int64_t base, int64_t s0, int64_t s1, int64_t s2, int64_t s3) {
+    const tensor *t = gguf_tensor(g, name);
+    assert_non_null(t);
+    int64_t at = 0;
+    for (int64_t i3 = 0; i3 < t->ne[3]; i3++) {
+        for (int64_t i2 = 0; i2 < t->ne[2]; i2++) {
+            for (int64_t i1 = 0; i1 < t->ne[1]; i1++) {
+                for (int64_t i0 = 0; i0 < t->ne[0]; i0++) {
+                    float expected = made_value(source, base + i0 * s0 + i1 * s1 + i2 * s2 + i3 * s3);
+                    if (stored(g, name, at++) != expected) {
+                        print_message("%s at %lld %lld %lld %lld\n", name, (long long)i0, (long long)i1, (long long)i2, (long long)i3);
+                        fail();
+                    }
+                }
+            }
+        }
+    }
+}
+
+static void test_values(void **state) {
+    write_checkpoint(false, NULL);
+    convert_result r;
+    convert_ok("f32", &r);
+    assert_int_equal(r.count, 3);
+    assert_false(r.no_talker);
+    assert_non_null(strstr(r.path[1], "/mmproj-micro-f32.gguf"));
+
+    gguf *g = open_file("micro-f32.gguf");
+    check_layout(g, "token_embd.weight", "thinker.model.embed_tokens.weight", 0, 1, 32, 0, 0);
+    check_layout(g, "output.weight", "thinker.lm_head.weight", 0, 1, 32, 0, 0);
+    check_layout(g, "blk.2.attn_output.weight", "thinker.model.layers.2.self_attn.o_proj.weight", 0, 1, 16, 0, 0);
+    check_layout(g, "blk.1.ffn_gate_exps.weight", "thinker.model.layers.1.mlp.experts.gate_up_proj", 0, 1, 32, 24 * 32, 0);
+    check_layout(g, "blk.1.ffn_up_exps.weight", "thinker.model.layers.1.mlp.experts.gate_up_proj", 12 * 32, 1, 32, 24 * 32, 0);
+    check_layout(g, "blk.1.ffn_down_exps.weight", "thinker.model.layers.1.mlp.experts.down_proj", 0, 1, 12, 12 * 32, 0);
+    uint32_t deepstacks = 9;
+    assert_int_equal(gguf_need_u32(g, "qwen3vlmoe.n_deepstack_layers", &deepstacks, NULL), OMNI_OK);
+    assert_int_equal(deepstacks, 2);
+    gguf_close(g);
+
+    g = open_file("mmproj-micro-f32.gguf");
+    const int64_t frame = 4 * 4;
+    check_layout(g, "v.patch_embd.weight", "thinker.visual.patch_embed.proj.weight", 0, 1, 4, 2 * frame, 3 * 2 * frame);
+    check_layout(g, "v.patch_embd.weight.1", "thinker.visual.patch_embed.proj.weight", frame, 1, 4, 2 * frame, 3 * 2 * frame);
+    check_layout(g, "v.deepstack.2.fc1.weight", "thinker.visual.merger_list.1.mlp.0.weight", 0, 1, 32, 0, 0);
+    check_layout(g, "v.blk.1.attn_qkv.bias", "thinker.visual.blocks.1.attn.qkv.bias", 0, 1, 0, 0, 0);
+    check_layout(g, "a.conv2d.2.weight", "thinker.audio_tower.conv2d2.weight", 0, 1, 3, 9, 36);
+    check_layout(g, "a.conv2d.3.bias", "thinker.audio_tower.conv2d3.bias", 0, 0, 0, 1, 0);
+    /* two extra feature sets: three times as many rows, all but the first third zero */
+    const tensor *padded = gguf_tensor(g, "mm.a.mlp.2.weight");
+    assert_int_equal(padded->ne[1], 3 * 32);
+    assert_int_equal(gguf_tensor(g, "mm.a.mlp.2.bias")->ne[0], 3 * 32);
+    for (int64_t i = 0; i < 3 * 32 * 8; i++) {
+        assert_true(stored(g, "mm.a.mlp.2.weight", i) == (i < 32 * 8 ? made_value("thinker.audio_tower.proj2.weight", i) : 0));
+    }
+    for (int64_t i = 0; i < 3 * 32; i++) {
+        assert_true(stored(g, "mm.a.mlp.2.bias", i) == (i < 32 ? made_value("thinker.audio_tower.proj2.bias", i) : 0));
+    }
+    for (int i = 0; i < 40 * 8; i++) {
+        double angle = i / 8 * exp(-log(10000.0) / 3 * (i % 4));
+        assert_true(fabs(stored(g, "a.position_embd.weight", i) - (i % 8 < 4 ? sin(angle) : cos(angle))) < 1e-5);
+    }
+    float mean[3];
+    assert_int_equal(gguf_need_f32s(g, "omni.vision.video_mean", 3, mean, NULL), OMNI_OK);
+    assert_true(mean[2] == 0.125F);
+    gguf_close(g);
+
+    g = open_file("talker-micro-f32.gguf");
+    check_layout(g, "code2wav.conv_in.weight", "code2wav.decoder.0.conv.weight", 0, 7, 1, 8 * 7, 0);
+    check_layout(g, "code2wav.decoder.0.conv.weight", "code2wav.decoder.1.block.1.conv.weight", 0, 8 * 6, 6, 1, 0);
+    check_layout(g, "code2wav.decoder.1.res.2.conv1.weight", "code2wav.decoder.2.block.4.conv1.conv.weight", 0, 7, 1, 4 * 7, 0);
+    check_layout(g, "code2wav.decoder.1.res.2.conv2.weight", "code2wav.decoder.2.block.4.conv2.conv.weight", 0, 1, 1, 4, 0);
+    check_layout(g, "code2wav.upsample.1.dwconv.weight", "code2wav.upsample.1.1.dwconv.conv.weight", 0, 7, 1, 0, 0);
+    check_layout(g, "code2wav.snake_out.beta", "code2wav.decoder.3.beta", 0, 1, 0, 0, 0);
+    check_layout(g, "code2wav.conv_out.weight", "code2wav.decoder.4.conv.weight", 0, 7, 1, 0, 0);
+    check_layout(g, "code_predictor.output.1.weight", "talker.code_predictor.lm_head.1.weight", 0, 1, 16, 0, 0);
+    check_layout(g, "talker.text_projection.fc2.weight", "talker.text_projection.linear_fc2.weight", 0, 1, 20, 0, 0);
+    check_layout(g, "talker.blk.1.ffn_gate_inp_shexp.weight", "talker.model.layers.1.mlp.shared_expert_gate.weight", 0, 1, 0, 0, 0);
+    gguf_str *names;
+    size_t n;
+    assert_int_equal(gguf_need_strs(g, "talker.speaker_names", &names, &n, NULL), OMNI_OK);
+    assert_int_equal(n, 3);
+    assert_memory_equal(names[2].data, "ethan", 5);
+    free(names);
+    gguf_close(g);
+}
+
+/* The three files, one after the other. */
+static char *all_bytes(const convert_result *r, size_t *size) {
+    char *all = NULL;
+    *size = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        char *one;
+        size_t n;
+        assert_int_equal(file_read(r->path[i], 1 << 26, &one, &n, NULL), OMNI_OK);
+        all = realloc(all, *size + n);
+        memcpy(all + *size, one, n);
+        *size += n;
+        free(one);
+    }
+    return all;
+}
+
+static void test_same_bytes(void **state) {
+    static const char *const types[] = {"f32", "q8_0"};
+    for (int t = 0; t < 2; t++) {
+        convert_result r;
+        size_t n[3];
+        char *all[3];
+        write_checkpoint(false, NULL);
+        convert_ok(types[t], &r);
+        all[0] = all_bytes(&r, &n[0]);
+        write_checkpoint(true, NULL); /* experts one by one */
+        convert_ok(types[t], &r);
+        all[1] = all_bytes(&r, &n[1]);
+        write_checkpoint(true, &(checkpoint_change){.old_spelling = true});
+        convert_ok(types[t], &r);
+        all[2] = all_bytes(&r, &n[2]);
+        for (int i = 1; i < 3; i++) {
+            assert_int_equal(n[i], n[0]);
+            assert_memory_equal(all[i], all[0], n[0]);
+            free(all[i]);
+        }
+        free(all[0]);
+    }
+}
+
+static void test_types(void **state) {
+    static const struct {
+        const char *file, *tensor;
+        dtype f16, bf16, q8_0;
+    } cases[] = {
+        {"", "token_embd.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0},
+        {"", "blk.0.ffn_up_exps.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0},
+        {"", "blk.0.ffn_down_exps.weight", DTYPE_F16, DTYPE_BF16, DTYPE_F16}, /* rows of 12 values */
+        {"", "blk.0.ffn_gate_inp.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"", "blk.0.attn_q_norm.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"mmproj-", "v.patch_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
+        {"mmproj-", "v.position_embd.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"mmproj-", "mm.0.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0},
+        {"mmproj-", "mm.0.bias", DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"mmproj-", "a.conv2d.2.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
+        {"mmproj-", "a.conv_out.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
+        {"talker-", "talker.token_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
+        {"talker-", "talker.output.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
+        {"talker-", "code_predictor.output.0.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
+        {"talker-", "code2wav.token_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
+        {"talker-", "code2wav.conv_in.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
+        {"talker-", "code2wav.upsample.0.dwconv.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"talker-", "code2wav.decoder.0.snake.alpha", DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"talker-", "code2wav.blk.0.attn_scale.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"talker-", "talker.text_projection.fc1.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0},
+    };
+    static const char *const types[] = {"f16", "bf16", "q8_0"};
+    static const uint32_t file_types[] = {1, 32, 7};
+    write_checkpoint(true, NULL);
+    for (int k = 0; k < 3; k++) {
+        convert_result r;
+        convert_ok(types[k], &r);
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            char name[64];
+            snprintf(name, sizeof name, "%smicro-%s.gguf", cases[i].file, types[k]);
+            gguf *g = open_file(name);
+            const tensor *t = gguf_tensor(g, cases[i].tensor);
+            assert_non_null(t);
+            assert_int_equal(t->type, k == 0 ? cases[i].f16 : k == 1 ? cases[i].bf16 : cases[i].q8_0);
+            uint32_t file_type = 99;
+            gguf_need_u32(g, "general.file_type", &file_type, NULL);
+            assert_int_equal(file_type, file_types[k]);
+            gguf_close(g);
+        }
+    }
+    /* values, where they are rounded */
+    gguf *g = open_file("micro-q8_0.gguf");
+    for (int i = 0; i < 320; i++) {
+        assert_true(fabsf(stored(g, "token_embd.weight", i) - made_value("thinker.model.embed_tokens.weight", i)) < 0.5F / 127 + 1e-3F);
+    }
+    gguf_close(g);
+    g = open_file("micro-bf16.gguf");
+    for (int i = 0; i < 320; i++) {
+        assert_true(stored(g, "token_embd.weight", i) == bf16_to_f32(bf16_from_f32(made_value("thinker.model.embed_tokens.weight", i))));
+    }
+    gguf_close(g);
+}
+
+static void test_no_talker(void **state) {
+    files_in_folder(true);
+    write_checkpoint(false, &(checkpoint_change){.no_talker = true});
+    convert_result r;
+    convert_ok("f16", &r);
+    assert_true(r.no_talker);
+    assert_int_equal(r.count, 2);
+    omni_error e = {0};
+    assert_int_equal(convert("f16", CONVERT_TALKER, &r, &e), OMNI_ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "no talker"));
+    assert_int_equal(convert("f16", CONVERT_MMPROJ, &r, &e), OMNI_OK);
+    assert_int_equal(r.count, 1);
+}
+
+/* The conversion fails with this text in its error, and the folder holds what it held before. */
+static void fails(const char *type, omni_status status, const char *text) {
+    int before = files_in_folder(false);
+    convert_result r;
+    omni_error e = {0};
+    omni_status got = convert(type, 0, &r, &e);
+    if (got != status || !strstr(e.text, text)) {
+        print_message("%d: %s\n", got, e.text);
+    }
+    assert_int_equal(got, status);
+    assert_non_null(strstr(e.text, text));
+    assert_int_equal(files_in_folder(false), before);
+}
+
+static void test_failures(void **state) {
+    files_in_folder(true);
+    write_checkpoint(true, &(checkpoint_change){.leave_out = "talker.model.layers.1.mlp.experts.2.up_proj.weight"});
+    fails("f16", OMNI_ERR_FORMAT, "talker.model.layers.1.mlp.experts.2.up_proj.weight is missing");
+    write_checkpoint(false, &(checkpoint_change){.leave_out = "code2wav.decoder.4.conv.bias"});
+    fails("f16", OMNI_ERR_FORMAT, "code2wav.decoder.4.conv.bias is missing; config.json asks for it with the shape [1]");
+    write_checkpoint(false, &(checkpoint_change){.extra = "thinker.model.layers.3.input_layernorm.weight"});
+    fails("f16", OMNI_ERR_FORMAT, "thinker.model.layers.3.input_layernorm.weight");
+    write_checkpoint(false, &(checkpoint_change){.extra = "surprise"});
+    fails("f16", OMNI_ERR_FORMAT, "surprise");
+    write_checkpoint(false, &(checkpoint_change){.large = "thinker.lm_head.weight"});
+    fails("f16", OMNI_ERR_UNSUPPORTED, "thinker.lm_head.weight holds 70000");
+    write_checkpoint(false, NULL);
+    fails("q4_0", OMNI_ERR_ARGUMENT, "q4_0");
+
+    unlink(in_folder("preprocessor_config.json"));
+    fails("f16", OMNI_ERR_FORMAT, "preprocessor_config.json");
+    write_checkpoint(false, NULL);
+    unlink(in_folder("tokenizer.json"));
+    fails("f16", OMNI_ERR_FORMAT, "tokenizer.json");
+    write_checkpoint(false, NULL);
+    unlink(in_folder("config.json"));
+    fails("f16", OMNI_ERR_IO, "config.json");
+}
+
+static void test_misshapen(void **state) {
+    files_in_folder(true);
+    write_checkpoint(false, &(checkpoint_change){.misshape = "thinker.visual.blocks.1.mlp.linear_fc1.weight"});
+    fails("f16", OMNI_ERR_FORMAT, "linear_fc1.weight has the shape [13, 8]; config.json asks for [12, 8]");
+    write_checkpoint(true, &(checkpoint_change){.misshape = "talker.model.layers.0.mlp.experts.1.down_proj.weight"});
+    fails("f16", OMNI_ERR_FORMAT, "experts.1.down_proj.weight has the shape [17, 6]; config.json asks for [16, 6]");
+}
+
+static void test_truncated(void **state) {
+    files_in_folder(true);
+    write_checkpoint(true, NULL);
+    char *whole;
+    size_t size;
+    assert_int_equal(file_read(in_folder("model.safetensors"), 1 << 26, &whole, &size, NULL), OMNI_OK);
+    for (size_t i = 1; i <= 50; i++) {
+        put_file("model.safetensors", whole, size * i / 51);
+        convert_result r;
+        omni_error e = {0};
+        assert_int_not_equal(convert("f16", 0, &r, &e), OMNI_OK);
+        assert_non_null(strstr(e.text, "model.safetensors"));
+    }
+    free(whole);
+}
+
+static int calls;
+
+static bool cancel_soon(void *arg) {
+    return ++calls > 3;
+}
+
+static void count_bytes(void *arg, uint64_t done, uint64_t total) {
+    uint64_t *last = arg;
+    assert_true(done >= last[0] && done <= total);
+    last[0] = done;
+    last[1] = total;
+}
+
+static void test_progress_and_cancelling(void **state) {
+    files_in_folder(true);
+    write_checkpoint(true, NULL);
+    int before = files_in_folder(false);
+    uint64_t seen[2] = {0};
+    convert_options o = {.checkpoint_dir = folder, .out_dir = folder, .type = "f32", .threads = 1, .progress = count_bytes, .arg = seen};
+    o.cancelled = cancel_soon;
+    omni_error e = {0};
+    assert_int_equal(convert_checkpoint(&o, NULL, &e), OMNI_CANCELLED);
+    assert_int_equal(files_in_folder(false), before);
+    o.cancelled = NULL;
+    seen[0] = 0;
+    assert_int_equal(convert_checkpoint(&o, NULL, &e), OMNI_OK);
+    assert_true(seen[0] == seen[1] && seen[1] > 0);
+    assert_int_equal(files_in_folder(false), before + 3);
+}
+
+/* A limit on the size of files stands for the full disk. */
+static void test_full_disk(void **state) {
+    files_in_folder(true);
+    write_checkpoint(true, NULL);
+    struct rlimit old, small;
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    small.rlim_cur = 50000;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    int before = files_in_folder(false);
+    convert_result r;
+    omni_error e = {0};
+    omni_status status = convert("f32", 0, &r, &e);
+    setrlimit(RLIMIT_FSIZE, &old);
+    signal(SIGXFSZ, handler);
+    assert_int_equal(status, OMNI_ERR_IO);
+    assert_non_null(strstr(e.text, ".gguf"));
+    assert_int_equal(files_in_folder(false), before);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_values),    cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_types),     cmocka_unit_test(test_no_talker),
+        cmocka_unit_test(test_failures),  cmocka_unit_test(test_misshapen),
+        cmocka_unit_test(test_truncated), cmocka_unit_test(test_progress_and_cancelling),
+        cmocka_unit_test(test_full_disk),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
