@@ -388,6 +388,8 @@ static void print_string(FILE *f, gguf_str s, size_t limit) {
             fputs("\\t", f);
         } else if (c < 0x20 || c == 0x7f) {
             fprintf(f, "\\u%04x", c);
+        } else if (c == 0xc2 && i + 1 < n && (uint8_t)s.data[i + 1] < 0xa0) { /* the control characters above ASCII */
+            fprintf(f, "\\u%04x", (uint8_t)s.data[++i]);
         } else {
             fputc(c, f);
         }

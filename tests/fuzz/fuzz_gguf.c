@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gguf/gguf.h"
+#include "gguf/describe.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -58,6 +58,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             if (gguf_need_tensor(g, &found, &err, 4, t->ne, "%s", t->name) == OMNI_OK && t->ne[0] <= 4096) {
                 float row[4096];
                 dtype_to_f32(t->type, tensor_row(t, tensor_rows(t) - 1), row, t->ne[0]);
+            }
+        }
+        description d;
+        describe_gguf(g, &d);
+        for (int json = 0; json < 2; json++) {
+            char *text;
+            if (describe_gguf_render(g, &d, json, &text, &err) == OMNI_OK) {
+                free(text);
             }
         }
         *(volatile uint8_t *)copy = sum;

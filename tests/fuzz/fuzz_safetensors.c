@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gguf/safetensors.h"
+#include "gguf/describe.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -30,6 +30,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         memcpy(&header, data, sizeof header);
         if (covered != size - 8 - header) {
             abort();
+        }
+        description d;
+        describe_checkpoint(s, &d);
+        for (int json = 0; json < 2; json++) {
+            char *text;
+            if (describe_checkpoint_render(s, "input", &d, json, &text, &err) == OMNI_OK) {
+                free(text);
+            }
         }
         static volatile uint8_t sink;
         sink = sum;
