@@ -1,0 +1,24 @@
+/* NumPy arrays as videos: the header gives an error or a range that lies within the file. */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "media/video_source.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    npy_video v;
+    omni_error err = {0};
+    if (npy_parse(data, size, "input", &v, &err) != OMNI_OK) {
+        if (!err.text[0]) {
+            abort();
+        }
+        return 0;
+    }
+    size_t values = (size_t)(v.frames * v.height * v.width * 3);
+    if (v.values < data || values > size || (size_t)(v.values - data) > size - values) {
+        abort();
+    }
+    return 0;
+}
