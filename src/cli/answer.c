@@ -1,0 +1,155 @@
+#define _GNU_SOURCE
+#include "cli/answer.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+
+/* The session that a signal stops. A signal handler can only reach a global. */
+static _Atomic(omni_session *) running;
+
+static void stop_answer(int number) {
+    omni_session *s = atomic_exchange(&running, NULL);
+    if (s) {
+        omni_cancel(s);
+    } else {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+}
+
+static bool take_text(void *arg, const char *text, size_t size) {
+    answer *a = arg;
+    progress_clear(&a->bar);
+    if (a->json) {
+        if (a->text_size + size > a->text_capacity) {
+            size_t capacity = 2 * (a->text_size + size);
+            char *larger = realloc(a->text, capacity);
+            if (!larger) {
+                a->text_failed = true;
+                return false;
+            }
+            a->text = larger;
+            a->text_capacity = capacity;
+        }
+        memcpy(a->text + a->text_size, text, size);
+        a->text_size += size;
+        return true;
+    }
+    if (size > 0) {
+        a->last_was_newline = text[size - 1] == '\n';
+    }
+    FILE *to = a->sound_path && strcmp(a->sound_path, "-") == 0 ? stderr : stdout;
+    a->text_failed = fwrite(text, 1, size, to) != size || fflush(to) != 0;
+    return !a->text_failed;
+}
+
+static bool take_audio(void *arg, const float *samples, size_t count) {
+    answer *a = arg;
+    a->sound_failed = omni_sound_write(a->sound, samples, count, &a->sound_error) != OMNI_OK;
+    return !a->sound_failed;
+}
+
+static bool take_progress(void *arg, const char *what, uint64_t done, uint64_t total) {
+    answer *a = arg;
+    return progress_show(&a->bar, what, done, total);
+}
+
+static void print_json_string(FILE *to, const char *s, size_t n) {
+    fputc('"', to);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c == '"' || c == '\\') {
+            fprintf(to, "\\%c", c);
+        } else if (c == '\n') {
+            fputs("\\n", to);
+        } else if (c < 0x20 || c == 0x7F) {
+            fprintf(to, "\\u%04x", c);
+        } else {
+            fputc(c, to);
+        }
+    }
+    fputc('"', to);
+}
+
+static void print_json(const answer *a, const omni_result *r) {
+    static const char *const finish[] = {"stop", "length", "cancelled"};
+    FILE *to = a->sound_path && strcmp(a->sound_path, "-") == 0 ? stderr : stdout;
+    fprintf(to, "{\"text\": ");
+    print_json_string(to, a->text ? a->text : "", a->text_size);
+    fprintf(to,
+            ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"cached_tokens\": %lld, \"answer_tokens\": %lld, \"frames\": %lld, \"samples\": %lld",
+            finish[r->finish], (long long)r->prompt_tokens, (long long)r->cached_tokens, (long long)r->answer_tokens, (long long)r->frames,
+            (long long)r->samples);
+    fprintf(to,
+            ", \"seconds\": {\"media\": %.4f, \"prompt\": %.4f, \"answer\": %.4f, \"first_text\": %.4f, \"first_audio\": %.4f, \"talker\": %.4f, "
+            "\"code2wav\": %.4f}",
+            r->seconds_media, r->seconds_prompt, r->seconds_answer, r->seconds_first_text, r->seconds_first_audio, r->seconds_talker,
+            r->seconds_code2wav);
+    if (a->sound_path) {
+        fprintf(to, ", \"output\": ");
+        print_json_string(to, a->sound_path, strlen(a->sound_path));
+    }
+    fprintf(to, "}\n");
+}
+
+int answer_run(answer *a, omni_session *session, omni_generate_params *params, const char *text, int sample_rate) {
+    omni_error err = {0};
+    omni_result result = {0};
+    a->sound = NULL;
+    a->sound_failed = a->text_failed = false;
+    a->text = NULL;
+    a->text_size = a->text_capacity = 0;
+    a->last_was_newline = true;
+    if (a->sound_path && omni_sound_open(a->sound_path, sample_rate, &a->sound, &err) != OMNI_OK) {
+        return report(&err);
+    }
+    params->on_text = take_text;
+    params->on_audio = a->sound ? take_audio : NULL;
+    params->on_progress = take_progress;
+    params->arg = a;
+
+    struct sigaction act = {.sa_handler = stop_answer}, old_int, old_term;
+    sigemptyset(&act.sa_mask);
+    atomic_store(&running, session);
+    sigaction(SIGINT, &act, &old_int);
+    sigaction(SIGTERM, &act, &old_term);
+    omni_status status = text ? omni_speak(session, text, params, &result, &err) : omni_generate(session, params, &result, &err);
+    bool interrupted = atomic_exchange(&running, NULL) == NULL;
+    sigaction(SIGINT, &old_int, NULL);
+    sigaction(SIGTERM, &old_term, NULL);
+    progress_clear(&a->bar);
+
+    if (!a->last_was_newline) {
+        fputc('\n', a->sound_path && strcmp(a->sound_path, "-") == 0 ? stderr : stdout);
+    }
+    int exit_status = 0;
+    if (a->sound) {
+        omni_error close_error = {0};
+        if (omni_sound_close(a->sound, &close_error) != OMNI_OK && !a->sound_failed) {
+            a->sound_failed = true;
+            a->sound_error = close_error;
+        }
+    }
+    if (status != OMNI_OK && status != OMNI_CANCELLED) {
+        exit_status = report(&err);
+    } else if (a->sound_failed) {
+        exit_status = report(&a->sound_error);
+    } else if (a->text_failed) {
+        fprintf(stderr, "omni: cannot write the answer to standard output\n");
+        exit_status = 1;
+    } else {
+        if (a->json) {
+            print_json(a, &result);
+        }
+        exit_status = interrupted ? 130 : 0;
+    }
+    free(a->text);
+    a->text = NULL;
+    return exit_status;
+}

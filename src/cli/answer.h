@@ -1,0 +1,30 @@
+/* One answer on the terminal: text to standard output as it comes, sound to a file, Ctrl+C, JSON summary. */
+#ifndef OMNI_CLI_ANSWER_H
+#define OMNI_CLI_ANSWER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "cli/progress.h"
+#include "omni.h"
+
+typedef struct answer {
+    const char *sound_path; /* NULL: no sound */
+    bool json;              /* keep the text back and print one JSON object at the end */
+    progress bar;
+    /* state of the running answer */
+    omni_sound *sound;
+    omni_error sound_error;
+    bool sound_failed, text_failed;
+    char *text; /* collected for JSON */
+    size_t text_size, text_capacity;
+    bool last_was_newline;
+} answer;
+
+/* Runs omni_generate (text NULL) or omni_speak (text given) with callbacks set. Returns the exit status; errors are reported. The sound file
+ * is complete and valid whatever the outcome, as long as any sound was made. sample_rate: samples a second of the speech. */
+int answer_run(answer *a, omni_session *session, omni_generate_params *params, const char *text, int sample_rate);
+
+/* While an answer runs, Ctrl+C and SIGTERM stop the answer (a second Ctrl+C ends the program); afterwards the former handlers are back. */
+
+#endif

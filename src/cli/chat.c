@@ -1,0 +1,189 @@
+#define _GNU_SOURCE
+#include "cli/chat.h"
+
+#include <ctype.h>
+#include <editline/readline.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/args.h"
+#include "cli/commands.h"
+
+typedef struct pending {
+    omni_part *parts; /* media for the next message; paths are owned */
+    size_t count;
+} pending;
+
+static void forget(pending *p) {
+    for (size_t i = 0; i < p->count; i++) {
+        free((char *)p->parts[i].path);
+    }
+    free(p->parts);
+    *p = (pending){0};
+}
+
+static bool keep(pending *p, omni_kind kind, const char *path) {
+    if (access(path, R_OK) != 0) {
+        perror(path);
+        return false;
+    }
+    omni_part *larger = realloc(p->parts, (p->count + 2) * sizeof *larger); /* one more for the text */
+    char *copy = strdup(path);
+    if (larger) {
+        p->parts = larger;
+    }
+    if (!larger || !copy) {
+        free(copy);
+        fprintf(stderr, "out of memory\n");
+        return false;
+    }
+    p->parts[p->count++] = (omni_part){.kind = kind, .path = copy};
+    return true;
+}
+
+/* OUT.wav, OUT-2.wav, OUT-3.wav, ...; the caller frees it. */
+static char *sound_name(const char *path, int number) {
+    char *name = NULL;
+    const char *dot = strrchr(path, '.');
+    if (number == 1 || !dot || strcmp(path, "-") == 0) {
+        return strdup(path);
+    }
+    return asprintf(&name, "%.*s-%d%s", (int)(dot - path), path, number, dot) < 0 ? NULL : name;
+}
+
+static void trim(char *s) {
+    size_t n = strlen(s);
+    while (n > 0 && isspace((unsigned char)s[n - 1])) {
+        s[--n] = 0;
+    }
+}
+
+typedef struct state {
+    omni_model *model;
+    omni_session *session;
+    omni_generate_params *params;
+    const char *system;
+    pending media;
+} state;
+
+static omni_status add_system(state *st, omni_error *err) {
+    if (!st->system) {
+        return OMNI_OK;
+    }
+    omni_part part = {.kind = OMNI_TEXT, .text = st->system};
+    return omni_session_add(st->session, &(omni_message){OMNI_SYSTEM, &part, 1}, err);
+}
+
+/* Carries out a line that starts with '/'; false for /quit. */
+static bool order(state *st, char *line) {
+    static const char *const names[] = {"/image", "/audio", "/video", "/voice", "/reset", "/quit", "/help"};
+    enum { NAMES = sizeof names / sizeof *names };
+    char *argument = line + strcspn(line, " \t");
+    if (*argument) {
+        *argument++ = 0;
+        argument += strspn(argument, " \t");
+    }
+    trim(argument);
+    int which = 0;
+    while (which < NAMES && strcmp(line, names[which]) != 0) {
+        which++;
+    }
+    omni_error err = {0};
+    if (which < 3) {
+        if (!*argument) {
+            fprintf(stderr, "%s FILE: which file?\n", line);
+        } else if (keep(&st->media, which == 0 ? OMNI_IMAGE : which == 1 ? OMNI_AUDIO : OMNI_VIDEO, argument)) {
+            fprintf(stderr, "%s: goes with the next message\n", argument);
+        }
+    } else if (which == 3) {
+        if (omni_model_find_voice(st->model, *argument ? argument : NULL, &st->params->voice, &err) != OMNI_OK) {
+            report(&err);
+        } else {
+            fprintf(stderr, "voice: %s\n", st->params->voice);
+        }
+    } else if (which == 4) {
+        forget(&st->media);
+        omni_session_reset(st->session);
+        if (add_system(st, &err) != OMNI_OK) {
+            report(&err);
+        }
+        fprintf(stderr, "a new conversation\n");
+    } else if (which == 5) {
+        return false;
+    } else if (which == 6) {
+        fprintf(stderr, "/image F, /audio F, /video F: add to the next message; /voice NAME; /reset: forget the conversation; /quit or Ctrl+D: end\n"
+                        "Ctrl+C stops an answer.\n");
+    } else {
+        const char *near = args_nearest(line, names, NAMES);
+        fprintf(stderr, "unknown: %s; %s%s\n", line, near ? "did you mean " : "see ", near ? near : "/help");
+    }
+    return true;
+}
+
+static int say(state *st, answer *a, const char *text) {
+    omni_error err = {0};
+    omni_part alone, *parts = st->media.parts ? st->media.parts : &alone;
+    parts[st->media.count] = (omni_part){.kind = OMNI_TEXT, .text = text};
+    omni_status status = omni_session_add(st->session, &(omni_message){OMNI_USER, parts, st->media.count + 1}, &err);
+    if (status != OMNI_OK) {
+        return report(&err); /* the media stay, for another try */
+    }
+    forget(&st->media);
+    return answer_run(a, st->session, st->params, NULL, omni_model_sample_rate(st->model));
+}
+
+int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const char *system) {
+    state st = {model, session, params, system, {0}};
+    const char *path = a->sound_path;
+    bool terminal = isatty(STDIN_FILENO) == 1;
+    int answers = 0, status = 0;
+    char *plain = NULL;
+    size_t plain_size = 0;
+    if (terminal) {
+        fprintf(stderr, "omni %s; /help for commands, Ctrl+D to end\n", omni_version());
+        rl_readline_name = "omni";
+        using_history();
+    }
+    for (;;) {
+        char *line;
+        if (terminal) {
+            line = readline("> ");
+        } else {
+            line = getline(&plain, &plain_size, stdin) < 0 ? NULL : plain;
+        }
+        if (!line) {
+            break;
+        }
+        trim(line);
+        bool go_on = true;
+        if (*line) {
+            if (terminal) {
+                add_history(line);
+            }
+            if (*line == '/') {
+                go_on = order(&st, line);
+            } else {
+                char *name = path ? sound_name(path, ++answers) : NULL;
+                a->sound_path = name;
+                int s = say(&st, a, line);
+                status = terminal || s == 130 ? status : s != 0 ? s : status;
+                free(name);
+            }
+        }
+        if (terminal) {
+            free(line);
+        }
+        if (!go_on) {
+            break;
+        }
+    }
+    if (terminal) {
+        fputc('\n', stderr);
+    }
+    free(plain);
+    forget(&st.media);
+    a->sound_path = path;
+    return status;
+}

@@ -1,0 +1,17 @@
+/* The commands of the program, one file each. Each takes its own argv (argv[0] is the command's name) and returns the exit status:
+ * 0 success, 1 failure, 2 wrong usage. */
+#ifndef OMNI_CLI_COMMANDS_H
+#define OMNI_CLI_COMMANDS_H
+
+#include "omni.h"
+
+int command_run(int argc, char **argv);
+int command_speak(int argc, char **argv);
+int command_convert(int argc, char **argv);
+int command_info(int argc, char **argv);
+int command_tokenize(int argc, char **argv);
+
+/* Prints "omni: TEXT" on standard error and returns 1. */
+int report(const omni_error *err);
+
+#endif

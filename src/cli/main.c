@@ -1,0 +1,63 @@
+/* omni: picks the command. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/args.h"
+#include "cli/commands.h"
+
+static const struct {
+    const char *name, *summary;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"run", "answer text, images, sound and video with text and speech; without -p, a conversation", command_run},
+    {"speak", "say a text", command_speak},
+    {"convert", "make GGUF files of a published checkpoint", command_convert},
+    {"info", "what is in a GGUF file, and the memory needed to run it", command_info},
+    {"tokenize", "token ids and pieces of a text", command_tokenize},
+};
+
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static void usage(FILE *to) {
+    fprintf(to, "omni %s: Qwen3-Omni in C. usage: omni COMMAND [flags]\n\n", omni_version());
+    for (int i = 0; i < COMMANDS; i++) {
+        fprintf(to, "  %-10s%s\n", commands[i].name, commands[i].summary);
+    }
+    fprintf(to, "\nomni COMMAND --help lists a command's flags.\n");
+}
+
+int report(const omni_error *err) {
+    fprintf(stderr, "omni: %s\n", err->text);
+    return 1;
+}
+
+int main(int argc, char **argv) {
+    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of write(), reported like any other */
+    if (argc < 2) {
+        usage(stderr);
+        return 2;
+    }
+    const char *names[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++) {
+        names[i] = commands[i].name;
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            return commands[i].run(argc - 1, argv + 1);
+        }
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        usage(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("omni %s\n", omni_version());
+        return 0;
+    }
+    const char *near = args_nearest(argv[1], names, COMMANDS);
+    if (near) {
+        fprintf(stderr, "omni: unknown command \"%s\"; did you mean %s?\n", argv[1], near);
+    } else {
+        fprintf(stderr, "omni: unknown command \"%s\"; see omni --help\n", argv[1]);
+    }
+    return 2;
+}

@@ -1,0 +1,56 @@
+#include "cli/options.h"
+
+#include <math.h>
+
+void options_init(options *o) {
+    *o = (options){.model = omni_model_params_default(), .session = omni_session_params_default(), .generate = omni_generate_params_default()};
+    o->temperature = o->top_p = o->min_p = o->repeat_penalty = NAN; /* not given */
+    o->top_k = -1;
+}
+
+size_t options_flags(options *o, flag *list) {
+    const flag flags[OPTIONS_FLAGS] = {
+        {"--model", "-m", FLAG_STRING, &o->model.model, "F", "thinker GGUF (required)", 0, 0},
+        {"--talker", NULL, FLAG_STRING, &o->model.talker, "F", "talker GGUF: speech", 0, 0},
+        {"--prompt", "-p", FLAG_STRING, &o->prompt, "TEXT", "what to say to the model", 0, 0},
+        {"--output", "-o", FLAG_STRING, &o->output, "OUT", "speech to FILE.wav, FILE.pcm (24 kHz mono 16-bit) or - (standard output)", 0, 0},
+        {"--voice", NULL, FLAG_STRING, &o->generate.voice, "NAME", "voice of the talker file (default chelsie)", 0, 0},
+        {"--temp", NULL, FLAG_FLOAT, &o->temperature, "X", "temperature (default 0.7; speech has its own sampling)", 0, 100},
+        {"--top-k", NULL, FLAG_INT, &o->top_k, "N", "choose among the N likeliest tokens; 0: all (default 20)", 0, 1 << 30},
+        {"--top-p", NULL, FLAG_FLOAT, &o->top_p, "X", "choose among the likeliest tokens that sum to X (default 0.8)", 0, 1},
+        {"--min-p", NULL, FLAG_FLOAT, &o->min_p, "X", "leave out tokens under X times the likeliest (default 0: off)", 0, 1},
+        {"--repeat-penalty", NULL, FLAG_FLOAT, &o->repeat_penalty, "X", "make tokens that have occurred less likely (default 1: off)", 0.01, 100},
+        {"--seed", "-s", FLAG_INT, &o->seed, "N", "the same seed gives the same answer (default 0)", 0, 9007199254740992.0},
+        {"--greedy", NULL, FLAG_SET, &o->greedy, NULL, "always the likeliest token, in text and speech", 0, 0},
+        {"--max-tokens", "-n", FLAG_INT, &o->max_tokens, "N", "tokens of answer at most (default: up to the context's end)", 1, 1 << 30},
+        {"--max-frames", NULL, FLAG_INT, &o->max_frames, "N", "frames of speech at most, 12.5 a second (default 4096)", 1, 1 << 30},
+        {"--ctx-size", "-c", FLAG_INT, &o->context, "N", "tokens of conversation kept (default 8192, or what the model allows)", 1, 1 << 30},
+        {"--threads", "-t", FLAG_INT, &o->threads, "N", "threads (default one a core)", 1, 512},
+        {"--trace", NULL, FLAG_STRING, &o->generate.trace, "FILE.safetensors", "write the run's tensors, for comparisons", 0, 0},
+        {"--json", NULL, FLAG_SET, &o->json, NULL, "print one JSON object: text, counts, timings", 0, 0},
+    };
+    for (size_t i = 0; i < OPTIONS_FLAGS; i++) {
+        list[i] = flags[i];
+    }
+    return OPTIONS_FLAGS;
+}
+
+void options_finish(options *o) {
+    omni_sampling *s = &o->generate.text;
+    s->greedy = o->greedy;
+    o->generate.speech.greedy = o->greedy;
+    if (!isnan(o->temperature)) {
+        s->temperature = (float)o->temperature;
+        s->greedy |= o->temperature == 0; /* as llama.cpp's --temp 0 */
+    }
+    s->top_k = o->top_k >= 0 ? (int)o->top_k : s->top_k;
+    s->top_p = isnan(o->top_p) ? s->top_p : (float)o->top_p;
+    s->min_p = isnan(o->min_p) ? s->min_p : (float)o->min_p;
+    s->repeat_penalty = isnan(o->repeat_penalty) ? s->repeat_penalty : (float)o->repeat_penalty;
+    o->generate.seed = (uint64_t)o->seed;
+    o->generate.max_tokens = o->max_tokens;
+    o->generate.max_frames = o->max_frames;
+    o->generate.speak = o->output != NULL;
+    o->session.context = o->context;
+    o->model.threads = (int)o->threads;
+}

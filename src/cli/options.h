@@ -1,0 +1,26 @@
+/* The flags that `run` and `speak` share: files, voice, sampling, limits. */
+#ifndef OMNI_CLI_OPTIONS_H
+#define OMNI_CLI_OPTIONS_H
+
+#include "cli/args.h"
+#include "omni.h"
+
+typedef struct options {
+    omni_model_params model;
+    omni_session_params session;
+    omni_generate_params generate;
+    const char *output, *prompt;
+    bool greedy, json;
+    int64_t threads, context, top_k, seed, max_tokens, max_frames;
+    double temperature, top_p, min_p, repeat_penalty;
+} options;
+
+/* Defaults for values that no flag sets. */
+void options_init(options *o);
+/* Appends the shared flags to list; returns how many. list has room for OPTIONS_FLAGS. */
+enum { OPTIONS_FLAGS = 18 };
+size_t options_flags(options *o, flag *list);
+/* After parsing: copies the values into the params structs. */
+void options_finish(options *o);
+
+#endif

@@ -1,0 +1,176 @@
+/* omni run: one answer (-p or --messages), or a conversation (cli/chat.c). */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/answer.h"
+#include "cli/chat.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+
+enum { MAX_MESSAGES_FILE = 512 << 20 }; /* bytes; media may be inside as base64 */
+
+/* A whole file, or standard input for "-"; NULL after reporting. The caller frees it. */
+static char *read_text(const char *path, size_t *size) {
+    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    if (!f) {
+        fprintf(stderr, "omni: %s: cannot open: %s\n", path, strerror(errno));
+        return NULL;
+    }
+    size_t capacity = 1 << 16, used = 0;
+    char *text = malloc(capacity);
+    while (text) {
+        used += fread(text + used, 1, capacity - used, f);
+        if (used < capacity || capacity > MAX_MESSAGES_FILE) {
+            break;
+        }
+        char *larger = realloc(text, capacity *= 2);
+        if (!larger) {
+            free(text);
+        }
+        text = larger;
+    }
+    const char *fault = !text ? "out of memory" : ferror(f) ? strerror(errno) : used > MAX_MESSAGES_FILE ? "larger than 512 MiB" : NULL;
+    if (f != stdin) {
+        fclose(f);
+    }
+    if (fault) {
+        fprintf(stderr, "omni: %s: %s\n", path, fault);
+        free(text);
+        return NULL;
+    }
+    *size = used;
+    return text;
+}
+
+static omni_kind kind_of(const char *name) {
+    return strcmp(name, "--image") == 0 ? OMNI_IMAGE : strcmp(name, "--audio") == 0 ? OMNI_AUDIO : OMNI_VIDEO;
+}
+
+/* The user's message: media in the order of their flags, then the text. */
+static omni_status add_prompt(omni_session *session, const flag_list *media, const char *system, const char *prompt, omni_error *err) {
+    omni_status status = OMNI_OK;
+    if (system) {
+        omni_part part = {.kind = OMNI_TEXT, .text = system};
+        status = omni_session_add(session, &(omni_message){OMNI_SYSTEM, &part, 1}, err);
+    }
+    if (status != OMNI_OK || (!prompt && media->count == 0)) {
+        return status;
+    }
+    omni_part *parts = calloc(media->count + 1, sizeof *parts);
+    if (!parts) {
+        *err = (omni_error){OMNI_ERR_MEMORY, "out of memory"};
+        return OMNI_ERR_MEMORY;
+    }
+    size_t n = 0;
+    for (; n < media->count; n++) {
+        parts[n] = (omni_part){.kind = kind_of(media->entries[n].name), .path = media->entries[n].value};
+    }
+    if (prompt) {
+        parts[n++] = (omni_part){.kind = OMNI_TEXT, .text = prompt};
+    }
+    status = omni_session_add(session, &(omni_message){OMNI_USER, parts, n}, err);
+    free(parts);
+    return status;
+}
+
+int command_run(int argc, char **argv) {
+    options o;
+    options_init(&o);
+    flag_list media = {0}, stops = {0};
+    const char *messages = NULL, *system = NULL, *tools = NULL;
+    const flag own[] = {
+        {"--mmproj", NULL, FLAG_STRING, &o.model.mmproj, "F", "encoders GGUF: pictures, sound, video", 0, 0},
+        {"--image", NULL, FLAG_ENTRY, &media, "F", "a picture; media come before the text, in the order of their flags", 0, 0},
+        {"--audio", NULL, FLAG_ENTRY, &media, "F", "a sound", 0, 0},
+        {"--video", NULL, FLAG_ENTRY, &media, "F", "a video (or frames as .npy, uint8 [frames, height, width, 3])", 0, 0},
+        {"--fps", NULL, FLAG_FLOAT, &o.session.fps, "X", "frames a second taken from a video (default 2)", 0.01, 240},
+        {"--use-audio-in-video", NULL, FLAG_SET, &o.session.use_audio_in_video, NULL,
+         "hear a video's own sound; for .npy frames the --audio files are the videos' sounds", 0, 0},
+        {"--system", "-sys", FLAG_STRING, &system, "TEXT", "system prompt", 0, 0},
+        {"--messages", NULL, FLAG_STRING, &messages, "FILE.json", "a whole conversation: a list of {\"role\", \"content\"}; - reads standard input",
+         0, 0},
+        {"--tools", NULL, FLAG_STRING, &tools, "FILE.json", "tools that the model may call (OpenAI's list)", 0, 0},
+        {"--ignore-eos", NULL, FLAG_SET, &o.generate.ignore_eos, NULL, "go on past the end of the answer, up to --max-tokens", 0, 0},
+        {"--stop", "-r", FLAG_ENTRY, &stops, "TEXT", "end the answer before this text; may be repeated", 0, 0},
+        {"--kv-f16", NULL, FLAG_SET, &o.session.kv_f16, NULL, "keys and values in half precision: half the memory", 0, 0},
+    };
+    flag flags[OPTIONS_FLAGS + sizeof own / sizeof *own];
+    size_t flag_count = options_flags(&o, flags);
+    memcpy(flags + flag_count, own, sizeof own);
+    flag_count += sizeof own / sizeof *own;
+    const command c = {"run",
+                       "",
+                       "Answers with text, and with speech when -o is given. Without -p and --messages: a conversation.",
+                       "In a conversation: /image F, /audio F, /video F add media to the next message; /voice NAME, /reset, /quit.",
+                       flags,
+                       flag_count};
+    size_t count;
+    int status = args_parse(&c, argc, argv, NULL, 0, &count);
+    char *json = NULL, *tools_json = NULL;
+    size_t json_size = 0, tools_size = 0;
+    const char **stop_texts = calloc(stops.count + 1, sizeof *stop_texts);
+    omni_model *model = NULL;
+    omni_session *session = NULL;
+    if (status >= 0) {
+        goto done;
+    }
+    status = 2;
+    options_finish(&o);
+    if (!o.model.model) {
+        fprintf(stderr, "omni run: give the model with --model F; see omni run --help\n");
+        goto done;
+    }
+    if (messages && (o.prompt || media.count > 0 || system)) {
+        fprintf(stderr, "omni run: --messages is the whole conversation: leave -p, --system and media flags out\n");
+        goto done;
+    }
+    if (o.generate.ignore_eos && o.max_tokens == 0) {
+        fprintf(stderr, "omni run: --ignore-eos needs --max-tokens N, or the answer has no end\n");
+        goto done;
+    }
+    if (o.output && !o.model.talker) {
+        fprintf(stderr, "omni run: -o needs the talker: give it with --talker F\n");
+        goto done;
+    }
+    status = 1;
+    for (size_t i = 0; stop_texts && i < stops.count; i++) {
+        stop_texts[i] = stops.entries[i].value;
+    }
+    o.generate.stop = stop_texts;
+    o.generate.stop_count = stop_texts ? stops.count : 0;
+    if ((messages && !(json = read_text(messages, &json_size))) || (tools && !(tools_json = read_text(tools, &tools_size)))) {
+        goto done;
+    }
+    answer a = {.sound_path = o.output, .json = o.json};
+    progress_init(&a.bar, true);
+    o.model.progress = progress_show;
+    o.model.progress_arg = &a.bar;
+    omni_error err = {0};
+    if (omni_model_open(&o.model, &model, &err) != OMNI_OK || omni_session_create(model, &o.session, &session, &err) != OMNI_OK ||
+        (o.output && omni_model_find_voice(model, o.generate.voice, &o.generate.voice, &err) != OMNI_OK) ||
+        (tools && omni_session_set_tools(session, tools_json, tools_size, &err) != OMNI_OK) ||
+        (json && omni_session_add_json(session, json, json_size, &err) != OMNI_OK) ||
+        (!json && add_prompt(session, &media, system, o.prompt, &err) != OMNI_OK)) {
+        progress_clear(&a.bar);
+        status = report(&err);
+        goto done;
+    }
+    progress_clear(&a.bar);
+    progress_init(&a.bar, false);
+    if (json || o.prompt) {
+        status = answer_run(&a, session, &o.generate, NULL, omni_model_sample_rate(model));
+    } else {
+        status = chat(&a, model, session, &o.generate, system);
+    }
+done:
+    omni_session_destroy(session);
+    omni_model_close(model);
+    free(json);
+    free(tools_json);
+    free(media.entries);
+    free(stops.entries);
+    free(stop_texts);
+    return status;
+}
