@@ -1,0 +1,149 @@
+/* The parts of omni.h that need no model: conversion, description, tokenizer, sound files. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "convert/convert.h"
+#include "gguf/describe.h"
+#include "gguf/gguf.h"
+#include "media/wav_writer.h"
+#include "omni.h"
+#include "text/tokenizer.h"
+
+const char *omni_version(void) {
+    return OMNI_VERSION;
+}
+
+void omni_free(void *memory) {
+    free(memory);
+}
+
+omni_status omni_describe(const char *path, bool json, char **text, omni_error *err) {
+    return gguf_describe(path, json, text, err);
+}
+
+/* ---- conversion ---- */
+
+omni_convert_params omni_convert_params_default(void) {
+    return (omni_convert_params){0};
+}
+
+typedef struct conversion {
+    const omni_convert_params *params;
+    bool cancelled;
+} conversion;
+
+static void show_conversion(void *arg, uint64_t done, uint64_t total) {
+    conversion *c = arg;
+    if (c->params->progress && !c->params->progress(c->params->progress_arg, "converting", done, total)) {
+        c->cancelled = true;
+    }
+}
+
+static bool conversion_cancelled(void *arg) {
+    return ((const conversion *)arg)->cancelled;
+}
+
+omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni_error *err) {
+    if (!p || !p->checkpoint || !p->out_dir) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_convert needs checkpoint and out_dir");
+    }
+    conversion c = {p, false};
+    convert_options options = {.checkpoint_dir = p->checkpoint,
+                               .out_dir = p->out_dir,
+                               .name = p->name ? p->name : "qwen3-omni",
+                               .type = p->type ? p->type : "f16",
+                               .parts = p->parts,
+                               .threads = p->threads,
+                               .progress = show_conversion,
+                               .cancelled = conversion_cancelled,
+                               .arg = &c};
+    convert_result result = {0};
+    omni_status status = convert_checkpoint(&options, &result, err);
+    if (out) {
+        *out = (omni_converted){.count = result.count, .has_talker = result.has_talker};
+        for (size_t i = 0; i < result.count; i++) {
+            snprintf(out->path[i], sizeof out->path[i], "%s", result.files[i].path);
+            out->bytes[i] = result.files[i].bytes;
+        }
+    }
+    return status;
+}
+
+/* ---- tokenizer ---- */
+
+struct omni_tokenizer {
+    tokenizer *t;
+};
+
+omni_status omni_tokenizer_open(const char *model_path, omni_tokenizer **out, omni_error *err) {
+    *out = NULL;
+    gguf *g = NULL;
+    TRY(gguf_open(model_path, &g, err));
+    omni_tokenizer *t = calloc(1, sizeof *t);
+    omni_status status = t ? tokenizer_open(g, &t->t, err) : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    gguf_close(g);
+    if (status != OMNI_OK) {
+        free(t);
+        return status;
+    }
+    *out = t;
+    return OMNI_OK;
+}
+
+void omni_tokenizer_close(omni_tokenizer *t) {
+    if (t) {
+        tokenizer_close(t->t);
+        free(t);
+    }
+}
+
+omni_status omni_tokenize(const omni_tokenizer *t, const char *text, size_t size, bool markup, int32_t **ids, size_t *count, omni_error *err) {
+    token_list list = {0};
+    *ids = NULL;
+    *count = 0;
+    omni_status status = tokenizer_encode(t->t, markup ? TOKENIZE_MARKUP : TOKENIZE_PLAIN, text, size, &list, err);
+    if (status != OMNI_OK) {
+        token_list_free(&list);
+        return status;
+    }
+    *ids = list.ids;
+    *count = list.count;
+    return OMNI_OK;
+}
+
+const char *omni_token_bytes(const omni_tokenizer *t, int32_t id, size_t *size) {
+    return tokenizer_piece(t->t, id, size);
+}
+
+/* ---- sound files ---- */
+
+struct omni_sound {
+    wav_writer *w;
+};
+
+omni_status omni_sound_open(const char *path, int sample_rate, omni_sound **out, omni_error *err) {
+    *out = NULL;
+    omni_sound *s = calloc(1, sizeof *s);
+    omni_status status = s ? wav_writer_open(path, sample_rate, &s->w, err) : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    if (status != OMNI_OK) {
+        free(s);
+        return status;
+    }
+    *out = s;
+    return OMNI_OK;
+}
+
+omni_status omni_sound_write(omni_sound *s, const float *samples, size_t count, omni_error *err) {
+    return wav_writer_write(s->w, samples, count, err);
+}
+
+omni_status omni_sound_close(omni_sound *s, omni_error *err) {
+    if (!s) {
+        return OMNI_OK;
+    }
+    omni_status status = wav_writer_finish(s->w, err);
+    free(s);
+    return status;
+}

@@ -1,0 +1,288 @@
+#include "engine/medium.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "media/video.h"
+
+static omni_status need_vision(const encoders *e, const char *name, omni_error *err) {
+    return e->vision ? OMNI_OK
+                     : fail(err, OMNI_ERR_ARGUMENT, "%s: pictures need a vision encoder: give an mmproj file that has one (--mmproj)", name);
+}
+
+static omni_status need_audio(const encoders *e, const char *name, omni_error *err) {
+    return e->audio ? OMNI_OK : fail(err, OMNI_ERR_ARGUMENT, "%s: sounds need an audio encoder: give an mmproj file that has one (--mmproj)", name);
+}
+
+static omni_status load_image(const encoders *e, const char *path, const void *data, size_t size, medium *m, omni_error *err) {
+    TRY(need_vision(e, m->name, err));
+    image im = {0};
+    TRY(path ? image_open(path, NULL, &im, err) : image_decode(data, size, m->name, NULL, &im, err));
+    omni_status status = patches_from_image(&im, &vision_encoder_config(e->vision)->image, &m->patches, err);
+    image_free(&im);
+    return status == OMNI_OK ? OMNI_OK : fail_in(err, status, "%s", m->name);
+}
+
+static omni_status load_sound(const encoders *e, const char *path, const void *data, size_t size, const medium_options *options, medium *m,
+                              omni_error *err) {
+    TRY(need_audio(e, m->name, err));
+    sound_options o = {.rate = audio_encoder_mel(e->audio)->rate, .max_seconds = options->max_audio_seconds};
+    TRY(path ? sound_load(path, &o, &m->sound, err) : sound_load_memory(data, size, m->name, &o, &m->sound, err));
+    m->has_sound = true;
+    return OMNI_OK;
+}
+
+static omni_status load_video(const encoders *e, const char *path, const medium_options *options, medium *m, omni_error *err) {
+    TRY(need_vision(e, m->name, err));
+    if (!path) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: a video must be a file; give its path", m->name);
+    }
+    video v = {0};
+    video_options o = {.fps = options->fps, .max_frames = options->max_video_frames};
+    TRY(video_open(path, &vision_encoder_config(e->vision)->video, &o, &v, err));
+    m->patches = v.patches;
+    v.patches = (patch_set){0};
+    m->seconds_per_grid = v.seconds_per_group;
+    bool frames_only = v.sampled;
+    video_free(&v);
+    /* .npy frames have no sound of their own; the session pairs them with a sound that was given beside them. */
+    return options->use_audio_in_video && !frames_only ? load_sound(e, path, NULL, 0, options, m, err) : OMNI_OK;
+}
+
+omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options,
+                        medium *out, omni_error *err) {
+    *out = (medium){.kind = kind == OMNI_IMAGE   ? PROMPT_IMAGE
+                            : kind == OMNI_AUDIO ? PROMPT_AUDIO
+                                                 : PROMPT_VIDEO,
+                    .name = strdup(path                 ? path
+                                   : kind == OMNI_IMAGE ? "image data"
+                                   : kind == OMNI_AUDIO ? "audio data"
+                                                        : "video data")};
+    if (!out->name) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    omni_status status = kind == OMNI_IMAGE   ? load_image(e, path, data, size, out, err)
+                         : kind == OMNI_AUDIO ? load_sound(e, path, data, size, options, out, err)
+                                              : load_video(e, path, options, out, err);
+    if (status != OMNI_OK) {
+        medium_free(e, out);
+        return status;
+    }
+    out->grid[0] = out->patches.t;
+    out->grid[1] = out->patches.h;
+    out->grid[2] = out->patches.w;
+    return OMNI_OK;
+}
+
+void medium_free(const encoders *e, medium *m) {
+    free(m->name);
+    patch_set_free(&m->patches);
+    sound_free(&m->sound);
+    float *const held[] = {m->visual, m->deepstack, m->audio, m->accepted};
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
+        if (held[i]) {
+            e->b->ops->release(e->b, held[i]);
+        }
+    }
+    *m = (medium){0};
+}
+
+static omni_status alloc_rows(backend *b, int64_t rows, int64_t width, float **out, omni_error *err) {
+    return b->ops->alloc(b, (size_t)rows * (size_t)width * sizeof(float), (void **)out, err);
+}
+
+/* ---- tracing: values of backend memory, copied to the host only when there is a trace ---- */
+
+static omni_status trace_rows(trace *t, backend *b, const char *name, const float *values, int64_t rows, int64_t width, omni_error *err) {
+    float *host = malloc((size_t)rows * (size_t)width * sizeof *host + 1);
+    if (!host) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for the trace");
+    }
+    b->ops->download(b, host, values, (size_t)rows * (size_t)width * sizeof *host);
+    trace_f32(t, name, 2, (int64_t[]){rows, width}, host);
+    free(host);
+    return OMNI_OK;
+}
+
+/* Pixel values and embeddings of all media of one kind, joined as the reference has them. */
+static omni_status trace_visual(trace *t, const encoders *e, medium *const *media, size_t count, prompt_kind kind, omni_error *err) {
+    const vision_config *c = vision_encoder_config(e->vision);
+    int64_t width = 0, patches = 0, rows = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (media[i]->kind == kind && !media[i]->encoded) {
+            width = patch_width(kind == PROMPT_IMAGE ? &c->image : &c->video);
+            patches += patch_count(&media[i]->patches);
+            rows += media[i]->visual_rows;
+        }
+    }
+    if (rows == 0) {
+        return OMNI_OK;
+    }
+    float *pixels = malloc((size_t)(patches * width) * sizeof *pixels), *embeds = malloc((size_t)rows * (size_t)c->out * sizeof *embeds);
+    if (!pixels || !embeds) {
+        free(pixels);
+        free(embeds);
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for the trace");
+    }
+    int64_t at = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (media[i]->kind == kind && !media[i]->encoded) {
+            patch_values(&media[i]->patches, 0, patch_count(&media[i]->patches), pixels + at * width);
+            at += patch_count(&media[i]->patches);
+        }
+    }
+    trace_f32(t, kind == PROMPT_IMAGE ? "inputs.pixel_values" : "inputs.pixel_values_videos", 2, (int64_t[]){patches, width}, pixels);
+    for (int k = -1; k < c->deepstack; k++) {
+        char name[32] = "image_embeds";
+        if (k >= 0) {
+            snprintf(name, sizeof name, "deepstack_embeds.%d", k);
+        }
+        at = 0;
+        for (size_t i = 0; i < count; i++) {
+            const medium *m = media[i];
+            if (m->kind == kind && !m->encoded) {
+                const float *from = k < 0 ? m->visual : m->deepstack + k * m->visual_rows * c->out;
+                e->b->ops->download(e->b, embeds + at * c->out, from, (size_t)(m->visual_rows * c->out) * sizeof *embeds);
+                at += m->visual_rows;
+            }
+        }
+        trace_f32(t, name, 2, (int64_t[]){rows, c->out}, embeds);
+    }
+    free(pixels);
+    free(embeds);
+    return OMNI_OK;
+}
+
+/* ---- encoding ---- */
+
+static omni_status encode_visual(const encoders *e, medium *m, omni_error *err) {
+    const vision_config *c = vision_encoder_config(e->vision);
+    m->visual_rows = vision_embeddings(c, &m->patches);
+    TRY(alloc_rows(e->b, m->visual_rows, c->out, &m->visual, err));
+    float *sets[16] = {0};
+    if (c->deepstack > (int)(sizeof sets / sizeof *sets)) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%d deepstack sets; at most 16 are handled", c->deepstack);
+    }
+    if (c->deepstack > 0) {
+        TRY(alloc_rows(e->b, m->visual_rows * c->deepstack, c->out, &m->deepstack, err));
+        for (int k = 0; k < c->deepstack; k++) {
+            sets[k] = m->deepstack + k * m->visual_rows * c->out;
+        }
+    }
+    return vision_encoder_run(e->vision, &m->patches, 1, m->visual, sets, err);
+}
+
+static omni_status encode_sounds(const encoders *e, medium **sounding, size_t n, trace *t, omni_error *err) {
+    mel_sound *samples = calloc(n, sizeof *samples);
+    mel_clip *clips = calloc(n, sizeof *clips);
+    int64_t width = audio_encoder_width(e->audio), rows = 0, frames = 0;
+    float *joined = NULL;
+    omni_status status = samples && clips ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for %zu sounds", n);
+    for (size_t i = 0; status == OMNI_OK && i < n; i++) {
+        samples[i] = (mel_sound){sounding[i]->sound.samples, sounding[i]->sound.count};
+    }
+    if (status == OMNI_OK) {
+        status = mel_run(e->mel, samples, (int)n, clips, &frames, err);
+    }
+    for (size_t i = 0; status == OMNI_OK && i < n; i++) {
+        sounding[i]->audio_rows = audio_encoder_rows(e->audio, clips[i].frames);
+        rows += sounding[i]->audio_rows;
+        status = alloc_rows(e->b, sounding[i]->audio_rows, width, &sounding[i]->audio, err);
+    }
+    if (status == OMNI_OK) {
+        status = alloc_rows(e->b, rows, width, &joined, err);
+    }
+    if (status == OMNI_OK) {
+        status = audio_encoder_run(e->audio, clips, (int)n, joined, err);
+    }
+    int64_t at = 0;
+    for (size_t i = 0; status == OMNI_OK && i < n; i++) {
+        e->b->ops->copy(e->b, sounding[i]->audio, joined + at * width, (size_t)(sounding[i]->audio_rows * width) * sizeof(float));
+        at += sounding[i]->audio_rows;
+    }
+    if (status == OMNI_OK && t) {
+        const int64_t bins = audio_encoder_mel(e->audio)->bins;
+        float *features = malloc(n * (size_t)(bins * frames) * sizeof *features);
+        if (features) {
+            mel_features(e->mel, clips, (int)n, frames, features, NULL);
+            trace_f32(t, "inputs.input_features", 3, (int64_t[]){(int64_t)n, bins, frames}, features);
+            status = trace_rows(t, e->b, "audio_embeds", joined, rows, width, err);
+        } else {
+            status = fail(err, OMNI_ERR_MEMORY, "out of memory for the trace");
+        }
+        free(features);
+    }
+    if (joined) {
+        e->b->ops->release(e->b, joined);
+    }
+    if (clips) {
+        mel_clips_free(clips, (int)n);
+    }
+    free(clips);
+    free(samples);
+    return status;
+}
+
+omni_status media_encode(const encoders *e, medium *const *media, size_t count, const omni_generate_params *params, trace *t, omni_error *err) {
+    medium **sounding = calloc(count + 1, sizeof *sounding);
+    if (!sounding) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    size_t sounds = 0, done = 0, work = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!media[i]->encoded) {
+            work += (media[i]->kind != PROMPT_AUDIO) + media[i]->has_sound;
+            if (media[i]->has_sound) {
+                sounding[sounds++] = media[i];
+            }
+        }
+    }
+    omni_status status = OMNI_OK;
+    for (size_t i = 0; status == OMNI_OK && i < count; i++) {
+        if (!media[i]->encoded && media[i]->kind != PROMPT_AUDIO) {
+            status = encode_visual(e, media[i], err);
+            if (status == OMNI_OK && params->on_progress && !params->on_progress(params->arg, "seeing", ++done, work)) {
+                status = fail(err, OMNI_CANCELLED, "cancelled");
+            }
+        }
+    }
+    if (status == OMNI_OK && sounds > 0) {
+        status = encode_sounds(e, sounding, sounds, t, err);
+        if (status == OMNI_OK && params->on_progress && !params->on_progress(params->arg, "hearing", work, work)) {
+            status = fail(err, OMNI_CANCELLED, "cancelled");
+        }
+    }
+    if (status == OMNI_OK && t && e->vision) {
+        status = trace_visual(t, e, media, count, PROMPT_IMAGE, err);
+        status = status == OMNI_OK ? trace_visual(t, e, media, count, PROMPT_VIDEO, err) : status;
+    }
+    free(sounding);
+    for (size_t i = 0; i < count; i++) {
+        medium *m = media[i];
+        if (m->encoded) {
+            continue;
+        }
+        if (status == OMNI_OK) {
+            m->encoded = true;
+            patch_set_free(&m->patches);
+            sound_free(&m->sound);
+        } else { /* another try starts afresh */
+            float **const held[] = {&m->visual, &m->deepstack, &m->audio};
+            for (size_t k = 0; k < sizeof held / sizeof *held; k++) {
+                if (*held[k]) {
+                    e->b->ops->release(e->b, *held[k]);
+                    *held[k] = NULL;
+                }
+            }
+        }
+    }
+    return status;
+}
+
+prompt_media medium_prompt(const encoders *e, const medium *m) {
+    return (prompt_media){.kind = m->kind,
+                          .grid = {m->grid[0], m->grid[1], m->grid[2]},
+                          .seconds_per_grid = m->seconds_per_grid,
+                          .audio_rows = m->has_sound ? (int32_t)m->audio_rows : -1};
+}

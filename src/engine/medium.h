@@ -1,0 +1,64 @@
+/* One picture, sound or video of a conversation: decoded when it is added, encoded before the first answer that needs it, its embeddings
+ * kept as long as the conversation. */
+#ifndef OMNI_ENGINE_MEDIUM_H
+#define OMNI_ENGINE_MEDIUM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "engine/trace.h"
+#include "media/patches.h"
+#include "media/sound.h"
+#include "model/audio_encoder.h"
+#include "model/positions.h"
+#include "model/vision_encoder.h"
+#include "omni.h"
+#include "tensor/ops.h"
+
+/* Encoders of an mmproj file; either may be NULL. */
+typedef struct encoders {
+    backend *b;
+    vision_encoder *vision;
+    audio_encoder *audio;
+    mel *mel; /* with audio */
+} encoders;
+
+typedef struct medium {
+    prompt_kind kind;
+    char *name;        /* for errors */
+    patch_set patches; /* image, video; released once encoded */
+    int32_t grid[3];
+    double seconds_per_grid;
+    sound sound; /* audio, or a video's own sound; released once encoded */
+    bool has_sound;
+
+    /* After encoding. All in the backend's memory. */
+    bool encoded;
+    int64_t visual_rows, audio_rows;
+    float *visual;    /* [visual_rows, width] */
+    float *deepstack; /* [deepstack layers, visual_rows, width]; NULL when there are none */
+    float *audio;     /* [audio_rows, width] */
+    float *accepted;  /* [visual_rows + audio_rows, width]: hidden states of these rows for the talker; NULL without a talker */
+} medium;
+
+/* What loading needs to know. */
+typedef struct medium_options {
+    double fps;
+    bool use_audio_in_video;
+    double max_audio_seconds;
+    int max_video_frames;
+} medium_options;
+
+/* Reads and decodes a file (path) or its bytes (data, size; images and sounds only). On failure nothing is left in *out. */
+omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options,
+                        medium *out, omni_error *err);
+void medium_free(const encoders *e, medium *m);
+
+/* Encodes those of count media that are not encoded yet, all sounds in one call (the reference's batch). trace may be NULL. */
+omni_status media_encode(const encoders *e, medium *const *media, size_t count, const omni_generate_params *params, trace *t, omni_error *err);
+
+/* The encoded medium as positions see it. */
+prompt_media medium_prompt(const encoders *e, const medium *m);
+
+#endif
