@@ -52,8 +52,8 @@ omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni
     conversion c = {p, false};
     convert_options options = {.checkpoint_dir = p->checkpoint,
                                .out_dir = p->out_dir,
-                               .name = p->name ? p->name : "qwen3-omni",
-                               .type = p->type ? p->type : "f16",
+                               .name = p->name,
+                               .type = p->type,
                                .parts = p->parts,
                                .threads = p->threads,
                                .progress = show_conversion,
@@ -62,10 +62,10 @@ omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni
     convert_result result = {0};
     omni_status status = convert_checkpoint(&options, &result, err);
     if (out) {
-        *out = (omni_converted){.count = result.count, .has_talker = result.has_talker};
+        *out = (omni_converted){.count = result.count, .has_talker = !result.no_talker};
         for (size_t i = 0; i < result.count; i++) {
-            snprintf(out->path[i], sizeof out->path[i], "%s", result.files[i].path);
-            out->bytes[i] = result.files[i].bytes;
+            snprintf(out->path[i], sizeof out->path[i], "%s", result.path[i]);
+            out->bytes[i] = result.bytes[i];
         }
     }
     return status;

@@ -79,7 +79,7 @@ void medium_free(const encoders *e, medium *m) {
     free(m->name);
     patch_set_free(&m->patches);
     sound_free(&m->sound);
-    float *const held[] = {m->visual, m->deepstack, m->audio, m->accepted};
+    float *const held[] = {m->visual, m->deepstack, m->audio};
     for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
         if (held[i]) {
             e->b->ops->release(e->b, held[i]);

@@ -39,7 +39,6 @@ typedef struct medium {
     float *visual;    /* [visual_rows, width] */
     float *deepstack; /* [deepstack layers, visual_rows, width]; NULL when there are none */
     float *audio;     /* [audio_rows, width] */
-    float *accepted;  /* [visual_rows + audio_rows, width]: hidden states of these rows for the talker; NULL without a talker */
 } medium;
 
 /* What loading needs to know. */

@@ -1,0 +1,130 @@
+/* Opening a model: three files, one backend. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <time.h>
+
+#include "engine/engine.h"
+
+double engine_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+omni_model_params omni_model_params_default(void) {
+    return (omni_model_params){0};
+}
+
+static omni_status open_encoders(omni_model *m, const char *path, omni_error *err) {
+    TRY(gguf_open(path, &m->mmproj_file, err));
+    encoders *e = &m->encoders;
+    if (vision_encoder_present(m->mmproj_file)) {
+        TRY(vision_encoder_open(m->b, m->mmproj_file, &e->vision, err));
+        const vision_config *c = vision_encoder_config(e->vision);
+        TRY(thinker_use_encoder(m->thinker, c->merge, c->out, c->deepstack, err));
+    }
+    omni_error why = {0};
+    omni_status status = audio_encoder_open(m->b, m->mmproj_file, &e->audio, &why);
+    if (status == OMNI_ERR_UNSUPPORTED && e->vision) {
+        return OMNI_OK; /* a file with eyes and no ears */
+    }
+    if (status != OMNI_OK) {
+        return fail(err, status, "%s", why.text);
+    }
+    if (audio_encoder_width(e->audio) != m->thinker->config.width) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: sound embeddings are %d wide, the thinker in %s is %d: these files are not of one model", path,
+                    audio_encoder_width(e->audio), gguf_path(m->thinker_file), m->thinker->config.width);
+    }
+    return mel_create(audio_encoder_mel(e->audio), &e->mel, err);
+}
+
+static omni_status open_talker(omni_model *m, const char *path, omni_error *err) {
+    TRY(gguf_open(path, &m->talker_file, err));
+    TRY(talker_open(m->b, m->talker_file, &m->thinker->weights.token_embd, &m->talker, err));
+    TRY(code2wav_open(m->b, m->talker_file, &m->code2wav, err));
+    const talker_config *c = talker_get_config(m->talker);
+    if (c->groups != code2wav_groups(m->code2wav)) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: the talker makes %d codes a frame, code2wav takes %d", path, c->groups, code2wav_groups(m->code2wav));
+    }
+    if (c->accept_hidden_layer > m->thinker->config.layers) {
+        return fail(err, OMNI_ERR_FORMAT,
+                    "%s: talker.accept_hidden_layer is %d, but the thinker in %s has %d layers: these files are not of one model", path,
+                    c->accept_hidden_layer, gguf_path(m->thinker_file), m->thinker->config.layers);
+    }
+    return OMNI_OK;
+}
+
+static omni_status open_all(omni_model *m, const omni_model_params *p, omni_error *err) {
+    TRY(cpu_backend_create(p->threads, &m->b, err));
+    m->encoders.b = m->b;
+    TRY(gguf_open(p->model, &m->thinker_file, err));
+    TRY(thinker_open(m->b, m->thinker_file, p->embeddings_only, &m->thinker, err));
+    TRY(tokenizer_open(m->thinker_file, &m->tokenizer, err));
+    if (p->mmproj && !p->embeddings_only) {
+        TRY(open_encoders(m, p->mmproj, err));
+    }
+    return p->talker ? open_talker(m, p->talker, err) : OMNI_OK;
+}
+
+omni_status omni_model_open(const omni_model_params *params, omni_model **out, omni_error *err) {
+    *out = NULL;
+    if (!params || !params->model) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_model_open needs the path of a thinker file");
+    }
+    omni_model *m = calloc(1, sizeof *m);
+    if (!m) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    omni_status status = open_all(m, params, err);
+    if (status != OMNI_OK) {
+        omni_model_close(m);
+        return status;
+    }
+    *out = m;
+    return OMNI_OK;
+}
+
+void omni_model_close(omni_model *m) {
+    if (!m) {
+        return;
+    }
+    code2wav_close(m->code2wav);
+    talker_close(m->talker);
+    mel_free(m->encoders.mel);
+    audio_encoder_close(m->encoders.audio);
+    vision_encoder_close(m->encoders.vision);
+    tokenizer_close(m->tokenizer);
+    thinker_close(m->thinker);
+    gguf_close(m->talker_file);
+    gguf_close(m->mmproj_file);
+    gguf_close(m->thinker_file);
+    cpu_backend_destroy(m->b);
+    free(m);
+}
+
+size_t omni_model_voice_count(const omni_model *m) {
+    return m->talker ? talker_voice_count(m->talker) : 0;
+}
+
+const char *omni_model_voice(const omni_model *m, size_t i) {
+    return m->talker && i < talker_voice_count(m->talker) ? talker_voice_name(m->talker, i) : NULL;
+}
+
+omni_status omni_model_find_voice(const omni_model *m, const char *name, const char **out, omni_error *err) {
+    *out = NULL;
+    if (!m->talker) {
+        return fail(err, OMNI_ERR_ARGUMENT, "there are no voices without a talker file (--talker)");
+    }
+    size_t i;
+    TRY(talker_find_voice(m->talker, name, &i, err));
+    *out = talker_voice_name(m->talker, i);
+    return OMNI_OK;
+}
+
+int omni_model_sample_rate(const omni_model *m) {
+    return m->code2wav ? code2wav_sample_rate(m->code2wav) : 0;
+}
+
+int64_t omni_model_context(const omni_model *m) {
+    return m->thinker->context;
+}

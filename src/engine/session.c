@@ -1,0 +1,214 @@
+/* A conversation: messages and media come in here; engine/conversation.c lays them out, engine/generate.c answers. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "text/messages.h"
+
+enum { DEFAULT_CONTEXT = 8192, DEFAULT_BATCH = 512 };
+
+omni_session_params omni_session_params_default(void) {
+    return (omni_session_params){0};
+}
+
+static omni_status check_params(const omni_model *m, omni_session_params *p, omni_error *err) {
+    int64_t most = m->thinker->context;
+    if (p->context < 0 || p->batch < 0 || p->fps < 0 || p->max_audio_seconds < 0 || p->max_video_frames < 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "session parameters must not be negative");
+    }
+    if (p->context > most) {
+        return fail(err, OMNI_ERR_LIMIT, "a context of %lld tokens asked for; the model was made for %lld", (long long)p->context, (long long)most);
+    }
+    p->context = p->context ? p->context : most < DEFAULT_CONTEXT ? most : DEFAULT_CONTEXT;
+    p->batch = p->batch ? p->batch : DEFAULT_BATCH;
+    p->batch = p->batch < p->context ? p->batch : (int)p->context;
+    return OMNI_OK;
+}
+
+static omni_status create(omni_session *s, omni_error *err) {
+    omni_model *m = s->model;
+    if (m->thinker->embeddings_only) {
+        return OMNI_OK; /* only speaks given texts */
+    }
+    const decoder_config *c = &m->thinker->config;
+    int64_t n = s->params.context;
+    TRY(kv_pool_create(m->b, s->params.kv_f16 ? DTYPE_F16 : DTYPE_F32, c->layers, c->kv_heads, c->head_dim, n, &s->pool, err));
+    TRY(kv_seq_init(s->pool, n, &s->seq, err));
+    TRY(batch_create(m->b, c, &m->thinker->weights, s->pool, s->params.batch, 1, (n + KV_BLOCK - 1) / KV_BLOCK, &s->batch, err));
+    TRY(m->b->ops->alloc(m->b, sizeof(int32_t), (void **)&s->chosen, err));
+    s->rows = calloc((size_t)s->params.batch, sizeof *s->rows);
+    s->cached = calloc((size_t)n, sizeof *s->cached);
+    s->seen = calloc((size_t)c->vocab, 1);
+    return s->rows && s->cached && s->seen ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for a context of %lld tokens", (long long)n);
+}
+
+omni_status omni_session_create(omni_model *model, const omni_session_params *params, omni_session **out, omni_error *err) {
+    *out = NULL;
+    omni_session_params p = params ? *params : omni_session_params_default();
+    TRY(check_params(model, &p, err));
+    omni_session *s = calloc(1, sizeof *s);
+    if (!s) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    s->model = model;
+    s->params = p;
+    omni_status status = create(s, err);
+    if (status != OMNI_OK) {
+        omni_session_destroy(s);
+        return status;
+    }
+    *out = s;
+    return OMNI_OK;
+}
+
+static void truncate_media(omni_session *s, size_t count) {
+    while (s->media_count > count) {
+        medium_free(&s->model->encoders, &s->media[--s->media_count]);
+    }
+}
+
+void omni_session_destroy(omni_session *s) {
+    if (!s) {
+        return;
+    }
+    backend *b = s->model->b;
+    speech_destroy(s->speech);
+    truncate_media(s, 0);
+    free(s->media);
+    chat_free(&s->chat);
+    batch_destroy(s->batch);
+    kv_seq_release(&s->seq);
+    kv_pool_destroy(s->pool);
+    if (s->chosen) {
+        b->ops->release(b, s->chosen);
+    }
+    if (s->media_hidden) {
+        b->ops->release(b, s->media_hidden);
+    }
+    free(s->rows);
+    free(s->cached);
+    free(s->seen);
+    free(s);
+}
+
+void omni_session_reset(omni_session *s) {
+    chat_truncate(&s->chat, 0);
+    truncate_media(s, 0);
+    s->cached_count = 0;
+    if (s->pool) {
+        kv_seq_truncate(&s->seq, 0);
+    }
+}
+
+int64_t omni_session_used(const omni_session *s) {
+    return s->cached_count;
+}
+
+int64_t omni_session_context(const omni_session *s) {
+    return s->params.context;
+}
+
+/* ---- messages ---- */
+
+static omni_status load_medium(omni_session *s, omni_kind kind, const char *path, const void *data, size_t size, omni_error *err) {
+    medium_options o = {s->params.fps, s->params.use_audio_in_video, s->params.max_audio_seconds, s->params.max_video_frames};
+    medium *larger = realloc(s->media, (s->media_count + 1) * sizeof *larger);
+    if (!larger) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    s->media = larger;
+    TRY(medium_load(&s->model->encoders, kind, path, data, size, &o, &s->media[s->media_count], err));
+    s->media_count++;
+    return OMNI_OK;
+}
+
+/* Frames without a sound track (.npy) take the sounds given beside them in the same message as theirs, in order. Returns whether the
+ * sound just loaded has found its video; it is then no medium of its own. */
+static bool pair_sound(omni_session *s, size_t first) {
+    medium *sound = &s->media[s->media_count - 1];
+    for (size_t i = first; i + 1 < s->media_count; i++) {
+        medium *m = &s->media[i];
+        if (m->kind == PROMPT_VIDEO && !m->has_sound) {
+            m->sound = sound->sound;
+            m->has_sound = true;
+            sound->sound = (struct sound){0};
+            truncate_media(s, s->media_count - 1);
+            return true;
+        }
+    }
+    return false;
+}
+
+static omni_status add_message(omni_session *s, const omni_message *message, omni_error *err) {
+    static const chat_role roles[] = {CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL};
+    static const chat_kind kinds[] = {CHAT_TEXT, CHAT_IMAGE, CHAT_AUDIO, CHAT_VIDEO};
+    chat_message *m;
+    size_t first = s->media_count;
+    if ((unsigned)message->role > OMNI_TOOL) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%d is no role", (int)message->role);
+    }
+    TRY(chat_add_message(&s->chat, roles[message->role], &m, err));
+    for (size_t i = 0; i < message->part_count; i++) {
+        const omni_part *p = &message->parts[i];
+        if ((unsigned)p->kind > OMNI_VIDEO || (p->kind == OMNI_TEXT ? !p->text : !p->path && !p->data)) {
+            return fail(err, OMNI_ERR_ARGUMENT, "part %zu of the message has no content", i + 1);
+        }
+        if (p->kind == OMNI_TEXT) {
+            TRY(chat_add_text(m, p->text, p->size ? p->size : strlen(p->text), err));
+            continue;
+        }
+        TRY(load_medium(s, p->kind, p->path, p->data, p->size, err));
+        if (p->kind == OMNI_AUDIO && s->params.use_audio_in_video && pair_sound(s, first)) {
+            continue;
+        }
+        /* The conversation needs to know only that there is a medium: it is loaded. */
+        TRY(chat_add_media(m, kinds[p->kind], s->media[s->media_count - 1].name, NULL, 0, err));
+    }
+    return OMNI_OK;
+}
+
+omni_status omni_session_add(omni_session *s, const omni_message *message, omni_error *err) {
+    size_t messages = s->chat.count, media = s->media_count;
+    omni_status status = add_message(s, message, err);
+    if (status != OMNI_OK) {
+        chat_truncate(&s->chat, messages);
+        truncate_media(s, media);
+    }
+    return status;
+}
+
+omni_status omni_session_add_json(omni_session *s, const char *json, size_t size, omni_error *err) {
+    static const omni_kind kinds[] = {[CHAT_IMAGE] = OMNI_IMAGE, [CHAT_AUDIO] = OMNI_AUDIO, [CHAT_VIDEO] = OMNI_VIDEO};
+    size_t messages = s->chat.count, media = s->media_count;
+    message_options options = {0};
+    message_limits limits = message_limits_default();
+    TRY(messages_parse(json, size, &limits, &s->chat, &options, err));
+    if (options.has_fps) {
+        s->params.fps = options.fps;
+    }
+    if (options.has_use_audio_in_video) {
+        s->params.use_audio_in_video = options.use_audio_in_video;
+    }
+    omni_status status = OMNI_OK;
+    for (size_t i = messages; status == OMNI_OK && i < s->chat.count; i++) {
+        for (size_t k = 0; status == OMNI_OK && k < s->chat.messages[i].part_count; k++) {
+            const chat_part *p = &s->chat.messages[i].parts[k];
+            if (p->kind != CHAT_TEXT) {
+                status = load_medium(s, kinds[p->kind], p->path, p->data, p->size, err);
+            }
+        }
+    }
+    if (status != OMNI_OK) {
+        chat_truncate(&s->chat, messages);
+        truncate_media(s, media);
+    }
+    return status;
+}
+
+omni_status omni_session_set_tools(omni_session *s, const char *json, size_t size, omni_error *err) {
+    if (s->chat.count > 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "tools must be given before the first message");
+    }
+    message_limits limits = message_limits_default();
+    return messages_parse_tools(json, size, &limits, &s->chat, err);
+}

@@ -1,0 +1,162 @@
+#include "engine/speech.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+enum { MAX_PIECE = 25, SPEECH_FRAMES = 4096 };
+
+struct speech {
+    talker *talker;
+    code2wav *code2wav;
+    talker_runner *runner;
+    talker_seq *seq;
+    code2wav_state *state;
+    int groups;
+    int32_t *codes; /* [MAX_PIECE, groups]: frames not yet decoded */
+    float *samples; /* [MAX_PIECE * upsample] */
+
+    const omni_generate_params *params;
+    trace *trace;
+    int64_t held;  /* frames in codes */
+    int64_t piece; /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
+    int64_t max_frames, frames, made_samples;
+    bool ended;
+    double first_audio, talker_seconds, code2wav_seconds;
+};
+
+omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions, speech **out, omni_error *err) {
+    *out = NULL;
+    speech *s = calloc(1, sizeof *s);
+    if (!s) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    s->talker = t;
+    s->code2wav = c;
+    s->groups = code2wav_groups(c);
+    s->codes = calloc((size_t)MAX_PIECE * (size_t)s->groups, sizeof *s->codes);
+    s->samples = calloc((size_t)(MAX_PIECE * code2wav_upsample(c)), sizeof *s->samples);
+    int64_t most = talker_get_config(t)->context_length, wanted = positions + SPEECH_FRAMES;
+    talker_runner_params p = {.max_sequences = 1, .positions = wanted < most ? wanted : most, .kv_type = DTYPE_F32};
+    omni_status status = s->codes && s->samples ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for speech");
+    status = status == OMNI_OK ? talker_runner_create(t, &p, &s->runner, err) : status;
+    status = status == OMNI_OK ? talker_seq_create(s->runner, &s->seq, err) : status;
+    status = status == OMNI_OK ? code2wav_state_create(c, MAX_PIECE, &s->state, err) : status;
+    if (status != OMNI_OK) {
+        speech_destroy(s);
+        return status;
+    }
+    *out = s;
+    return OMNI_OK;
+}
+
+void speech_destroy(speech *s) {
+    if (s) {
+        code2wav_state_destroy(s->state);
+        talker_seq_destroy(s->seq);
+        talker_runner_destroy(s->runner);
+        free(s->codes);
+        free(s->samples);
+        free(s);
+    }
+}
+
+omni_status speech_begin(speech *s, const talker_prompt *prompt, const omni_generate_params *params, trace *t, omni_error *err) {
+    size_t voice;
+    TRY(talker_find_voice(s->talker, params->voice, &voice, err));
+    talker_sampling sampling = talker_sampling_default();
+    const omni_sampling *p = &params->speech;
+    sampling.greedy = p->greedy;
+    sampling.temperature = p->temperature;
+    sampling.top_k = p->top_k;
+    sampling.top_p = p->top_p;
+    sampling.min_p = p->min_p;
+    sampling.repeat_penalty = p->repeat_penalty;
+    sampling.seed = params->seed;
+    s->params = params;
+    s->trace = t;
+    s->held = s->frames = s->made_samples = 0;
+    s->piece = 1;
+    s->max_frames = params->max_frames > 0 ? params->max_frames : SPEECH_FRAMES;
+    s->ended = false;
+    s->first_audio = s->talker_seconds = s->code2wav_seconds = 0;
+    code2wav_state_reset(s->state);
+    double start = engine_now();
+    omni_status status = talker_begin(s->seq, prompt, voice, &sampling, err);
+    s->talker_seconds += engine_now() - start;
+    return status;
+}
+
+omni_status speech_push(speech *s, const int32_t *ids, int64_t n, omni_error *err) {
+    return s->ended ? OMNI_OK : talker_push_text(s->seq, ids, n, err);
+}
+
+void speech_finish_text(speech *s) {
+    talker_finish_text(s->seq);
+}
+
+static omni_status decode_held(speech *s, omni_error *err) {
+    int64_t n = 0;
+    if (s->held == 0) {
+        return OMNI_OK;
+    }
+    double start = engine_now();
+    TRY(code2wav_push(s->state, s->codes, s->held, s->samples, &n, err));
+    s->code2wav_seconds += engine_now() - start;
+    trace_append_codes(s->trace, s->codes, s->held, s->groups);
+    trace_append(s->trace, "wav", s->samples, n, 0);
+    s->held = 0;
+    s->made_samples += n;
+    s->piece = s->piece * 2 < MAX_PIECE ? s->piece * 2 : MAX_PIECE;
+    if (n > 0 && s->params->on_audio) {
+        if (s->first_audio == 0) {
+            s->first_audio = engine_now();
+        }
+        if (!s->params->on_audio(s->params->arg, s->samples, (size_t)n)) {
+            return fail(err, OMNI_CANCELLED, "stopped by the receiver of the sound");
+        }
+    }
+    return OMNI_OK;
+}
+
+omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
+    for (int64_t made = 0; !s->ended && made < most; made++) {
+        if (s->frames >= s->max_frames) {
+            s->ended = true;
+            break;
+        }
+        talker_event event;
+        double start = engine_now();
+        TRY(talker_step(s->runner, &s->seq, 1, &event, s->codes + s->held * s->groups, err));
+        s->talker_seconds += engine_now() - start;
+        if (event == TALKER_NEEDS_TEXT) {
+            break;
+        }
+        if (event != TALKER_FRAME) {
+            s->ended = true;
+            break;
+        }
+        s->frames++;
+        if (++s->held >= s->piece) {
+            TRY(decode_held(s, err));
+        }
+    }
+    *ended = s->ended;
+    return OMNI_OK;
+}
+
+omni_status speech_end(speech *s, omni_error *err) {
+    omni_status status = decode_held(s, err);
+    trace_append_codes(s->trace, s->codes, 0, s->groups); /* also when there is no frame at all: the tensors exist, empty */
+    trace_append(s->trace, "wav", s->samples, 0, 0);
+    return status;
+}
+
+void speech_account(const speech *s, omni_result *r, double *first_audio) {
+    r->frames = s->frames;
+    r->samples = s->made_samples;
+    r->seconds_talker = s->talker_seconds;
+    r->seconds_code2wav = s->code2wav_seconds;
+    *first_audio = s->first_audio;
+}
