@@ -125,13 +125,13 @@ static omni_status load_medium(omni_session *s, omni_kind kind, const char *path
 /* Frames without a sound track (.npy) take the sounds given beside them in the same message as theirs, in order. Returns whether the
  * sound just loaded has found its video; it is then no medium of its own. */
 static bool pair_sound(omni_session *s, size_t first) {
-    medium *sound = &s->media[s->media_count - 1];
+    medium *last = &s->media[s->media_count - 1];
     for (size_t i = first; i + 1 < s->media_count; i++) {
         medium *m = &s->media[i];
         if (m->kind == PROMPT_VIDEO && !m->has_sound) {
-            m->sound = sound->sound;
+            m->sound = last->sound;
             m->has_sound = true;
-            sound->sound = (struct sound){0};
+            last->sound = (sound){0};
             truncate_media(s, s->media_count - 1);
             return true;
         }

@@ -62,7 +62,7 @@ void speech_destroy(speech *s) {
     }
 }
 
-omni_status speech_begin(speech *s, const talker_prompt *prompt, const omni_generate_params *params, trace *t, omni_error *err) {
+omni_status speech_begin(speech *s, const talker_prompt *opening, const omni_generate_params *params, trace *t, omni_error *err) {
     size_t voice;
     TRY(talker_find_voice(s->talker, params->voice, &voice, err));
     talker_sampling sampling = talker_sampling_default();
@@ -83,7 +83,7 @@ omni_status speech_begin(speech *s, const talker_prompt *prompt, const omni_gene
     s->first_audio = s->talker_seconds = s->code2wav_seconds = 0;
     code2wav_state_reset(s->state);
     double start = engine_now();
-    omni_status status = talker_begin(s->seq, prompt, voice, &sampling, err);
+    omni_status status = talker_begin(s->seq, opening, voice, &sampling, err);
     s->talker_seconds += engine_now() - start;
     return status;
 }
