@@ -104,7 +104,7 @@ def omni_command(omni, files, case, trace):
     if case.get("use_audio_in_video"):
         command += ["--use-audio-in-video"]
     if case.get("speak"):
-        command += ["-o", trace + ".wav", "--voice", case["speaker"], "--max-frames", str(case["frames"])]
+        command += ["-o", trace + ".wav", "--voice", case["speaker"], "--max-frames", str(case["frames"] - 1)]  # the reference counts the talker's tokens
     return command
 
 
