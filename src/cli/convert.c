@@ -88,7 +88,8 @@ int command_convert(int argc, char **argv) {
     omni_status s = omni_convert(&p, &out, &err);
     progress_clear(&bar);
     for (size_t i = 0; i < out.count; i++) {
-        printf("%s  %.2f GB\n", out.path[i], (double)out.bytes[i] / 1e9);
+        bool large = out.bytes[i] >= 1000000000;
+        printf("%s  %.2f %s\n", out.path[i], (double)out.bytes[i] / (large ? 1e9 : 1e6), large ? "GB" : "MB");
     }
     if (s == OMNI_CANCELLED) {
         fprintf(stderr, "omni convert: stopped; nothing half-written was left\n");
