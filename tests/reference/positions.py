@@ -56,7 +56,7 @@ def make_case(rng, p, m, small):
         marked.extend(ids)
 
     def sound():
-        frames = rng.randint(1, 60 if small else 900)
+        frames = rng.randint(1, 150 if small else 900)
         lengths.append(frames)
         return int(_get_feat_extract_output_lengths(frames))
 
@@ -66,11 +66,11 @@ def make_case(rng, p, m, small):
         text += PLACEHOLDER[kind]
         grid, second, rows = (0, 0, 0), 0.0, -1
         if kind != "audio":
-            side = 2 if small else 6
-            grid = (1 if kind == "image" else rng.randint(1, 3 if small else 9), MERGE * rng.randint(1, side), MERGE * rng.randint(1, side))
+            side = 1 if small and kind == "video" else 2 if small else 6
+            grid = (1 if kind == "image" else rng.randint(1, 9), MERGE * rng.randint(1, side), MERGE * rng.randint(1, side))
             grids[kind].append(grid)
         if kind == "video":
-            second = 2 / rng.choice([0.5, 1.0, 1.5, 2.0, 2.0, 3.0, 7.0, 13.0, 24.0, 29.97, rng.uniform(0.2, 30)])
+            second = 2 / rng.choice([0.5, 1.0, 2.0, 2.0, 3.0, 6.5, 7.0, 13.0, 13.0, 24.0, 26.0, 29.97, rng.uniform(0.2, 30)])
             seconds.append(second)
         if kind == "audio" or (kind == "video" and clips):
             rows = sound()

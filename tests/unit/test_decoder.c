@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cpu/cpu.h"
 #include "engine/batch.h"
 #include "gguf/safetensors.h"
@@ -250,8 +251,65 @@ static void rotary_axes(void **state) {
     assert_int_equal(rope_axis(sections, 31), 0);
 }
 
+/* Opens what a damaged file still is and runs a few rows of it: an error or any values, never a crash. */
+static void use_damaged(const void *data, size_t size, int *opened_count) {
+    gguf *file;
+    thinker *x;
+    if (gguf_open_memory(data, size, "damaged", &file, &err) != OMNI_OK) {
+        return;
+    }
+    if (thinker_open(b, file, false, &x, &err) == OMNI_OK) {
+        ++*opened_count;
+        const decoder_config *c = &x->config;
+        kv_pool *kv;
+        kv_seq seq;
+        batch *runner;
+        if (thinker_memory(x, DTYPE_F16, 64, 4, 1) < (size_t)1 << 28) { /* an absurd but valid context or size */
+            must(kv_pool_create(b, DTYPE_F16, c->layers, c->kv_heads, c->head_dim, 64, &kv, &err));
+            must(kv_seq_init(kv, 64, &seq, &err));
+            must(batch_create(b, c, &x->weights, kv, 4, 1, 4, &runner, &err));
+            decoder_row rows[4] = {{.token = 1}, {.token = 2}, {.token = 3}, {.token = 0}};
+            batch_options o = {.logits = true, .capture_layer = c->layers};
+            must(batch_run(runner, &(batch_input){.seq = &seq, .rows = rows, .n = 4, .outputs = 1}, 1, &o, &err));
+            batch_destroy(runner);
+            kv_seq_release(&seq);
+            kv_pool_destroy(kv);
+        }
+        thinker_close(x);
+    }
+    gguf_close(file);
+}
+
+static void damaged(void **state) {
+    char *data;
+    size_t size;
+    must(file_read(TEST_DATA "/decoder.gguf", 1 << 24, &data, &size, &err));
+    int opened_count = 0;
+    use_damaged(data, size, &opened_count);
+    assert_int_equal(opened_count, 1);
+    uint32_t random = 1;
+    for (int i = 0; i < 600; i++) {
+        random = random * 1664525u + 1013904223u;
+        size_t at = (random >> 8) % (i % 3 ? 5000 : size); /* mostly in the header */
+        char kept = data[at];
+        data[at] ^= (char)(1 << (random >> 5 & 7));
+        use_damaged(data, size, &opened_count);
+        data[at] = kept;
+    }
+    assert_true(opened_count > 1 && opened_count < 601);
+    for (size_t cut = 0; cut < size; cut += 1 + size / 100) {
+        char *part = malloc(cut + 1); /* its own block, so that a read past the end is seen */
+        assert_non_null(part);
+        memcpy(part, data, cut);
+        use_damaged(part, cut, &opened_count);
+        free(part);
+    }
+    free(data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(hidden_states), cmocka_unit_test(pieces),        cmocka_unit_test(opened),
-                                       cmocka_unit_test(refused),       cmocka_unit_test(config_limits), cmocka_unit_test(rotary_axes)};
+                                       cmocka_unit_test(refused),       cmocka_unit_test(config_limits), cmocka_unit_test(rotary_axes),
+                                       cmocka_unit_test(damaged)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
