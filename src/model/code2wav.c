@@ -119,6 +119,18 @@ static void lay_out(code2wav_state *s, range *r) {
     s->tails_size = r->used - begin;
 }
 
+/* The window is moved to the front only when the buffer is full: seldom, even for pieces of one frame. */
+static int64_t window_capacity(const code2wav *m, int64_t max_frames) {
+    return m->window - 1 + KV_BLOCK + largest(max_frames, m->window - 1);
+}
+
+size_t code2wav_state_memory(const code2wav *m, int64_t max_frames) {
+    code2wav_state s = {.m = m, .max_frames = max_frames, .kv_capacity = window_capacity(m, max_frames)};
+    range count = {0};
+    lay_out(&s, &count);
+    return (size_t)count.used * sizeof(float);
+}
+
 omni_status code2wav_state_create(const code2wav *m, int64_t max_frames, code2wav_state **out, omni_error *err) {
     if (max_frames < 1 || max_frames > MAX_FRAMES) {
         return fail(err, OMNI_ERR_ARGUMENT, "code2wav: pieces of %lld frames; 1 to %d are possible", (long long)max_frames, MAX_FRAMES);
@@ -129,8 +141,7 @@ omni_status code2wav_state_create(const code2wav *m, int64_t max_frames, code2wa
     }
     s->m = m;
     s->max_frames = max_frames;
-    /* The window is moved to the front only when the buffer is full: seldom, even for pieces of one frame. */
-    s->kv_capacity = m->window - 1 + KV_BLOCK + largest(max_frames, m->window - 1);
+    s->kv_capacity = window_capacity(m, max_frames);
     range count = {0};
     lay_out(s, &count);
     const int64_t half = m->head_dim / 2;

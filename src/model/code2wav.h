@@ -11,6 +11,7 @@
 #ifndef OMNI_MODEL_CODE2WAV_H
 #define OMNI_MODEL_CODE2WAV_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "gguf/gguf.h"
@@ -35,6 +36,8 @@ int64_t code2wav_length(const code2wav *m, int64_t frames);
 
 /* max_frames: the largest piece that is computed at once (longer pushes are cut); memory for activations grows with it. */
 omni_status code2wav_state_create(const code2wav *m, int64_t max_frames, code2wav_state **out, omni_error *err);
+/* Bytes of backend memory that it takes. */
+size_t code2wav_state_memory(const code2wav *m, int64_t max_frames);
 void code2wav_state_reset(code2wav_state *s); /* to the start of a stream */
 void code2wav_state_destroy(code2wav_state *s);
 

@@ -6,6 +6,7 @@
 enum {
     SUPPRESSED = 1024, /* the reference never draws the last 1024 ids of the talker's vocabulary but codec_eos */
     DEFAULT_PROMPT_ROWS = 256,
+    DEFAULT_POSITIONS = 8192,
 };
 
 talker_sampling talker_sampling_default(void) {
@@ -70,7 +71,9 @@ static omni_status runner_fill(talker_runner *r, const talker_runner_params *par
 
 omni_status talker_runner_create(const talker *t, const talker_runner_params *params, talker_runner **out, omni_error *err) {
     *out = NULL;
-    const int64_t positions = params->positions ? params->positions : t->c.context_length;
+    const int64_t positions = params->positions                         ? params->positions
+                              : t->c.context_length < DEFAULT_POSITIONS ? t->c.context_length
+                                                                        : DEFAULT_POSITIONS;
     const int64_t prompt_rows = params->prompt_rows ? params->prompt_rows : DEFAULT_PROMPT_ROWS;
     if (params->max_sequences < 1 || params->max_sequences > 4096 || positions < 2 * TALKER_OPENING || positions > INT32_MAX / 2 || prompt_rows < 1 ||
         prompt_rows > 1 << 16) {
