@@ -18,6 +18,7 @@ static video_options resolve(const video_options *given) {
     o.total_tokens = o.total_tokens > 0 ? o.total_tokens : 115200;
     o.file_frames = o.file_frames > 0 ? o.file_frames : 1000000;
     o.pixels = o.pixels > 0 ? o.pixels : 178956970;
+    o.seconds = o.seconds > 0 ? o.seconds : 86400;
     return o;
 }
 
@@ -75,6 +76,13 @@ static omni_status fill(video *v, const patch_params *p, const video_options *o,
     return OMNI_OK;
 }
 
+static omni_status check_length(const char *path, double seconds, double limit, omni_error *err) {
+    if (seconds > limit) {
+        return fail(err, OMNI_ERR_LIMIT, "%s: %.1f seconds, over the limit of %g seconds", path, seconds, limit);
+    }
+    return OMNI_OK;
+}
+
 static omni_status too_large(const char *path, int64_t width, int64_t height, int64_t limit, omni_error *err) {
     return fail(err, OMNI_ERR_LIMIT, "%s: %lld x %lld pixels a frame, over the limit of %lld pixels", path, (long long)width, (long long)height,
                 (long long)limit);
@@ -90,6 +98,7 @@ static omni_status open_array(const char *path, const file_map *file, const patc
     if (a.frames > o->file_frames) {
         return fail(err, OMNI_ERR_LIMIT, "%s: %lld frames, over the limit of %lld", path, (long long)a.frames, (long long)o->file_frames);
     }
+    TRY(check_length(path, (double)a.frames / o->fps, o->seconds, err));
     out->indices = malloc((size_t)a.frames * sizeof *out->indices);
     if (!out->indices) {
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory for %lld frames", path, (long long)a.frames);
@@ -176,6 +185,7 @@ static omni_status open_container(const char *path, const patch_params *p, const
     video_limits limits = {o->file_frames, o->pixels};
     video_info info;
     TRY(video_scan(path, &limits, &info, err));
+    TRY(check_length(path, (double)info.frames / frame_rate(&info), o->seconds, err));
     for (int attempt = 0;; attempt++) {
         int64_t decoded = 0;
         omni_status status = sample_container(path, &info, p, o, out, &decoded, err);

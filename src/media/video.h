@@ -21,6 +21,7 @@ typedef struct video_options {
     int64_t total_tokens; /* budget of pixels over all frames, in merged patches (128,000 * 0.9), for containers only */
     int64_t file_frames;  /* frames that a file may have at most (1,000,000); more is OMNI_ERR_LIMIT */
     int64_t pixels;       /* width * height of the source at most (178,956,970) */
+    double seconds;       /* length of the source at most (86,400) */
 } video_options;
 
 typedef struct video {

@@ -221,6 +221,8 @@ static void states_limits(void **state) {
     assert_non_null(strstr(err.text, "20 frames"));
     assert_int_equal(video_open(path, &PARAMS, &(video_options){.pixels = 1000}, &v, &err), OMNI_ERR_LIMIT);
     assert_non_null(strstr(err.text, "1000 pixels"));
+    assert_int_equal(video_open(path, &PARAMS, &(video_options){.seconds = 2.5}, &v, &err), OMNI_ERR_LIMIT);
+    assert_non_null(strstr(err.text, "3.0 seconds, over the limit of 2.5 seconds"));
     assert_int_equal(video_open(path, &PARAMS, &(video_options){.fps = -1}, &v, &err), OMNI_ERR_ARGUMENT);
     assert_int_equal(video_open(TEST_DATA "/media/video/none.mp4", &PARAMS, NULL, &v, &err), OMNI_ERR_IO);
     assert_int_equal(video_open(TEST_DATA "/vision/resize.bin", &PARAMS, NULL, &v, &err), OMNI_ERR_FORMAT);
