@@ -60,8 +60,8 @@ def f(x: dict[str, int]) -> None:\\n    return {k: v**2 for k, v in x.items() if
 SELECT * FROM t WHERE a<=b AND c LIKE '%x%'; -- 3.14159e-10 0xdeadbeef 1_000_000 １２３ Ⅷ ½ ² ௧௨
 <html lang="en"><body class='a'>&nbsp;<br/></body></html> {"k": [1, 2.5, null, true]} https://example.org/?a=b&c=d#e
 <|im_start|>user\\nHello<|im_end|>\\n<think>no</think><tool_call>{"name": "f"}</tool_call><|audio_pad|><tts_pad> <|im_start |> <|im_<|im_end|>
-\\u00a0\\u2003\\u3000 \\t\\t \\u200b\\ufeff\\u2028\\u2029\\u0085 end  \\n \\n\\n  \\r\\r\\n  x \\n""".replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t")
-SAMPLES = [re.sub(r"\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), s).replace("\\\\", "\\") for s in SAMPLES.split("\n")]
+\\u00a0\\u2003\\u3000 \\t\\t \\u200b\\ufeff\\u2028\\u2029\\u0085 end  \\n \\n\\n  \\r\\r\\n  x \\n""".split("\n")
+SAMPLES = [re.sub(r"\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), s.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t")) for s in SAMPLES]
 SPACES = [" ", "  ", "\t", "\n", "\r\n", "\r", "\n\n", "\u00a0", "\u3000", "\u2003", "\u0085", "\u2028", "\x0b", "\x1c", "\x00", "\u200b", "\ufeff"]
 MARKS = [*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x64B, 0x660), 0x93C, 0x9BE, 0x9D7, 0xBBE, 0xDCF, 0xDCA, 0x1037, 0x102E, 0x1161, 0x1175,
          0x11A7, 0x11A8, 0x11C2, 0x11C3, 0x1DF6, 0x1DFA, 0x20D0, 0x3099, 0x309A, 0x11930, 0x110BA, 0x1D165, 0x1D16E, 0x1E08F, 0x897, 0x898, 0x16D67]

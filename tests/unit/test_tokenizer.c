@@ -241,7 +241,7 @@ static void merging_is_the_same_for_any_length(void **state) {
 
 static double seconds(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* however busy the machine is */
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 

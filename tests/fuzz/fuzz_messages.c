@@ -1,0 +1,117 @@
+/* Fuzzing conversations: the JSON is read as messages and as tools, what parses is laid out as tokens; and the same bytes are read as an
+ * answer in pieces, with stop strings. No text from outside may become a control token. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "text/answer.h"
+#include "text/chat.h"
+#include "text/messages.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check(bool ok) {
+    if (!ok) {
+        abort();
+    }
+}
+
+static tokenizer *open_stored(void) {
+    gguf *g = NULL;
+    tokenizer *t = NULL;
+    if (gguf_open(TEST_DATA "/text/tokenizer.gguf", &g, NULL) != OMNI_OK || tokenizer_open(g, &t, NULL) != OMNI_OK) {
+        abort();
+    }
+    gguf_close(g);
+    return t;
+}
+
+static void check_layout(const chat *c, const tokenizer *t) {
+    chat_prompt p = {0};
+    check(chat_render(c, t, true, &p, NULL) == OMNI_OK);
+    size_t opened = 0, media = 0, turns = 0;
+    int32_t start = tokenizer_find(t, "<|im_start|>");
+    for (size_t i = 0; i < p.ids.count; i++) {
+        opened += p.ids.ids[i] == start;
+    }
+    for (size_t i = 0; i < p.count; i++) {
+        media += p.segments[i].kind != CHAT_TEXT;
+    }
+    for (size_t i = 0; i < c->count; i++) {
+        turns += c->messages[i].role != CHAT_TOOL || i == 0 || c->messages[i - 1].role != CHAT_TOOL;
+    }
+    turns += 1 + (c->tool_count > 0 && (c->count == 0 || c->messages[0].role != CHAT_SYSTEM));
+    check(opened == turns && media == p.media_count);
+    chat_prompt_free(&p);
+}
+
+typedef struct totals {
+    size_t text, reasoning, calls;
+} totals;
+
+static bool on_text(void *arg, const char *s, size_t n) {
+    check(n > 0 && s);
+    ((totals *)arg)->text += n;
+    return true;
+}
+
+static bool on_reasoning(void *arg, const char *s, size_t n) {
+    check(n > 0 && s);
+    ((totals *)arg)->reasoning += n;
+    return true;
+}
+
+static bool on_call(void *arg, const char *name, const char *arguments) {
+    check(name && arguments);
+    ((totals *)arg)->calls++;
+    return true;
+}
+
+/* The same events whatever the pieces. */
+static totals read_answer(const char *s, size_t size, size_t step) {
+    totals got = {0};
+    answer_events events = {on_text, on_reasoning, on_call, &got};
+    answer_parser *p;
+    check(answer_create(&events, false, &p, NULL) == OMNI_OK);
+    for (size_t i = 0; i < size; i += step) {
+        check(answer_push(p, s + i, size - i < step ? size - i : step, NULL) == OMNI_OK);
+    }
+    check(answer_finish(p, NULL) == OMNI_OK);
+    answer_destroy(p);
+    return got;
+}
+
+static size_t shown_before_stop(const char *s, size_t size, size_t step) {
+    static const char *const strings[] = {"abab", "ba", "\n\nuser", "aaab"};
+    stop_matcher *m;
+    const char *text;
+    size_t n, shown = 0;
+    check(stop_create(strings, 4, &m, NULL) == OMNI_OK);
+    for (size_t i = 0; i < size; i += step) {
+        stop_push(m, s + i, size - i < step ? size - i : step, &text, &n);
+        check(text && memcmp(text, s + shown, n) == 0);
+        shown += n;
+    }
+    stop_flush(m, &text, &n);
+    stop_destroy(m);
+    return shown + n;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static tokenizer *stored;
+    stored = stored ? stored : open_stored();
+    const char *s = (const char *)data;
+    const message_limits limits = message_limits_default();
+    chat c = {0};
+    if (messages_parse(s, size, &limits, &c, NULL, NULL) == OMNI_OK) {
+        check_layout(&c, stored);
+    }
+    if (messages_parse_tools(s, size, &limits, &c, NULL) == OMNI_OK) {
+        check_layout(&c, stored);
+    }
+    chat_free(&c);
+    totals whole = read_answer(s, size, size + 1), single = read_answer(s, size, 1);
+    check(whole.text == single.text && whole.reasoning == single.reasoning && whole.calls == single.calls);
+    check(shown_before_stop(s, size, size + 1) == shown_before_stop(s, size, 1));
+    return 0;
+}
