@@ -77,7 +77,7 @@ typedef struct decoder_batch {
     int64_t n;
     const int32_t *block_table; /* the sequences' block tables, one after the other; host memory */
     int64_t table_size;
-    int deepstack_layers; /* 0: no row has deepstack features */
+    int deepstack_layers; /* feature sets of the rows that have any; 0: none has */
     /* Rows whose final hidden state (and logits) are wanted, ascending. Output i becomes row output_offset + i of decoder_hidden
      * and decoder_logits, so that the results of several passes can stand together. */
     const int32_t *outputs;

@@ -95,9 +95,6 @@ static omni_status read_sizes(gguf *g, thinker *t, omni_error *err) {
         return fail(err, OMNI_ERR_FORMAT, "%s: %d experts, a vocabulary of %lld, a context of %d; none may be 0", gguf_path(g), c->experts,
                     (long long)c->vocab, context);
     }
-    if (t->deepstack_layers > c->layers) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: %d deepstack layers of %d layers", gguf_path(g), t->deepstack_layers, c->layers);
-    }
     return OMNI_OK;
 }
 
@@ -199,14 +196,14 @@ void thinker_close(thinker *t) {
 }
 
 omni_status thinker_use_encoder(thinker *t, int spatial_merge, int width, int deepstack, omni_error *err) {
-    if (spatial_merge <= 0 || width != t->config.width || deepstack < 0 || deepstack > t->config.layers) {
+    if (spatial_merge <= 0 || width != t->config.width || deepstack < 0) {
         return fail(err, OMNI_ERR_FORMAT,
-                    "the encoders do not belong to this thinker: embeddings of %d values (the thinker's hidden size is %d), %d deepstack features "
-                    "for %d layers, patches merged by %d",
-                    width, t->config.width, deepstack, t->config.layers, spatial_merge);
+                    "the encoders do not belong to this thinker: embeddings of %d values (the thinker's hidden size is %d), %d deepstack features, "
+                    "patches merged by %d",
+                    width, t->config.width, deepstack, spatial_merge);
     }
     t->markup.spatial_merge = spatial_merge;
-    t->deepstack_layers = deepstack;
+    t->deepstack_layers = deepstack; /* more than there are layers: the reference leaves the rest unused, and so does the decoder */
     return OMNI_OK;
 }
 

@@ -31,8 +31,8 @@ typedef struct thinker {
 omni_status thinker_open(backend *b, gguf *g, bool embeddings_only, thinker **out, omni_error *err);
 void thinker_close(thinker *t);
 
-/* Takes the vision encoder's side: patches a side of an embedding, width of the embeddings and number of deepstack feature sets
- * (the decoder's, where the thinker's file says 0 or less than these: files made elsewhere do). */
+/* Takes the vision encoder's side: patches a side of an embedding, width of the embeddings, and number of deepstack feature sets
+ * (files made elsewhere say 0 in the thinker's file although the encoder has them, so the encoder decides). */
 omni_status thinker_use_encoder(thinker *t, int spatial_merge, int width, int deepstack, omni_error *err);
 
 /* Bytes beyond the weights for so many positions of context in all, rows a pass and kept outputs. SIZE_MAX when too large. */

@@ -155,6 +155,8 @@ static void opened(void **state) {
     assert_int_equal(t->ids.user, -1);
     assert_int_equal(t->markup.ids_per_second, 13);
     assert_int_equal(thinker_use_encoder(t, 2, t->config.width + 1, 2, &err), OMNI_ERR_FORMAT);
+    must(thinker_use_encoder(t, 2, t->config.width, 9, &err)); /* more feature sets than layers: the rest is unused */
+    must(thinker_use_encoder(t, 2, t->config.width, 2, &err));
     thinker *table;
     must(thinker_open(b, g, true, &table, &err));
     assert_non_null(table->weights.token_embd.data);
