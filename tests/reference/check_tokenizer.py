@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare the tokenizer with the `tokenizers` library, live, on a generated corpus of over 10,000 texts; then time it.
 
-    check_tokenizer.py --tokenizer tokenizer.json --tool build/tokenize_tool [--lines 12000] [--seed 0] [--no-bench]
+    check_tokenizer.py --tokenizer tokenizer.json --tool build/tokenize_tool [--lines 12000] [--seed 0] [--every-character] [--no-bench]
 
 Both ways to encode: "markup" against the library as it is, "plain" against the same tokenizer without its added tokens, so that
 "<|im_end|>" is text. The vocabulary goes to the tool as a GGUF written here with the PyPI package gguf. Exit status 1 on any difference,
@@ -127,6 +127,15 @@ def corpus(lines, seed, added):
     return texts
 
 
+def every_character():
+    """Each code point: among its neighbours, after a letter and before a mark, and between the things that the pattern tells apart."""
+    for start in range(0, 0x110000, 256):
+        chars = [chr(c) for c in range(start, start + 256) if not 0xD800 <= c < 0xE000]
+        yield "".join(chars).encode()
+        yield "".join("e" + c + "\u0301\u0323" for c in chars).encode()
+        yield "".join(" " + c + "x1\u0345" + c + c + "\n" for c in chars).encode()
+
+
 def encode(tool, model, mode, texts):
     data = b"".join(struct.pack("<I", len(t)) + t for t in texts)
     out = subprocess.run([tool, model, mode], input=data, stdout=subprocess.PIPE, check=True).stdout.decode()
@@ -167,9 +176,10 @@ def main():
     p.add_argument("--lines", type=int, default=12000)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--no-bench", action="store_true")
+    p.add_argument("--every-character", action="store_true", help="also every code point in three surroundings: 36 MB, a minute")
     a = p.parse_args()
     spec = json.load(open(a.tokenizer, encoding="utf-8"))
-    texts = corpus(a.lines, a.seed, [x["content"] for x in spec["added_tokens"]])
+    texts = corpus(a.lines, a.seed, [x["content"] for x in spec["added_tokens"]]) + (list(every_character()) if a.every_character else [])
     full = Tokenizer.from_str(json.dumps(spec))
     plain = Tokenizer.from_str(json.dumps(spec | {"added_tokens": []}))
     wrong = 0

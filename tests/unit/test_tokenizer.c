@@ -1,5 +1,6 @@
 /* The tokenizer against the `tokenizers` library's ids for the same vocabulary (tests/reference/make_text_vectors.py). */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -239,6 +240,40 @@ static void merging_is_the_same_for_any_length(void **state) {
     bpe_free(&b);
 }
 
+static void *encode_all(void *arg) {
+    static const char text[] = "Several threads at once: it's 10 o'clock, \xE5\x88\x86\xE8\xAF\x8D e\xCC\x81 <think> the end.";
+    token_list *ids = arg;
+    for (int i = 0; i < 200; i++) {
+        ids->count = 0;
+        if (tokenizer_encode(tok, TOKENIZE_MARKUP, text, strlen(text), ids, NULL) != OMNI_OK) {
+            ids->count = 0;
+            break;
+        }
+    }
+    return NULL;
+}
+
+static void threads_share_a_tokenizer(void **state) {
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    token_list ids[THREADS] = {0};
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, encode_all, &ids[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        assert_true(ids[i].count > 10);
+        assert_int_equal(ids[i].count, ids[0].count);
+        assert_memory_equal(ids[i].ids, ids[0].ids, ids[0].count * sizeof *ids[0].ids);
+        if (i > 0) {
+            token_list_free(&ids[i]);
+        }
+    }
+    token_list_free(&ids[0]);
+}
+
 static double seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* however busy the machine is */
@@ -364,6 +399,7 @@ int main(void) {
         cmocka_unit_test(vocabulary_look_ups),
         cmocka_unit_test(control_tokens_are_left_out_of_text),
         cmocka_unit_test(merging_is_the_same_for_any_length),
+        cmocka_unit_test(threads_share_a_tokenizer),
         cmocka_unit_test(hostile_text_is_not_slow),
         cmocka_unit_test(unicode_classes_are_the_reference_s),
         cmocka_unit_test(damaged_vocabularies_are_refused),
