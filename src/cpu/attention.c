@@ -189,7 +189,14 @@ static void attention_run(attention_job *j) {
     int64_t group = shared >= ATTENTION_HEADS ? 1 : ATTENTION_HEADS / shared;
     int64_t enough = j->rows * j->kv_heads / (4 * pool_threads(j->c->pool));
     j->group = most(1, least(group, enough));
-    pool_for(j->c->pool, (j->rows + j->group - 1) / j->group * j->kv_heads, 1, attention_units, j);
+    int64_t positions = 0;
+    for (int64_t r = 0; r < j->rows; r++) {
+        attention_row seen = seen_by(j, r);
+        positions += most(seen.end - seen.first, 0);
+    }
+    int64_t units = (j->rows + j->group - 1) / j->group * j->kv_heads;
+    int64_t steps = positions * j->heads * j->head_dim / 8 / most(units, 1);
+    pool_for(j->c->pool, units, cpu_grain(steps), attention_units, j);
 }
 
 static void cpu_attention(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q,

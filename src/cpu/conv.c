@@ -83,6 +83,30 @@ static void gather_window(const conv2d_job *j, int64_t row, float *to) {
     }
 }
 
+/* Without a window: so many input channels that not even one fits the scratch. Tap by tap, slowly. */
+static void conv2d_wide_rows(void *arg, int64_t begin, int64_t end, int thread) {
+    conv2d_job *j = arg;
+    int64_t in = j->w->ne[0], outs = j->w->ne[3];
+    size_t tap = dtype_row_bytes(j->w->type, in);
+    for (int64_t row = begin; row < end; row++) {
+        int64_t ox = row % j->out_width, oy = row / j->out_width % j->out_height, n = row / j->out_width / j->out_height;
+        for (int64_t o = 0; o < outs; o++) {
+            float sum = j->bias ? j->bias[o] : 0.0f;
+            for (int64_t k = 0; k < 9; k++) {
+                int64_t y = 2 * oy + k / 3 - 1, x = 2 * ox + k % 3 - 1;
+                if (y >= 0 && y < j->height && x >= 0 && x < j->width) {
+                    float part;
+                    linear_piece p = {.w = (const char *)j->w->data + (size_t)(o * 9 + k) * tap, .n = in, .segments = 1, .y = &part};
+                    p.x = j->x + ((n * j->height + y) * j->width + x) * in;
+                    j->c->k.linear[j->w->type](&p, 1, 1);
+                    sum += part;
+                }
+            }
+            j->y[row * outs + o] = sum;
+        }
+    }
+}
+
 /* The upper half of the scratch holds the windows; linear_run uses the lower. */
 static void conv2d_tile(void *arg, int64_t begin, int64_t end, int thread) {
     conv2d_job *j = arg;
@@ -116,7 +140,11 @@ static void cpu_conv2d_3x3_s2(backend *b, const tensor *w, const float *bias, co
     j.out_width = (width + 1) / 2;
     j.rows = n * j.out_height * j.out_width;
     int64_t fit = (int64_t)(CPU_SCRATCH / 2 / sizeof(float)) / (9 * w->ne[0]);
-    j.row_tile = fit > 64 ? 64 : fit < 1 ? 1 : fit;
+    if (fit < 1) {
+        pool_for(j.c->pool, j.rows, 1, conv2d_wide_rows, &j);
+        return;
+    }
+    j.row_tile = fit > 64 ? 64 : fit;
     j.out_tile = w->ne[3];
     j.out_tiles = 1;
     pool_for(j.c->pool, (j.rows + j.row_tile - 1) / j.row_tile * j.out_tiles, 1, conv2d_tile, &j);

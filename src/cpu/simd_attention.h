@@ -1,4 +1,5 @@
-/* Softmax attention on vectors: scores of up to 64 positions, then their weighted values. */
+/* Softmax attention on vectors: scores of up to 64 positions, then their weighted values, for QUERIES query vectors at a time where
+ * there are as many. Each has its own accumulators, which run through the head in order, so none depends on its company. */
 #ifndef OMNI_CPU_SIMD_ATTENTION_H
 #define OMNI_CPU_SIMD_ATTENTION_H
 
@@ -6,104 +7,171 @@
 
 #include "cpu/kernels.h"
 
-/* q . k for four positions. */
+enum { SCORES = ATTENTION_SPAN + LANES };
+
+/* p[query][t .. t + 3] = scale * q . k for four positions; COUNT queries, a constant where this is called. */
 #define ATTENTION_SCORES(name, type, load, load_part)                                                                                                \
-    SIMD v4 name(const float *q, const type *k0, const type *k1, const type *k2, const type *k3, int64_t dim) {                                      \
-        vf a = vf_set(0.0f), b = a, c = a, d = a;                                                                                                    \
+    SIMD void name(const attention_state *s, int h, const type *const *k, float(*p)[SCORES], int64_t t, int COUNT) {                                 \
+        vf acc[QUERIES][4];                                                                                                                          \
+        UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
+            UNROLL for (int m = 0; m < 4; m++) {                                                                                                     \
+                acc[j][m] = vf_set(0.0f);                                                                                                            \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+        const int64_t dim = s->head_dim;                                                                                                             \
         int64_t i = 0;                                                                                                                               \
         for (; i + LANES <= dim; i += LANES) {                                                                                                       \
-            const vf x = vf_load(q + i);                                                                                                             \
-            a = vf_fma(x, load(k0 + i), a);                                                                                                          \
-            b = vf_fma(x, load(k1 + i), b);                                                                                                          \
-            c = vf_fma(x, load(k2 + i), c);                                                                                                          \
-            d = vf_fma(x, load(k3 + i), d);                                                                                                          \
+            vf x[QUERIES];                                                                                                                           \
+            UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                 \
+                x[j] = vf_load(s->q[h + j] + i);                                                                                                     \
+            }                                                                                                                                        \
+            UNROLL for (int m = 0; m < 4; m++) {                                                                                                     \
+                const vf v = load(k[m] + i);                                                                                                         \
+                UNROLL for (int j = 0; j < COUNT; j++) {                                                                                             \
+                    acc[j][m] = vf_fma(x[j], v, acc[j][m]);                                                                                          \
+                }                                                                                                                                    \
+            }                                                                                                                                        \
         }                                                                                                                                            \
         if (i < dim) {                                                                                                                               \
-            const vf x = vf_load_part(q + i, dim - i);                                                                                               \
-            a = vf_fma(x, load_part(k0 + i, dim - i), a);                                                                                            \
-            b = vf_fma(x, load_part(k1 + i, dim - i), b);                                                                                            \
-            c = vf_fma(x, load_part(k2 + i, dim - i), c);                                                                                            \
-            d = vf_fma(x, load_part(k3 + i, dim - i), d);                                                                                            \
-        }                                                                                                                                            \
-        return vf_sum4(a, b, c, d);                                                                                                                  \
-    }
-
-/* acc[dim] = acc * shrink + sum over t of p[t] v_t, four vectors of the head at a time. */
-#define ATTENTION_VALUES(name, type, load, load_part)                                                                                                \
-    SIMD void name(const float *p, const type *v, int64_t stride, int64_t n, float shrink, float *acc, int64_t dim) {                                \
-        const vf keep = vf_set(shrink);                                                                                                              \
-        int64_t i = 0;                                                                                                                               \
-        for (; i + 4 * LANES <= dim; i += 4 * LANES) {                                                                                               \
-            vf a = vf_mul(vf_load(acc + i), keep), b = vf_mul(vf_load(acc + i + LANES), keep);                                                       \
-            vf c = vf_mul(vf_load(acc + i + 2 * LANES), keep), d = vf_mul(vf_load(acc + i + 3 * LANES), keep);                                       \
-            for (int64_t t = 0; t < n; t++) {                                                                                                        \
-                const type *from = v + t * stride + i;                                                                                               \
-                const vf e = vf_set(p[t]);                                                                                                           \
-                a = vf_fma(e, load(from), a);                                                                                                        \
-                b = vf_fma(e, load(from + LANES), b);                                                                                                \
-                c = vf_fma(e, load(from + 2 * LANES), c);                                                                                            \
-                d = vf_fma(e, load(from + 3 * LANES), d);                                                                                            \
+            UNROLL for (int m = 0; m < 4; m++) {                                                                                                     \
+                const vf v = load_part(k[m] + i, dim - i);                                                                                           \
+                UNROLL for (int j = 0; j < COUNT; j++) {                                                                                             \
+                    acc[j][m] = vf_fma(vf_load_part(s->q[h + j] + i, dim - i), v, acc[j][m]);                                                        \
+                }                                                                                                                                    \
             }                                                                                                                                        \
-            vf_store(acc + i, a);                                                                                                                    \
-            vf_store(acc + i + LANES, b);                                                                                                            \
-            vf_store(acc + i + 2 * LANES, c);                                                                                                        \
-            vf_store(acc + i + 3 * LANES, d);                                                                                                        \
         }                                                                                                                                            \
-        for (; i + LANES <= dim; i += LANES) {                                                                                                       \
-            vf a = vf_mul(vf_load(acc + i), keep);                                                                                                   \
-            for (int64_t t = 0; t < n; t++) {                                                                                                        \
-                a = vf_fma(vf_set(p[t]), load(v + t * stride + i), a);                                                                               \
-            }                                                                                                                                        \
-            vf_store(acc + i, a);                                                                                                                    \
-        }                                                                                                                                            \
-        if (i < dim) {                                                                                                                               \
-            vf a = vf_mul(vf_load_part(acc + i, dim - i), keep);                                                                                     \
-            for (int64_t t = 0; t < n; t++) {                                                                                                        \
-                a = vf_fma(vf_set(p[t]), load_part(v + t * stride + i, dim - i), a);                                                                 \
-            }                                                                                                                                        \
-            vf_store_part(acc + i, a, dim - i);                                                                                                      \
+        UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
+            v4_store(p[j] + t, v4_scale(vf_sum4(acc[j][0], acc[j][1], acc[j][2], acc[j][3]), s->scale));                                             \
         }                                                                                                                                            \
     }
 
-/* Positions behind the last one repeat it for their scores, and then get the weight 0. */
-#define ATTENTION(name, type, scores, values)                                                                                                        \
-    static void name(attention_state *s, const attention_span *span) {                                                                               \
-        float p[ATTENTION_SPAN + LANES];                                                                                                             \
+/* acc[i .. i + VECTORS * LANES) = acc * shrink + sum over t of p[t] v_t. */
+#define ATTENTION_VALUES(name, type, load)                                                                                                           \
+    SIMD void name(attention_state *s, int h, const attention_span *span, float(*p)[SCORES], const float *shrink, int64_t i, int COUNT,              \
+                   int VECTORS) {                                                                                                                    \
+        vf acc[QUERIES][4];                                                                                                                          \
+        UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
+            UNROLL for (int m = 0; m < VECTORS; m++) {                                                                                               \
+                acc[j][m] = vf_mul(vf_load(s->acc[h + j] + i + m * LANES), vf_set(shrink[j]));                                                       \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+        const type *v = (const type *)span->v + i;                                                                                                   \
+        for (int64_t t = 0; t < span->n; t++, v += span->v_stride) {                                                                                 \
+            vf x[4];                                                                                                                                 \
+            UNROLL for (int m = 0; m < VECTORS; m++) {                                                                                               \
+                x[m] = load(v + m * LANES);                                                                                                          \
+            }                                                                                                                                        \
+            UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                 \
+                const vf e = vf_set(p[j][t]);                                                                                                        \
+                UNROLL for (int m = 0; m < VECTORS; m++) {                                                                                           \
+                    acc[j][m] = vf_fma(e, x[m], acc[j][m]);                                                                                          \
+                }                                                                                                                                    \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+        UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
+            UNROLL for (int m = 0; m < VECTORS; m++) {                                                                                               \
+                vf_store(s->acc[h + j] + i + m * LANES, acc[j][m]);                                                                                  \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+    }
+
+/* The same for the last, partial vector of a head. */
+#define ATTENTION_VALUES_PART(name, type, load_part)                                                                                                 \
+    SIMD void name(attention_state *s, int h, const attention_span *span, float(*p)[SCORES], const float *shrink, int64_t i, int COUNT) {            \
+        const int64_t rest = s->head_dim - i;                                                                                                        \
+        vf acc[QUERIES];                                                                                                                             \
+        UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
+            acc[j] = vf_mul(vf_load_part(s->acc[h + j] + i, rest), vf_set(shrink[j]));                                                               \
+        }                                                                                                                                            \
+        const type *v = (const type *)span->v + i;                                                                                                   \
+        for (int64_t t = 0; t < span->n; t++, v += span->v_stride) {                                                                                 \
+            const vf x = load_part(v, rest);                                                                                                         \
+            UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                 \
+                acc[j] = vf_fma(vf_set(p[j][t]), x, acc[j]);                                                                                         \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+        UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
+            vf_store_part(s->acc[h + j] + i, acc[j], rest);                                                                                          \
+        }                                                                                                                                            \
+    }
+
+/* Turns scores into e^(score - max), updates the state's maximum and sum; returns what shrinks the earlier sums. p has whole vectors of
+ * room behind n. */
+SIMD float attention_weights(attention_state *s, int h, float *p, int64_t n) {
+    for (int64_t t = n; t % LANES != 0; t++) {
+        p[t] = -INFINITY;
+    }
+    vf most = vf_set(s->max[h]);
+    for (int64_t t = 0; t < n; t += LANES) {
+        most = vf_max(most, vf_load(p + t));
+    }
+    const float max = vf_largest(most);
+    vf sum = vf_set(0.0f);
+    for (int64_t t = 0; t < n; t += LANES) {
+        const vf e = vf_exp(vf_sub(vf_load(p + t), vf_set(max)));
+        sum = vf_add(sum, e);
+        vf_store(p + t, e);
+    }
+    const float shrink = s->max[h] == max ? 1.0f : expf(s->max[h] - max);
+    s->sum[h] = s->sum[h] * shrink + vf_sum(sum);
+    s->max[h] = max;
+    return shrink;
+}
+
+/* COUNT queries from h on through one span. The values are called for while the scores are computed. Positions behind the last one repeat it for
+ * their scores and then weigh nothing. */
+#define ATTENTION_QUERIES(name, type, scores, values, values_part)                                                                                   \
+    SIMD void name(attention_state *s, const attention_span *span, int h, int COUNT) {                                                               \
+        float p[QUERIES][SCORES], shrink[QUERIES];                                                                                                   \
         const type *k = span->k;                                                                                                                     \
-        const int64_t n = span->n, last = n - 1, stride = span->k_stride;                                                                            \
-        for (int h = span->from; h < span->to; h++) {                                                                                                \
-            const float *q = s->q[h];                                                                                                                \
-            for (int64_t t = 0; t < n; t += 4) {                                                                                                     \
-                const int64_t t1 = t + 1 < n ? t + 1 : last, t2 = t + 2 < n ? t + 2 : last, t3 = t + 3 < n ? t + 3 : last;                           \
-                v4_store(p + t, v4_scale(scores(q, k + t * stride, k + t1 * stride, k + t2 * stride, k + t3 * stride, s->head_dim), s->scale));      \
+        const int64_t n = span->n, last = n - 1;                                                                                                     \
+        for (int64_t t = 0; t < n; t += 4) {                                                                                                         \
+            const type *at[4];                                                                                                                       \
+            UNROLL for (int m = 0; m < 4; m++) {                                                                                                     \
+                at[m] = k + (t + m < n ? t + m : last) * span->k_stride;                                                                             \
             }                                                                                                                                        \
-            for (int64_t t = n; t < (n + LANES - 1) / LANES * LANES; t++) {                                                                          \
-                p[t] = -INFINITY;                                                                                                                    \
+            for (int64_t m = t; h == span->from && m < t + 4 && m < n; m++) {                                                                        \
+                for (int64_t i = 0; i < s->head_dim; i += 64 / (int64_t)sizeof(type)) {                                                              \
+                    __builtin_prefetch((const type *)span->v + m * span->v_stride + i);                                                              \
+                }                                                                                                                                    \
             }                                                                                                                                        \
-            vf most = vf_set(s->max[h]);                                                                                                             \
-            for (int64_t t = 0; t < n; t += LANES) {                                                                                                 \
-                most = vf_max(most, vf_load(p + t));                                                                                                 \
-            }                                                                                                                                        \
-            const float max = vf_largest(most);                                                                                                      \
-            const vf shift = vf_set(max);                                                                                                            \
-            vf sum = vf_set(0.0f);                                                                                                                   \
-            for (int64_t t = 0; t < n; t += LANES) {                                                                                                 \
-                const vf e = vf_exp(vf_sub(vf_load(p + t), shift));                                                                                  \
-                sum = vf_add(sum, e);                                                                                                                \
-                vf_store(p + t, e);                                                                                                                  \
-            }                                                                                                                                        \
-            const float shrink = s->max[h] == max ? 1.0f : expf(s->max[h] - max);                                                                    \
-            s->sum[h] = s->sum[h] * shrink + vf_sum(sum);                                                                                            \
-            s->max[h] = max;                                                                                                                         \
-            values(p, span->v, span->v_stride, n, shrink, s->acc[h], s->head_dim);                                                                   \
+            scores(s, h, at, p, t, COUNT);                                                                                                           \
+        }                                                                                                                                            \
+        for (int j = 0; j < COUNT; j++) {                                                                                                            \
+            shrink[j] = attention_weights(s, h + j, p[j], n);                                                                                        \
+        }                                                                                                                                            \
+        int64_t i = 0;                                                                                                                               \
+        for (; i + 4 * LANES <= s->head_dim; i += 4 * LANES) {                                                                                       \
+            values(s, h, span, p, shrink, i, COUNT, 4);                                                                                              \
+        }                                                                                                                                            \
+        for (; i + LANES <= s->head_dim; i += LANES) {                                                                                               \
+            values(s, h, span, p, shrink, i, COUNT, 1);                                                                                              \
+        }                                                                                                                                            \
+        if (i < s->head_dim) {                                                                                                                       \
+            values_part(s, h, span, p, shrink, i, COUNT);                                                                                            \
+        }                                                                                                                                            \
+    }
+
+#define ATTENTION(name, queries)                                                                                                                     \
+    static void name(attention_state *s, const attention_span *span) {                                                                               \
+        int h = span->from;                                                                                                                          \
+        for (; h + QUERIES <= span->to; h += QUERIES) {                                                                                              \
+            queries(s, span, h, QUERIES);                                                                                                            \
+        }                                                                                                                                            \
+        for (; h < span->to; h++) {                                                                                                                  \
+            queries(s, span, h, 1);                                                                                                                  \
         }                                                                                                                                            \
     }
 
 ATTENTION_SCORES(scores_f32, float, vf_load, vf_load_part)
 ATTENTION_SCORES(scores_f16, uint16_t, vf_load_f16, vf_load_f16_part)
-ATTENTION_VALUES(values_f32, float, vf_load, vf_load_part)
-ATTENTION_VALUES(values_f16, uint16_t, vf_load_f16, vf_load_f16_part)
-ATTENTION(simd_attend_f32, float, scores_f32, values_f32)
-ATTENTION(simd_attend_f16, uint16_t, scores_f16, values_f16)
+ATTENTION_VALUES(values_f32, float, vf_load)
+ATTENTION_VALUES(values_f16, uint16_t, vf_load_f16)
+ATTENTION_VALUES_PART(values_part_f32, float, vf_load_part)
+ATTENTION_VALUES_PART(values_part_f16, uint16_t, vf_load_f16_part)
+ATTENTION_QUERIES(queries_f32, float, scores_f32, values_f32, values_part_f32)
+ATTENTION_QUERIES(queries_f16, uint16_t, scores_f16, values_f16, values_part_f16)
+ATTENTION(simd_attend_f32, queries_f32)
+ATTENTION(simd_attend_f16, queries_f16)
 
 #endif

@@ -8,7 +8,7 @@
 
 #define SIMD static inline __attribute__((always_inline, unused))
 
-enum { LANES = 8, BLOCK_ROWS = 3 };
+enum { LANES = 8, BLOCK_ROWS = 3, QUERIES = 2 };
 typedef __m256 vf;
 typedef __m256i vi;
 typedef __m256 vmask;

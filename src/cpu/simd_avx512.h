@@ -8,7 +8,7 @@
 
 #define SIMD static inline __attribute__((always_inline, unused))
 
-enum { LANES = 16, BLOCK_ROWS = 4 };
+enum { LANES = 16, BLOCK_ROWS = 4, QUERIES = 4 };
 typedef __m512 vf;
 typedef __m512i vi;
 typedef __mmask16 vmask;

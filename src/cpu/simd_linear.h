@@ -17,8 +17,6 @@ SIMD void store_row(const vf *acc, int outs, const float *bias, float *y) {
     }
 }
 
-#define UNROLL _Pragma("GCC unroll 8")
-
 /* ROWS and OUTS are constants where this is called, so that the accumulators live in registers. */
 #define LINEAR_BLOCK(name, type, load, load_part)                                                                                                    \
     SIMD void name(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS) {                              \

@@ -8,7 +8,7 @@
 
 #define SIMD static inline __attribute__((always_inline, unused))
 
-enum { LANES = 4, BLOCK_ROWS = 4 };
+enum { LANES = 4, BLOCK_ROWS = 4, QUERIES = 4 };
 typedef float32x4_t vf;
 typedef int32x4_t vi;
 typedef uint32x4_t vmask;

@@ -2,27 +2,28 @@
 #ifndef OMNI_CPU_SIMD_TABLE_H
 #define OMNI_CPU_SIMD_TABLE_H
 
+/* Loops over registers, whose counts are constants, must disappear. */
+#define UNROLL _Pragma("GCC unroll 16")
+
 #include "cpu/simd_math.h"
 
 #include "cpu/simd_attention.h"
 #include "cpu/simd_linear.h"
 #include "cpu/simd_rows.h"
 
-#define UNROLL_ALL _Pragma("GCC unroll 16")
-
 static float simd_probe_arithmetic(int64_t rounds) {
     vf acc[PROBE_SUMS];
     const vf a = vf_set(0.999f), b = vf_set(0.001f);
-    UNROLL_ALL for (int j = 0; j < PROBE_SUMS; j++) {
+    UNROLL for (int j = 0; j < PROBE_SUMS; j++) {
         acc[j] = vf_set((float)j);
     }
     for (int64_t i = 0; i < rounds; i++) {
-        UNROLL_ALL for (int j = 0; j < PROBE_SUMS; j++) {
+        UNROLL for (int j = 0; j < PROBE_SUMS; j++) {
             acc[j] = vf_fma(acc[j], a, b);
         }
     }
     float sum = 0;
-    UNROLL_ALL for (int j = 0; j < PROBE_SUMS; j++) {
+    UNROLL for (int j = 0; j < PROBE_SUMS; j++) {
         sum += vf_sum(acc[j]);
     }
     return sum;

@@ -18,14 +18,41 @@ float random_uniform(uint64_t seed, uint64_t sequence, uint64_t step) {
     return (float)(c[0] >> 8) * 0x1p-24f;
 }
 
-static int64_t argmax(const float *x, int64_t n) {
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++) {
-        if (x[i] > x[best]) {
-            best = i;
+enum { LANES = 8 };
+
+/* The largest of n values, none of them NaN; eight lanes, which compilers turn into vector instructions. */
+static float largest_of(const float *x, int64_t n) {
+    float m[LANES];
+    for (int j = 0; j < LANES; j++) {
+        m[j] = -INFINITY;
+    }
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) {
+            m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
         }
     }
-    return best;
+    for (; i < n; i++) {
+        m[0] = x[i] > m[0] ? x[i] : m[0];
+    }
+    for (int j = 1; j < LANES; j++) {
+        m[0] = m[j] > m[0] ? m[j] : m[0];
+    }
+    return m[0];
+}
+
+/* Every block's largest value; the lowest index of the largest of all. */
+static int64_t argmax(const float *x, int64_t n, int64_t block, float *largest) {
+    int64_t best = 0;
+    for (int64_t b = 0; b * block < n; b++) {
+        largest[b] = largest_of(x + b * block, n - b * block < block ? n - b * block : block);
+        best = largest[b] > largest[best] ? b : best;
+    }
+    int64_t i = best * block;
+    while (x[i] != largest[best]) {
+        i++;
+    }
+    return i;
 }
 
 /* A number whose unsigned order is the float's order. */
@@ -109,14 +136,23 @@ static void keep_nucleus(float *p, int64_t n, double limit) {
     }
 }
 
-/* Penalty and suppression; NaN counts as minus infinity. Returns the largest entry. */
-static int64_t process(float *x, int64_t n, const sample_row *s) {
+enum { MAX_BLOCKS = 4096, MAX_CANDIDATES = 4096 };
+
+static int64_t block_of(int64_t n) {
+    return n <= 64 * MAX_BLOCKS ? 64 : (n + MAX_BLOCKS - 1) / MAX_BLOCKS;
+}
+
+/* Penalty and suppression; NaN counts as minus infinity. Returns the largest entry, and every block's largest value. */
+static int64_t process(float *x, int64_t n, const sample_row *s, float *largest) {
     for (int64_t i = 0; i < n; i++) {
         x[i] = x[i] != x[i] ? -INFINITY : x[i];
     }
     if (s->seen && s->repeat_penalty > 0 && s->repeat_penalty < INFINITY && s->repeat_penalty != 1) {
         for (int64_t i = 0; i < n; i++) {
-            if (s->seen[i]) {
+            uint64_t eight;
+            if (i % 8 == 0 && i + 8 <= n && (memcpy(&eight, s->seen + i, sizeof eight), eight == 0)) {
+                i += 7; /* few are set */
+            } else if (s->seen[i]) {
                 x[i] = x[i] > 0 ? x[i] / s->repeat_penalty : x[i] * s->repeat_penalty;
             }
         }
@@ -126,7 +162,7 @@ static int64_t process(float *x, int64_t n, const sample_row *s) {
             x[i] = -INFINITY;
         }
     }
-    return argmax(x, n);
+    return argmax(x, n, block_of(n), largest);
 }
 
 static bool warm(const sample_row *s) {
@@ -159,9 +195,10 @@ static void filter(float *x, int64_t n, int64_t largest, const sample_row *s) {
 }
 
 int64_t choose_weights(float *x, int64_t n, const sample_row *s) {
-    int64_t largest = process(x, n, s);
-    filter(x, n, largest, s);
-    return largest;
+    float largest[MAX_BLOCKS];
+    int64_t id = process(x, n, s, largest);
+    filter(x, n, id, s);
+    return id;
 }
 
 static int64_t draw(const float *x, int64_t n, float uniform) {
@@ -182,13 +219,50 @@ static int64_t draw(const float *x, int64_t n, float uniform) {
     return last;
 }
 
+/* The few entries that a top-k can keep, in index order: the k-th largest of the blocks' largest values is no more than the k-th largest
+ * value, so what lies below it is out. Returns how many, or 0 when there are too many or too few to tell. */
+static int64_t candidates(const float *x, int64_t n, int64_t k, const float *largest, float *value, int32_t *index) {
+    int64_t block = block_of(n), blocks = (n + block - 1) / block, m = 0;
+    if (k <= 0 || k > blocks) {
+        return 0;
+    }
+    float bound = kth_largest(largest, blocks, k);
+    if (bound == -INFINITY) {
+        return 0;
+    }
+    for (int64_t b = 0; b < blocks; b++) {
+        for (int64_t i = b * block; largest[b] >= bound && i < n && i < (b + 1) * block; i++) {
+            if (x[i] >= bound) {
+                if (m == MAX_CANDIDATES) {
+                    return 0;
+                }
+                value[m] = x[i];
+                index[m++] = (int32_t)i;
+            }
+        }
+    }
+    return m;
+}
+
 int32_t choose_token(float *x, int64_t n, const sample_row *s) {
-    int64_t id = process(x, n, s);
+    float largest[MAX_BLOCKS];
+    int64_t id = process(x, n, s, largest);
     if (x[id] == -INFINITY) {
         id = s->suppress_keep >= 0 && s->suppress_keep < n ? s->suppress_keep : 0;
     } else if (warm(s)) {
-        filter(x, n, id, s);
-        id = draw(x, n, random_uniform(s->seed, s->sequence, s->step));
+        float value[MAX_CANDIDATES], uniform = random_uniform(s->seed, s->sequence, s->step);
+        int32_t index[MAX_CANDIDATES];
+        int64_t m = candidates(x, n, s->top_k, largest, value, index), at = 0;
+        if (m > 0) {
+            while (index[at] != id) {
+                at++;
+            }
+            filter(value, m, at, s);
+            id = index[draw(value, m, uniform)];
+        } else {
+            filter(x, n, id, s);
+            id = draw(x, n, uniform);
+        }
     }
     if (s->seen) {
         s->seen[id] = 1;

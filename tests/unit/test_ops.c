@@ -103,6 +103,36 @@ static void test_convolutions(backend *b) {
     }
 }
 
+/* So many channels that one window does not fit a thread's scratch: a picture of 3 x 2, the weights all taps alike. */
+static void test_wide_conv2d(backend *b) {
+    enum { IN = 30000 };
+    float *x = room(6 * IN), *taps = room(2 * 9 * IN), *y = room(8), want[4];
+    for (int i = 0; i < 6 * IN; i++) {
+        x[i] = (float)(i % 101) * 0.01f - 0.3f;
+    }
+    for (int i = 0; i < 2 * 9 * IN; i++) {
+        taps[i] = (float)(i % 89) * 0.01f;
+    }
+    for (int p = 0; p < 2; p++) {
+        for (int o = 0; o < 2; o++) {
+            double sum = o;
+            for (int ky = 0; ky < 3; ky++) {
+                for (int kx = 0; kx < 3; kx++) {
+                    int row = 2 * p + ky - 1, column = kx - 1;
+                    for (int c = 0; row >= 0 && row < 3 && column >= 0 && column < 2 && c < IN; c++) {
+                        sum += (double)x[(row * 2 + column) * IN + c] * taps[((o * 3 + ky) * 3 + kx) * IN + c];
+                    }
+                }
+            }
+            want[p * 2 + o] = (float)sum;
+        }
+    }
+    const float bias[] = {0, 1};
+    tensor w = weight(DTYPE_F32, taps, IN, 3, 3, 2);
+    b->ops->conv2d_3x3_s2(b, &w, bias, x, 1, 3, 2, y);
+    check("conv2d, wide", y, want, 4, 1e-5);
+}
+
 static void test_elementwise(backend *b) {
     int64_t n;
     float *x = vectors_get(&all, "act.x", &n), *y = room(n);
@@ -242,6 +272,7 @@ int main(void) {
             all = vectors_open(TEST_DATA "/ops.vectors");
             test_linear(b);
             test_convolutions(b);
+            test_wide_conv2d(b);
             test_elementwise(b);
             test_attention(b);
             test_experts(b);

@@ -126,6 +126,39 @@ static void repeatable(void) {
     CHECK(differ > 150);
 }
 
+/* A large vocabulary with top-k takes a short cut to the few entries that matter: the draw must be the one over all weights. */
+static void short_cut(void) {
+    enum { LARGE = 5003 };
+    float *logits = malloc(LARGE * sizeof *logits), *copy = malloc(LARGE * sizeof *copy);
+    for (int i = 0; i < 300; i++) {
+        for (int t = 0; t < LARGE; t++) {
+            logits[t] = 8 * random_uniform(21, (uint64_t)i, (uint64_t)t);
+            logits[t] = i % 3 == 0 ? floorf(2 * logits[t]) : logits[t]; /* many ties */
+        }
+        sample_row s = plain();
+        s.top_k = 1 + i % 90; /* 79 blocks: sometimes more than there are */
+        s.top_p = i % 2 ? 0.9f : 1;
+        s.min_p = i % 5 ? 0 : 0.1f;
+        s.step = (uint64_t)i;
+        memcpy(copy, logits, LARGE * sizeof *copy);
+        choose_weights(copy, LARGE, &s);
+        double total = 0, sum = 0;
+        for (int t = 0; t < LARGE; t++) {
+            total += copy[t];
+        }
+        int want = 0;
+        for (; want < LARGE; want++) {
+            sum += copy[want];
+            if (sum > random_uniform(0, 0, (uint64_t)i) * total) {
+                break;
+            }
+        }
+        CHECK(choose_token(logits, LARGE, &s) == want);
+    }
+    free(logits);
+    free(copy);
+}
+
 static void marks(void) {
     float logits[4] = {1, 5, 3, 4.9f};
     uint8_t seen[4] = {0};
@@ -227,6 +260,7 @@ int main(void) {
     random_numbers();
     distribution();
     repeatable();
+    short_cut();
     marks();
     extremes();
     printf("%d failures\n", failures);
