@@ -89,9 +89,10 @@ static omni_status too_large(const char *path, int64_t width, int64_t height, in
 }
 
 /* All frames of an array, in order. */
-static omni_status open_array(const char *path, const file_map *file, const patch_params *p, const video_options *o, video *out, omni_error *err) {
+static omni_status open_array(const video_bytes *bytes, const patch_params *p, const video_options *o, video *out, omni_error *err) {
+    const char *path = bytes->name;
     npy_video a;
-    TRY(npy_parse(file->data, file->size, path, &a, err));
+    TRY(npy_parse(bytes->data, bytes->size, path, &a, err));
     if (a.width > o->pixels / a.height) {
         return too_large(path, a.width, a.height, o->pixels, err);
     }
@@ -150,8 +151,9 @@ static double frame_rate(const video_info *info) {
 }
 
 /* One attempt on the assumption that the file has info->frames frames. *decoded: how many it had. */
-static omni_status sample_container(const char *path, const video_info *info, const patch_params *p, const video_options *o, video *out,
+static omni_status sample_container(const video_bytes *bytes, const video_info *info, const patch_params *p, const video_options *o, video *out,
                                     int64_t *decoded, omni_error *err) {
+    const char *path = bytes->name;
     int64_t room = o->max_frames < info->frames ? o->max_frames : info->frames;
     out->indices = malloc((size_t)(room < FRAME_FACTOR ? FRAME_FACTOR : room) * sizeof *out->indices);
     if (!out->indices) {
@@ -167,7 +169,7 @@ static omni_status sample_container(const char *path, const video_info *info, co
         return fail_in(err, status, "%s", path);
     }
     video_limits limits = {o->file_frames, o->pixels};
-    status = video_decode(path, &limits, info, out->indices, n, take_frame, w, decoded, err);
+    status = video_decode(bytes, &limits, info, out->indices, n, take_frame, w, decoded, err);
     if (status != OMNI_OK) {
         patches_abandon(w);
         return status;
@@ -181,14 +183,14 @@ static omni_status sample_container(const char *path, const video_info *info, co
     return patches_end(w, &out->patches, err);
 }
 
-static omni_status open_container(const char *path, const patch_params *p, const video_options *o, video *out, omni_error *err) {
+static omni_status open_container(const video_bytes *bytes, const patch_params *p, const video_options *o, video *out, omni_error *err) {
     video_limits limits = {o->file_frames, o->pixels};
     video_info info;
-    TRY(video_scan(path, &limits, &info, err));
-    TRY(check_length(path, (double)info.frames / frame_rate(&info), o->seconds, err));
+    TRY(video_scan(bytes, &limits, &info, err));
+    TRY(check_length(bytes->name, (double)info.frames / frame_rate(&info), o->seconds, err));
     for (int attempt = 0;; attempt++) {
         int64_t decoded = 0;
-        omni_status status = sample_container(path, &info, p, o, out, &decoded, err);
+        omni_status status = sample_container(bytes, &info, p, o, out, &decoded, err);
         if (status != OMNI_OK || decoded == info.frames || attempt == 1) {
             return status;
         }
@@ -198,29 +200,40 @@ static omni_status open_container(const char *path, const patch_params *p, const
     }
 }
 
-omni_status video_open(const char *path, const patch_params *p, const video_options *options, video *out, omni_error *err) {
+/* is_array: all bytes are in memory and start as a NumPy file. */
+static omni_status open_bytes(const video_bytes *bytes, bool is_array, const patch_params *p, const video_options *options, video *out,
+                              omni_error *err) {
     *out = (video){0};
     if (options && ((options->fps != 0 && !(options->fps > 0 && options->fps <= 1000)) || options->max_frames > INT32_MAX ||
                     options->file_frames > INT32_MAX || options->total_tokens > INT32_MAX)) {
-        return fail(err, OMNI_ERR_ARGUMENT, "%s: cannot sample %g frames a second (above 0, at most 1000), at most %lld", path, options->fps,
+        return fail(err, OMNI_ERR_ARGUMENT, "%s: cannot sample %g frames a second (above 0, at most 1000), at most %lld", bytes->name, options->fps,
                     (long long)options->max_frames);
     }
     video_options o = resolve(options);
-    omni_status status;
-    if (video_is_npy(path)) {
-        file_map file;
-        status = file_map_open(path, &file, err);
-        if (status == OMNI_OK) {
-            status = open_array(path, &file, p, &o, out, err);
-            file_map_close(&file);
-        }
-    } else {
-        status = open_container(path, p, &o, out, err);
-    }
+    omni_status status = is_array ? open_array(bytes, p, &o, out, err) : open_container(bytes, p, &o, out, err);
     if (status != OMNI_OK) {
         video_free(out);
     }
     return status;
+}
+
+omni_status video_open(const char *path, const patch_params *p, const video_options *options, video *out, omni_error *err) {
+    *out = (video){0};
+    if (!video_is_npy(path)) {
+        return open_bytes(&(video_bytes){.name = path}, false, p, options, out, err);
+    }
+    file_map file;
+    TRY(file_map_open(path, &file, err));
+    omni_status status = open_bytes(&(video_bytes){path, file.data, file.size}, true, p, options, out, err);
+    file_map_close(&file);
+    return status;
+}
+
+omni_status video_open_memory(const void *data, size_t size, const char *name, const patch_params *p, const video_options *options, video *out,
+                              omni_error *err) {
+    static const uint8_t nothing[1];
+    bool is_array = size >= 6 && memcmp(data, "\x93NUMPY", 6) == 0;
+    return open_bytes(&(video_bytes){name, size ? data : nothing, size}, is_array, p, options, out, err);
 }
 
 void video_free(video *v) {

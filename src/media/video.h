@@ -8,6 +8,7 @@
 #define OMNI_MEDIA_VIDEO_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -40,6 +41,9 @@ typedef struct video {
 
 /* Reads, samples, resizes and cuts the pictures of the file at path. options may be NULL. */
 omni_status video_open(const char *path, const patch_params *p, const video_options *options, video *out, omni_error *err);
+/* The same from memory; name stands for the path in errors. */
+omni_status video_open_memory(const void *data, size_t size, const char *name, const patch_params *p, const video_options *options, video *out,
+                              omni_error *err);
 void video_free(video *v);
 
 /* Indices of the frames to take from a file of `total` frames at `file_fps` (qwen-omni-utils 0.0.9, smart_nframes and linspace):

@@ -6,6 +6,7 @@
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
+#include <libavutil/avstring.h>
 #include <libavutil/display.h>
 #include <libavutil/imgutils.h>
 #include <libswscale/swscale.h>
@@ -15,10 +16,13 @@
 static const char CONTAINERS[] = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf,mpegvideo,h264,hevc,ivf,gif,apng,mjpeg,m4v,av1,obu,"
                                  "yuv4mpegpipe,mxf,nut,dv,vc1";
 /* Reading a damaged file always ends: every packet counts, those of other streams and those that fail too. */
-enum { PACKETS_A_FRAME = 64, PACKETS_MORE = 100000 };
+enum { PACKETS_A_FRAME = 64, PACKETS_MORE = 100000, MEMORY_BUFFER = 1 << 16 };
 
 typedef struct container {
     AVFormatContext *format;
+    AVIOContext *io; /* for memory; NULL when the file is read by libavformat */
+    const video_bytes *bytes;
+    int64_t at; /* where in memory */
     AVCodecContext *codec;
     int stream;
     int quarters; /* counterclockwise turns of 90 degrees to display a frame upright */
@@ -32,6 +36,52 @@ static const char *av_text(int code, char buffer[AV_ERROR_MAX_STRING_SIZE]) {
 static void container_close(container *c) {
     avcodec_free_context(&c->codec);
     avformat_close_input(&c->format);
+    if (c->io) {
+        av_freep(&c->io->buffer);
+    }
+    avio_context_free(&c->io);
+}
+
+static int read_memory(void *arg, uint8_t *out, int n) {
+    container *c = arg;
+    int64_t left = (int64_t)c->bytes->size - c->at;
+    if (left <= 0 || n <= 0) {
+        return AVERROR_EOF;
+    }
+    n = left < n ? (int)left : n;
+    memcpy(out, c->bytes->data + c->at, (size_t)n);
+    c->at += n;
+    return n;
+}
+
+static int64_t seek_memory(void *arg, int64_t offset, int whence) {
+    container *c = arg;
+    int64_t size = (int64_t)c->bytes->size;
+    whence &= ~AVSEEK_FORCE;
+    if (whence == AVSEEK_SIZE) {
+        return size;
+    }
+    int64_t base = whence == SEEK_CUR ? c->at : whence == SEEK_END ? size : 0;
+    if (offset < -base || offset > size - base) {
+        return AVERROR(EINVAL);
+    }
+    return c->at = base + offset;
+}
+
+/* Gives the format context its own reader over memory. On failure container_close releases what was made. */
+static omni_status attach_memory(container *c, omni_error *err) {
+    uint8_t *buffer = av_malloc(MEMORY_BUFFER);
+    c->io = buffer ? avio_alloc_context(buffer, MEMORY_BUFFER, 0, c, read_memory, NULL, seek_memory) : NULL;
+    if (!c->io) {
+        av_free(buffer);
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", c->bytes->name);
+    }
+    c->format = avformat_alloc_context();
+    if (!c->format) {
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", c->bytes->name);
+    }
+    c->format->pb = c->io;
+    return OMNI_OK;
 }
 
 static int stored_quarters(const AVStream *stream) {
@@ -70,22 +120,24 @@ static omni_status open_decoder(container *c, const char *path, const video_limi
     return OMNI_OK;
 }
 
-static omni_status container_open(container *c, const char *path, const video_limits *limits, omni_error *err) {
+static omni_status container_open(container *c, const video_bytes *bytes, const video_limits *limits, omni_error *err) {
+    const char *path = bytes->name;
     char text[AV_ERROR_MAX_STRING_SIZE];
-    *c = (container){.max_packets = limits->frames * PACKETS_A_FRAME + PACKETS_MORE};
+    *c = (container){.bytes = bytes, .max_packets = limits->frames * PACKETS_A_FRAME + PACKETS_MORE};
     av_log_set_level(AV_LOG_QUIET);
-    size_t n = strlen(path) + sizeof "file:";
-    char *url = malloc(n);
+    if (bytes->data) {
+        TRY(attach_memory(c, err));
+    }
+    char *url = av_asprintf("%s%s", bytes->data ? "memory" : "file:", bytes->data ? "" : path);
     if (!url) {
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
     }
-    snprintf(url, n, "file:%s", path);
     AVDictionary *options = NULL;
     av_dict_set(&options, "protocol_whitelist", "file", 0);
     av_dict_set(&options, "format_whitelist", CONTAINERS, 0);
     int code = avformat_open_input(&c->format, url, NULL, &options);
     av_dict_free(&options);
-    free(url);
+    av_free(url);
     if (code < 0) {
         return fail(err, code == AVERROR(ENOENT) || code == AVERROR(EACCES) ? OMNI_ERR_IO : OMNI_ERR_FORMAT, "%s: cannot open as a video: %s", path,
                     av_text(code, text));
@@ -175,13 +227,13 @@ static omni_status scan(container *c, const char *path, const video_limits *limi
     return OMNI_OK;
 }
 
-omni_status video_scan(const char *path, const video_limits *limits, video_info *out, omni_error *err) {
+omni_status video_scan(const video_bytes *bytes, const video_limits *limits, video_info *out, omni_error *err) {
     container c;
     *out = (video_info){0};
-    omni_status status = container_open(&c, path, limits, err);
+    omni_status status = container_open(&c, bytes, limits, err);
     if (status == OMNI_OK) {
         AVPacket *packet = av_packet_alloc();
-        status = packet ? scan(&c, path, limits, packet, out, err) : fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
+        status = packet ? scan(&c, bytes->name, limits, packet, out, err) : fail(err, OMNI_ERR_MEMORY, "%s: out of memory", bytes->name);
         av_packet_free(&packet);
     }
     container_close(&c);
@@ -290,20 +342,21 @@ static omni_status decode(decoding *d, omni_error *err) {
     }
 }
 
-omni_status video_decode(const char *path, const video_limits *limits, const video_info *info, const int32_t *indices, int64_t n, video_frame_fn take,
-                         void *arg, int64_t *decoded, omni_error *err) {
+omni_status video_decode(const video_bytes *bytes, const video_limits *limits, const video_info *info, const int32_t *indices, int64_t n,
+                         video_frame_fn take, void *arg, int64_t *decoded, omni_error *err) {
+    const char *path = bytes->name;
     decoding d = {.path = path, .limits = limits, .indices = indices, .n = n, .take = take, .arg = arg};
     *decoded = 0;
-    omni_status status = container_open(&d.c, path, limits, err);
+    omni_status status = container_open(&d.c, bytes, limits, err);
     if (status == OMNI_OK) {
         bool turned = d.c.quarters % 2 != 0;
         d.v.width = turned ? info->height : info->width;
         d.v.height = turned ? info->width : info->height;
-        size_t bytes = (size_t)d.v.width * (size_t)d.v.height * 3;
+        size_t area = (size_t)d.v.width * (size_t)d.v.height * 3;
         d.packet = av_packet_alloc();
         d.frame = av_frame_alloc();
-        d.v.rgb = malloc(bytes + 64); /* the scaler may write whole vectors */
-        d.v.turned = d.c.quarters ? malloc(bytes) : NULL;
+        d.v.rgb = malloc(area + 64); /* the scaler may write whole vectors */
+        d.v.turned = d.c.quarters ? malloc(area) : NULL;
         if (!d.packet || !d.frame || !d.v.rgb || (d.c.quarters && !d.v.turned)) {
             status = fail(err, OMNI_ERR_MEMORY, "%s: out of memory for frames of %d x %d pixels", path, d.v.width, d.v.height);
         } else {

@@ -16,17 +16,24 @@ typedef struct video_info {
     double start;          /* seconds: the first frame's timestamp */
 } video_info;
 
+/* The bytes of a video: a file's (data NULL; name is its path), or memory that outlives the calls. */
+typedef struct video_bytes {
+    const char *name; /* in errors */
+    const uint8_t *data;
+    size_t size;
+} video_bytes;
+
 /* What is accepted of a container, as resolved from video_options. */
 typedef struct video_limits {
     int64_t frames, pixels;
 } video_limits;
 
 /* Counts the frames of a container without decoding them (packets of the video stream). */
-omni_status video_scan(const char *path, const video_limits *limits, video_info *out, omni_error *err);
+omni_status video_scan(const video_bytes *bytes, const video_limits *limits, video_info *out, omni_error *err);
 /* Decodes and hands over the frames whose index is in indices[0 .. n), ascending. *decoded: frames seen; all of them are decoded
  * (also behind the last index) only when that many come: a caller compares with the scan. */
-omni_status video_decode(const char *path, const video_limits *limits, const video_info *info, const int32_t *indices, int64_t n, video_frame_fn take,
-                         void *arg, int64_t *decoded, omni_error *err);
+omni_status video_decode(const video_bytes *bytes, const video_limits *limits, const video_info *info, const int32_t *indices, int64_t n,
+                         video_frame_fn take, void *arg, int64_t *decoded, omni_error *err);
 
 /* A NumPy file: header checked, values in place. */
 typedef struct npy_video {

@@ -235,6 +235,31 @@ static void states_limits(void **state) {
     video_free(&v);
 }
 
+static void memory_equals_file(void **state) {
+    static const char *const names[] = {"sound.mp4", "vp9.webm", "sound.mp4.npy"};
+    omni_error err;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[PATH], *data;
+        size_t size;
+        video a, b;
+        patch_params p = PARAMS;
+        p.min_pixels = 1024;
+        snprintf(path, sizeof path, TEST_DATA "/media/video/%s", names[i]);
+        assert_int_equal(file_read(path, LIMIT, &data, &size, &err), OMNI_OK);
+        assert_int_equal(video_open(path, &p, NULL, &a, &err), OMNI_OK);
+        assert_int_equal(video_open_memory(data, size, "sent", &p, NULL, &b, &err), OMNI_OK);
+        assert_int_equal(a.patches.t, b.patches.t);
+        assert_memory_equal(a.patches.levels, b.patches.levels, (size_t)(patch_count(&a.patches) * patch_width(&p)));
+        video_free(&a);
+        video_free(&b);
+        assert_int_equal(video_open_memory(data, size / 2, "sent", &p, NULL, &b, &err) == OMNI_OK, i == 1);
+        video_free(&b);
+        free(data);
+    }
+    assert_int_equal(video_open_memory(NULL, 0, "sent", &PARAMS, NULL, &(video){0}, &err), OMNI_ERR_FORMAT);
+    assert_non_null(strstr(err.text, "sent"));
+}
+
 static void survives_damage(void **state) {
     static const char *const names[] = {"sound.mp4", "vp9.webm", "full-chroma.mkv", "turned.mov"};
     uint32_t random = 1;
@@ -274,7 +299,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(samples_as_the_reference), cmocka_unit_test(frames_equal_pyav), cmocka_unit_test(turns_upright),
         cmocka_unit_test(one_frame_is_enough),      cmocka_unit_test(reads_numpy),       cmocka_unit_test(states_limits),
-        cmocka_unit_test(survives_damage),
+        cmocka_unit_test(memory_equals_file),       cmocka_unit_test(survives_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,26 @@
+/* Small video containers from memory: sampling them gives an error or patches. Most of the work is FFmpeg's. */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "media/video.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static const patch_params params = {.patch = 16, .merge = 2, .temporal = 2, .min_pixels = 1024, .max_pixels = 4096, .std = {1, 1, 1}};
+    video_options options = {.file_frames = 100, .pixels = 1 << 16, .max_frames = 8};
+    video v;
+    omni_error err = {0};
+    if (video_open_memory(data, size, "input", &params, &options, &v, &err) != OMNI_OK) {
+        if (!err.text[0] || v.patches.levels || v.indices) {
+            abort();
+        }
+        return 0;
+    }
+    if (v.frames < 1 || v.patches.t < 1 || patch_count(&v.patches) > (int64_t)1 << 20) {
+        abort();
+    }
+    video_free(&v);
+    return 0;
+}
