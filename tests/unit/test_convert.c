@@ -1,5 +1,6 @@
 /* Whole conversions of a very small checkpoint: values and layouts in the files, both spellings and both forms of the experts,
  * types, and what must fail without leaving anything behind. */
+#include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -173,6 +174,58 @@ static void test_same_bytes(void **state) {
         }
         free(all[0]);
     }
+}
+
+/* tokenizer.json as the three older files, preprocessor_config.json inside processor_config.json. */
+static void respell_side_files(void) {
+    char *text;
+    size_t size;
+    assert_int_equal(file_read(in_folder("tokenizer.json"), 1 << 20, &text, &size, NULL), OMNI_OK);
+    json_t *root = json_loadb(text, size, 0, NULL), *model = json_object_get(root, "model"), *merges = json_object_get(model, "merges");
+    free(text);
+    assert_int_equal(json_dump_file(json_object_get(model, "vocab"), in_folder("vocab.json"), JSON_COMPACT), 0);
+    FILE *f = fopen(in_folder("merges.txt"), "w");
+    fputs("#version: 0.2\n", f);
+    for (size_t i = 0; i < json_array_size(merges); i++) {
+        const json_t *m = json_array_get(merges, i);
+        fprintf(f, "%s %s\n", json_string_value(json_array_get(m, 0)), json_string_value(json_array_get(m, 1)));
+    }
+    fclose(f);
+    json_t *added = json_object(), *entry;
+    size_t i;
+    json_array_foreach(json_object_get(root, "added_tokens"), i, entry) {
+        char id[16];
+        snprintf(id, sizeof id, "%d", (int)json_integer_value(json_object_get(entry, "id")));
+        json_object_set(added, id, entry);
+    }
+    json_t *config = json_pack("{so}", "added_tokens_decoder", added);
+    assert_int_equal(json_dump_file(config, in_folder("tokenizer_config.json"), 0), 0);
+    json_decref(config);
+    json_decref(root);
+    json_t *flat = json_load_file(in_folder("preprocessor_config.json"), 0, NULL);
+    json_t *nested = json_pack("{sOsO}", "image_processor", flat, "feature_extractor", flat);
+    assert_int_equal(json_dump_file(nested, in_folder("processor_config.json"), 0), 0);
+    json_decref(nested);
+    json_decref(flat);
+    unlink(in_folder("tokenizer.json"));
+    unlink(in_folder("preprocessor_config.json"));
+}
+
+static void test_other_side_files(void **state) {
+    files_in_folder(true);
+    write_checkpoint(true, NULL);
+    convert_result r;
+    size_t n, m;
+    convert_ok("f16", &r);
+    char *a = all_bytes(&r, &n);
+    respell_side_files();
+    convert_ok("f16", &r);
+    char *b = all_bytes(&r, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(a, b, n);
+    free(a);
+    free(b);
+    files_in_folder(true);
 }
 
 static void test_types(void **state) {
@@ -363,10 +416,9 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),    cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_types),     cmocka_unit_test(test_no_talker),
-        cmocka_unit_test(test_failures),  cmocka_unit_test(test_misshapen),
-        cmocka_unit_test(test_truncated), cmocka_unit_test(test_progress_and_cancelling),
+        cmocka_unit_test(test_values),    cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_other_side_files),
+        cmocka_unit_test(test_types),     cmocka_unit_test(test_no_talker),  cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_misshapen), cmocka_unit_test(test_truncated),  cmocka_unit_test(test_progress_and_cancelling),
         cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
