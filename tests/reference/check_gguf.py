@@ -6,7 +6,7 @@
 Each checkpoint is converted in every type. Checked are: the names of tensors and keys of the thinker and the encoders against
 gguf.constants and gguf.tensor_mapping; the name, shape, type and every value of every tensor of the three files, recomputed here from
 the checkpoint by the table of docs/formats.md and rounded by gguf.quants; and that the older spelling of config.json, fused experts and
-vocab.json with merges.txt in place of tokenizer.json give the same bytes. --omni may also be tests/tools/convert_tool.
+vocab.json with merges.txt in place of tokenizer.json give the same bytes.
 Needs gguf, numpy, safetensors and torch (for BF16 checkpoints).
 """
 import argparse, filecmp, json, os, re, shutil, subprocess, tempfile
@@ -32,11 +32,7 @@ def load(folder):
 
 
 def convert(omni, folder, out, kind):
-    if os.path.basename(omni) == "omni":
-        command = [omni, "convert", folder, "-o", out, "--type", kind]
-    else:
-        command = [omni, folder, out, kind]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([omni, "convert", folder, "-o", out, "--type", kind], check=True, stdout=subprocess.DEVNULL)
 
 
 def stack_experts(tensors):

@@ -6,9 +6,9 @@ and a sound through the encoders' file.
 
 llama-completion must give transformers' text for the thinker (F32 files exactly; other types only run). llama-mtmd-cli must load the
 encoders' file beside it; a model whose extra feature sets are as many as its layers is left out there, llama.cpp cannot run it.
---omni may also be tests/tools/convert_tool. Needs torch, transformers, numpy, pillow.
+Needs torch, transformers, numpy, pillow.
 """
-import argparse, json, os, subprocess, tempfile, wave
+import argparse, json, subprocess, tempfile, wave
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def run(command):
 
 
 def convert(omni, folder, out, kind):
-    run([omni, "convert", folder, "-o", out, "--type", kind] if os.path.basename(omni) == "omni" else [omni, folder, out, kind])
+    run([omni, "convert", folder, "-o", out, "--type", kind])
 
 
 def media(work):
