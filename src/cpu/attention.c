@@ -79,7 +79,7 @@ typedef struct attention_job {
     const int32_t *block_table;
     const attention_row *at;
     const float *q, *k, *v;
-    int64_t q_stride, kv_stride, rows, group;
+    int64_t q_stride, kv_stride, rows, group, chunks;
     const int32_t *first, *end;
     int heads, kv_heads, head_dim;
     float scale;
@@ -118,28 +118,57 @@ static attention_span span_at(const attention_job *j, int64_t table, int64_t pos
     };
 }
 
-/* Rows [row, row + rows) of one table and `heads` query heads from `head` on, which share kv_head. Walks the blocks of 64 positions; a
- * row's spans are its own range cut at those, so the order of its sums depends on its range alone. Rows that see the same part of a
- * block go through it together, so that it is read once. */
-static void attend(const attention_job *j, int64_t row, int rows, int64_t head, int heads, int kv_head) {
+/* Long contexts are cut at multiples of CHUNK positions: a chunk is summed by itself and then joined to those before it. So a single row
+ * can be spread over threads and still get the result that it would get in a batch. */
+enum { CHUNK = 16 * KV_BLOCK, CHUNK_MAX_DIM = CPU_SCRATCH / 4 / ATTENTION_HEADS };
+
+/* A row's result over some positions: acc[head_dim] = sum of e^(score - max) v. */
+typedef struct partial {
+    float *acc, max, sum;
+} partial;
+
+static void join(partial *to, const partial *part, int dim) {
+    if (part->sum == 0) { /* saw nothing; a NaN must not get lost */
+        return;
+    }
+    float max = part->max > to->max ? part->max : to->max;
+    float a = expf(to->max - max), b = expf(part->max - max);
+    for (int i = 0; i < dim; i++) {
+        to->acc[i] = to->acc[i] * a + part->acc[i] * b;
+    }
+    to->sum = to->sum * a + part->sum * b;
+    to->max = max;
+}
+
+static void begin(partial *p, float *acc, int dim) {
+    *p = (partial){.acc = acc, .max = -INFINITY};
+    memset(acc, 0, (size_t)dim * sizeof *acc);
+}
+
+static void finish(const partial *p, int dim) {
+    float inverse = p->sum > 0 ? 1.0f / p->sum : 0.0f;
+    for (int i = 0; i < dim; i++) {
+        p->acc[i] *= inverse;
+    }
+}
+
+/* Rows [row, row + rows) of one table and `heads` query heads from `head` on, which share kv_head, over positions [start, stop), a
+ * chunk. Walks the blocks of 64 positions; a row's spans are its own range cut at those, so the order of its sums depends on its range
+ * alone. Rows that see the same part of a block go through it together, so that it is read once. out[row][head]. */
+static void attend_chunk(const attention_job *j, int64_t row, int rows, int64_t head, int heads, int kv_head, int64_t start, int64_t stop,
+                         partial *out) {
     attention_state s = {.head_dim = j->head_dim, .scale = j->scale};
     attention_row seen[ATTENTION_HEADS];
-    int64_t first = INT64_MAX, end = 0;
     for (int r = 0; r < rows; r++) {
         seen[r] = seen_by(j, row + r);
-        if (seen[r].first < seen[r].end) {
-            first = least(first, seen[r].first);
-            end = most(end, seen[r].end);
-        }
         for (int h = 0; h < heads; h++) {
             int i = r * heads + h;
             s.q[i] = j->q + (row + r) * j->q_stride + (head + h) * j->head_dim;
-            s.acc[i] = j->y + ((row + r) * j->heads + head + h) * j->head_dim;
+            s.acc[i] = out[i].acc;
             s.max[i] = -INFINITY;
-            memset(s.acc[i], 0, (size_t)j->head_dim * sizeof(float));
         }
     }
-    for (int64_t block = first / KV_BLOCK * KV_BLOCK; block < end; block += KV_BLOCK) {
+    for (int64_t block = start / KV_BLOCK * KV_BLOCK; block < stop; block += KV_BLOCK) {
         for (int r = 0, next; r < rows; r = next) {
             int64_t from = most(seen[r].first, block), to = least(seen[r].end, block + KV_BLOCK);
             for (next = r + 1; next < rows; next++) {
@@ -156,17 +185,49 @@ static void attend(const attention_job *j, int64_t row, int rows, int64_t head, 
         }
     }
     for (int i = 0; i < rows * heads; i++) {
-        float inverse = s.sum[i] > 0 ? 1.0f / s.sum[i] : 0.0f;
-        for (int d = 0; d < j->head_dim; d++) {
-            s.acc[i][d] *= inverse;
-        }
+        out[i].max = s.max[i];
+        out[i].sum = s.sum[i];
     }
 }
 
-static void attention_units(void *arg, int64_t begin, int64_t end, int thread) {
+/* All chunks of those rows and heads, one after the other. */
+static void attend(const attention_job *j, int64_t row, int rows, int64_t head, int heads, int kv_head, float *scratch) {
+    partial total[ATTENTION_HEADS], part[ATTENTION_HEADS];
+    int64_t first = INT64_MAX, end = 0;
+    for (int r = 0; r < rows; r++) {
+        attention_row seen = seen_by(j, row + r);
+        if (seen.first < seen.end) {
+            first = least(first, seen.first);
+            end = most(end, seen.end);
+        }
+        for (int h = 0; h < heads; h++) {
+            begin(&total[r * heads + h], j->y + ((row + r) * j->heads + head + h) * j->head_dim, j->head_dim);
+        }
+    }
+    int64_t next;
+    for (int64_t start = first; start < end; start = next) {
+        next = j->head_dim <= CHUNK_MAX_DIM ? least(end, (start / CHUNK + 1) * CHUNK) : end;
+        for (int i = 0; i < rows * heads; i++) {
+            begin(&part[i], j->head_dim <= CHUNK_MAX_DIM ? scratch + (int64_t)i * j->head_dim : total[i].acc, j->head_dim);
+        }
+        attend_chunk(j, row, rows, head, heads, kv_head, start, next, part);
+        for (int i = 0; i < rows * heads; i++) {
+            if (part[i].acc == total[i].acc) {
+                total[i] = part[i];
+            } else {
+                join(&total[i], &part[i], j->head_dim);
+            }
+        }
+    }
+    for (int i = 0; i < rows * heads; i++) {
+        finish(&total[i], j->head_dim);
+    }
+}
+
+static void attention_units(void *arg, int64_t begin_unit, int64_t end_unit, int thread) {
     attention_job *j = arg;
     int shared = j->heads / j->kv_heads;
-    for (int64_t u = begin; u < end; u++) {
+    for (int64_t u = begin_unit; u < end_unit; u++) {
         int64_t row = u / j->kv_heads * j->group, stop = least(row + j->group, j->rows);
         int kv_head = (int)(u % j->kv_heads);
         while (row < stop) {
@@ -176,26 +237,78 @@ static void attention_units(void *arg, int64_t begin, int64_t end, int thread) {
             }
             for (int h = 0; h < shared; h += ATTENTION_HEADS) {
                 int heads = shared - h < ATTENTION_HEADS ? shared - h : ATTENTION_HEADS;
-                attend(j, row, (int)(next - row), (int64_t)kv_head * shared + h, heads, kv_head);
+                attend(j, row, (int)(next - row), (int64_t)kv_head * shared + h, heads, kv_head, cpu_scratch(j->c, thread));
             }
             row = next;
         }
     }
 }
 
+/* ---- few rows, long contexts: a unit is a row, a kv head and a chunk ---- */
+
+static partial *chunk_partial(const attention_job *j, int64_t row, int64_t head, int64_t chunk) {
+    return (partial *)(void *)j->c->scratch + (row * j->heads + head) * j->chunks + chunk;
+}
+
+static void chunk_units(void *arg, int64_t begin_unit, int64_t end_unit, int thread) {
+    attention_job *j = arg;
+    int shared = j->heads / j->kv_heads;
+    float *accs = (float *)(void *)chunk_partial(j, j->rows, 0, 0);
+    for (int64_t u = begin_unit; u < end_unit; u++) {
+        int64_t chunk = u % j->chunks, row = u / j->chunks / j->kv_heads;
+        int kv_head = (int)(u / j->chunks % j->kv_heads);
+        attention_row seen = seen_by(j, row);
+        int64_t start = most(seen.first, chunk * CHUNK), stop = least(seen.end, (chunk + 1) * CHUNK);
+        for (int h = 0; h < shared; h += ATTENTION_HEADS) {
+            int heads = shared - h < ATTENTION_HEADS ? shared - h : ATTENTION_HEADS;
+            int64_t head = (int64_t)kv_head * shared + h;
+            partial part[ATTENTION_HEADS];
+            for (int i = 0; i < heads; i++) {
+                begin(&part[i], accs + ((row * j->heads + head + i) * j->chunks + chunk) * j->head_dim, j->head_dim);
+            }
+            if (start < stop) {
+                attend_chunk(j, row, 1, head, heads, kv_head, start, stop, part);
+            }
+            for (int i = 0; i < heads; i++) {
+                *chunk_partial(j, row, head + i, chunk) = part[i];
+            }
+        }
+    }
+}
+
+static void join_units(void *arg, int64_t begin_unit, int64_t end_unit, int thread) {
+    attention_job *j = arg;
+    for (int64_t u = begin_unit; u < end_unit; u++) {
+        partial total;
+        begin(&total, j->y + u * j->head_dim, j->head_dim);
+        for (int64_t chunk = 0; chunk < j->chunks; chunk++) {
+            join(&total, chunk_partial(j, 0, u, chunk), j->head_dim);
+        }
+        finish(&total, j->head_dim);
+    }
+}
+
 /* Rows a unit: as many as fill a call with query vectors, but not so many that threads stay without work. */
 static void attention_run(attention_job *j) {
-    int shared = j->heads / j->kv_heads;
+    int shared = j->heads / j->kv_heads, threads = pool_threads(j->c->pool);
     int64_t group = shared >= ATTENTION_HEADS ? 1 : ATTENTION_HEADS / shared;
-    int64_t enough = j->rows * j->kv_heads / (4 * pool_threads(j->c->pool));
+    int64_t enough = j->rows * j->kv_heads / (4 * threads);
     j->group = most(1, least(group, enough));
-    int64_t positions = 0;
+    int64_t positions = 0, longest = 0;
     for (int64_t r = 0; r < j->rows; r++) {
         attention_row seen = seen_by(j, r);
         positions += most(seen.end - seen.first, 0);
+        longest = most(longest, seen.end);
     }
     int64_t units = (j->rows + j->group - 1) / j->group * j->kv_heads;
     int64_t steps = positions * j->heads * j->head_dim / 8 / most(units, 1);
+    j->chunks = (longest + CHUNK - 1) / CHUNK;
+    size_t need = (size_t)(j->rows * j->heads * j->chunks) * (sizeof(partial) + (size_t)j->head_dim * sizeof(float));
+    if (units < 4 * threads && j->chunks > 1 && j->head_dim <= CHUNK_MAX_DIM && need <= (size_t)threads * CPU_SCRATCH) {
+        pool_for(j->c->pool, j->rows * j->kv_heads * j->chunks, 1, chunk_units, j);
+        pool_for(j->c->pool, j->rows * j->heads, cpu_grain(j->chunks * j->head_dim), join_units, j);
+        return;
+    }
     pool_for(j->c->pool, units, cpu_grain(steps), attention_units, j);
 }
 

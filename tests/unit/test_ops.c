@@ -211,6 +211,36 @@ static void test_paged(backend *b, dtype type, float *q, float *k, float *v, flo
     b->ops->release(b, cache.v);
 }
 
+/* Scores far below and far above 0: the largest must be taken off before the exponential. */
+static void test_far_scores(backend *b) {
+    enum { N = 2500, D = 4 };
+    float *q = room(D), *k = room(N * D), *v = room(N * D), *y = room(D), want[D];
+    for (float sign = -1; sign <= 1; sign += 2) {
+        double total = 0, sum[D] = {0};
+        for (int i = 0; i < D; i++) {
+            q[i] = 10;
+        }
+        for (int t = 0; t < N; t++) {
+            double score = 0;
+            for (int i = 0; i < D; i++) {
+                k[t * D + i] = sign * (10 + (float)((t * 7 + i) % 23) * 0.01f);
+                v[t * D + i] = (float)((t * 5 + i * 3) % 17) - 8;
+                score += 10.0 * k[t * D + i];
+            }
+            double e = exp(score - sign * 404);
+            total += e;
+            for (int i = 0; i < D; i++) {
+                sum[i] += e * v[t * D + i];
+            }
+        }
+        for (int i = 0; i < D; i++) {
+            want[i] = (float)(sum[i] / total);
+        }
+        b->ops->attention_dense(b, q, D, k, v, D, &(int32_t){0}, &(int32_t){N}, 1, 1, 1, D, 1, y);
+        check("attention_dense, far scores", y, want, D, 2e-4); /* the scores themselves carry 400 * 2^-24 */
+    }
+}
+
 static void test_attention(backend *b) {
     float *q = get("attention.q"), *k = get("attention.k"), *v = get("attention.v"), *y = room(ROWS * HEADS * DIM);
     test_paged(b, DTYPE_F32, q, k, v, y);
@@ -274,6 +304,7 @@ int main(void) {
             test_convolutions(b);
             test_wide_conv2d(b);
             test_elementwise(b);
+            test_far_scores(b);
             test_attention(b);
             test_experts(b);
             vectors_close(&all);

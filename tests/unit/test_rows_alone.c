@@ -170,6 +170,34 @@ static void attention(two b, dtype type, int heads, int kv_heads, int dim) {
     free(k), free(v), free(q), free(want), free(got), free(slots);
 }
 
+/* A long context: one row is spread over the threads, several are not, and none may notice. */
+static void long_attention(two b, int dim) {
+    enum { ROWS = 60, HEADS = 4, KV = 2, BLOCKS = 40 };
+    kv_cache cache = {.type = DTYPE_F32, .layers = 1, .kv_heads = KV, .head_dim = dim, .blocks = BLOCKS};
+    int64_t values = (int64_t)BLOCKS * KV_BLOCK * KV * dim, n = (int64_t)HEADS * dim;
+    float *k = numbers(values, 20), *v = numbers(values, 21), *q = numbers(ROWS * n, 22), *want = numbers(ROWS * n, 0), *got = numbers(ROWS * n, 0);
+    cache.k = k;
+    cache.v = v;
+    int32_t table[BLOCKS];
+    attention_row at[ROWS];
+    for (int i = 0; i < BLOCKS; i++) {
+        table[i] = i * 7 % BLOCKS;
+    }
+    for (int r = 0; r < ROWS; r++) {
+        at[r] = (attention_row){0, r % 4 ? 0 : 1000 + r * 20, 2400 + r};
+    }
+    b.one->ops->attention(b.one, &cache, 0, table, at, q, ROWS, HEADS, 0.3f, want);
+    for (int r = 0; r < ROWS; r++) {
+        b.three->ops->attention(b.three, &cache, 0, table, at + r, q + r * n, 1, HEADS, 0.3f, got + r * n);
+    }
+    same("attention, long, one by one", got, want, ROWS * n);
+    PIECES(ROWS, from, count) {
+        b.three->ops->attention(b.three, &cache, 0, table, at + from, q + from * n, count, HEADS, 0.3f, got + from * n);
+    }
+    same("attention, long", got, want, ROWS * n);
+    free(k), free(v), free(q), free(want), free(got);
+}
+
 static void experts(two b) {
     enum { ROWS = 45, WIDTH = 96, FFN = 64, EXPERTS = 5, USED = 2 };
     const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_Q8_0};
@@ -232,6 +260,8 @@ int main(void) {
         attention(b, DTYPE_F16, 6, 2, 40);
         attention(b, DTYPE_F32, 4, 4, 72);
         attention(b, DTYPE_F16, 40, 2, 16);
+        long_attention(b, 16);
+        long_attention(b, 37);
         experts(b);
         sample(b);
         cpu_backend_destroy(b.one);
