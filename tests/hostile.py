@@ -9,7 +9,8 @@ In the command, these stand for paths in a scratch folder:
     {out}   a path for output; after a refusal nothing may be left there
 
 Damage: the file cut short at random places, single bytes changed, and groups of up to 8 bytes set to extreme values; a
-part of the places lies near the start and the end, where file formats keep their counts and offsets.
+part of the places lies near the start and the end, where file formats keep their counts and offsets. In JSON and GGUF files
+also: a value replaced by a strange one, the file still well formed.
 
 Clean means: exit code 0, or 1 with a readable message on standard error; no signal, no report of a sanitizer, no longer than
 --timeout and no more memory than --memory. The undamaged file must be accepted. Files that break this are kept in --keep.
@@ -19,12 +20,14 @@ Clean means: exit code 0, or 1 with a readable message on standard error; no sig
 """
 import argparse
 import concurrent.futures
+import math
 import os
 import random
 import re
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -43,6 +46,83 @@ def place(rng, size):
         return rng.randrange(size)
     near = min(size, 2048 if region == "head" else 65536 if region == "front" else 4096)
     return size - 1 - rng.randrange(near) if region == "tail" else rng.randrange(near)
+
+
+JSON_VALUES = [b"0", b"-1", b"1", b"3", b"0.5", b"1e30", b"2147483647", b"4294967296", b"9223372036854775807", b"null", b"true", b'""', b'"x"', b"[]",
+               b"{}", b"[0]", b"[1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+INTEGERS = [0, 1, 2, 3, 7, 33, 1000, 65536, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+FLOATS = [0.0, -1.0, 1e-30, 1e30, math.inf, math.nan]
+
+
+def json_spots(data):
+    """(start, end) of every number, string value and literal of a JSON text."""
+    return [m.span(1) for m in re.finditer(rb'(?<=[:,\[{])\s*(-?[\d.]+(?:[eE][-+]?\d+)?|true|false|null|"[^"\\]*"(?!\s*:))(?=\s*[,\]}])', data)]
+
+
+def gguf_spots(data):
+    """Two lists of (start, struct format): numbers alone and first numbers of arrays; tensors' dimensions and types."""
+    spots, shapes, at = [], [], 8
+    formats = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+    def take(form):
+        nonlocal at
+        v = struct.unpack_from("<" + form, data, at)[0]
+        at += struct.calcsize("<" + form)
+        return v
+
+    def skip_string():
+        nonlocal at
+        n = take("Q")
+        at += n
+
+    def skip_value(kind, wanted):
+        if kind == 8:
+            skip_string()
+        else:
+            if wanted:
+                spots.append((at, formats[kind]))
+            take(formats[kind])
+
+    tensors, keys = take("Q"), take("Q")
+    for _ in range(keys):
+        skip_string()
+        kind = take("I")
+        if kind == 9:
+            kind, n = take("I"), take("Q")
+            for i in range(n):
+                skip_value(kind, i < 4)
+        else:
+            skip_value(kind, True)
+    for _ in range(tensors):
+        skip_string()
+        for _ in range(take("I")):
+            shapes.append((at, "Q"))
+            take("Q")
+        shapes.append((at, "I"))
+        take("I")
+        take("Q")
+    return spots, shapes
+
+
+def strange_values(rng, data, n):
+    """(name, function from bytes to bytes): well-formed files with one value replaced."""
+    if data[:4] == b"GGUF":
+        spots = [kind for kind in gguf_spots(data) if kind]
+        for _ in range(n if spots else 0):
+            at, form = rng.choice(rng.choice(spots))
+            size = struct.calcsize("<" + form)
+            if form in "fd":
+                new = struct.pack("<" + form, rng.choice(FLOATS))
+            elif form == "?":
+                new = bytes([1 - data[at]])
+            else:
+                new = (rng.choice(INTEGERS) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+            yield f"value-{at}-{new.hex()}", lambda d, at=at, new=new: d[:at] + new + d[at + len(new):]
+    elif data.lstrip()[:1] in (b"{", b"["):
+        spots = json_spots(data)
+        for _ in range(n if spots else 0):
+            (start, end), new = rng.choice(spots), rng.choice(JSON_VALUES)
+            yield f"value-{start}-{new.hex()}", lambda d, start=start, end=end, new=new: d[:start] + new + d[end:]
 
 
 def damages(rng, size, cuts, flips, smashes):
@@ -139,6 +219,7 @@ def main():
     arguments.add_argument("--cuts", type=int, default=200)
     arguments.add_argument("--flips", type=int, default=200)
     arguments.add_argument("--smashes", type=int, default=100)
+    arguments.add_argument("--values", type=int, default=100)
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("-j", "--jobs", type=int, default=os.cpu_count())
     arguments.add_argument("--timeout", type=float, default=10, help="seconds")
@@ -165,7 +246,7 @@ def main():
         failed, messages, accepted, refused, slowest, largest = 0, {}, 0, 0, seconds, 0
         rng = random.Random(args.seed)
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            cases = list(damages(rng, len(data), args.cuts, args.flips, args.smashes))
+            cases = list(damages(rng, len(data), args.cuts, args.flips, args.smashes)) + list(strange_values(rng, data, args.values))
             for (name, damage), result in zip(cases, pool.map(lambda case: runner.run(case[1](data)), cases)):
                 faults, code, text, seconds, peak = result
                 accepted += code == 0
