@@ -57,7 +57,7 @@ enum { ATTENTION_SPAN = KV_BLOCK }; /* most positions a span */
 
 typedef struct cpu_kernels {
     const char *name;
-    /* By weight type; NULL where the type cannot be a weight. */
+    /* By weight type; linear is NULL for block types whose weights are always converted to float32 first (cpu/linear.c). */
     linear_kernel linear[CPU_DTYPES];
     convert_kernel to_f32[CPU_DTYPES];
     void (*to_f16)(const float *in, uint16_t *out, int64_t n);

@@ -83,17 +83,24 @@ static void from_bf16(const void *in, float *out, int64_t n) {
     }
 }
 
-static void from_q8_0(const void *in, float *out, int64_t n) {
-    const uint8_t *w = in;
-    for (int64_t b = 0; b < n / Q8_BLOCK; b++, w += Q8_BYTES, out += Q8_BLOCK) {
-        uint16_t h;
-        memcpy(&h, w, sizeof h);
-        float d = f16_to_f32(h);
-        for (int i = 0; i < Q8_BLOCK; i++) {
-            out[i] = d * (float)((const int8_t *)w)[2 + i];
-        }
+#define FROM_BLOCKS(name, type)                                                                                                                      \
+    static void name(const void *in, float *out, int64_t n) {                                                                                        \
+        dtype_to_f32(type, in, out, n);                                                                                                              \
     }
-}
+
+FROM_BLOCKS(from_q8_0, DTYPE_Q8_0)
+FROM_BLOCKS(from_q4_0, DTYPE_Q4_0)
+FROM_BLOCKS(from_q4_1, DTYPE_Q4_1)
+FROM_BLOCKS(from_q5_0, DTYPE_Q5_0)
+FROM_BLOCKS(from_q5_1, DTYPE_Q5_1)
+FROM_BLOCKS(from_q2_k, DTYPE_Q2_K)
+FROM_BLOCKS(from_q3_k, DTYPE_Q3_K)
+FROM_BLOCKS(from_q4_k, DTYPE_Q4_K)
+FROM_BLOCKS(from_q5_k, DTYPE_Q5_K)
+FROM_BLOCKS(from_q6_k, DTYPE_Q6_K)
+FROM_BLOCKS(from_iq4_nl, DTYPE_IQ4_NL)
+FROM_BLOCKS(from_iq4_xs, DTYPE_IQ4_XS)
+FROM_BLOCKS(from_mxfp4, DTYPE_MXFP4)
 
 static void to_f16(const float *in, uint16_t *out, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
@@ -281,7 +288,25 @@ void kernels_generic(cpu_kernels *k) {
     *k = (cpu_kernels){
         .name = "generic",
         .linear = {[DTYPE_F32] = linear_f32, [DTYPE_F16] = linear_f16, [DTYPE_BF16] = linear_bf16, [DTYPE_Q8_0] = linear_q8_0},
-        .to_f32 = {[DTYPE_F32] = from_f32, [DTYPE_F16] = from_f16, [DTYPE_BF16] = from_bf16, [DTYPE_Q8_0] = from_q8_0},
+        .to_f32 =
+            {
+                [DTYPE_F32] = from_f32,
+                [DTYPE_F16] = from_f16,
+                [DTYPE_BF16] = from_bf16,
+                [DTYPE_Q8_0] = from_q8_0,
+                [DTYPE_Q4_0] = from_q4_0,
+                [DTYPE_Q4_1] = from_q4_1,
+                [DTYPE_Q5_0] = from_q5_0,
+                [DTYPE_Q5_1] = from_q5_1,
+                [DTYPE_Q2_K] = from_q2_k,
+                [DTYPE_Q3_K] = from_q3_k,
+                [DTYPE_Q4_K] = from_q4_k,
+                [DTYPE_Q5_K] = from_q5_k,
+                [DTYPE_Q6_K] = from_q6_k,
+                [DTYPE_IQ4_NL] = from_iq4_nl,
+                [DTYPE_IQ4_XS] = from_iq4_xs,
+                [DTYPE_MXFP4] = from_mxfp4,
+            },
         .to_f16 = to_f16,
         .rms_norm = rms_norm,
         .layer_norm = layer_norm,

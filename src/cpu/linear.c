@@ -79,15 +79,49 @@ static void linear_tile(void *arg, int64_t begin, int64_t end, int thread) {
     }
 }
 
+/* For a type without a kernel of its own and rows too long for the scratch: added up in spans whose length depends on nothing else. */
+static void linear_spans(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs, int thread) {
+    enum { SPAN = 65536, ROWS = 64 };
+    float *w = cpu_scratch(c, thread), part[ROWS];
+    for (int64_t o = 0; o < outs; o++) {
+        for (int64_t r = 0; r < rows; r += ROWS) {
+            int64_t m = rows - r < ROWS ? rows - r : ROWS;
+            linear_piece out = *p;
+            linear_move(&out, r, o);
+            for (int64_t i = 0; i < m; i++) {
+                out.y[i * out.y_stride] = out.bias ? *out.bias : 0;
+            }
+            for (int64_t s = 0; s < p->segments; s++) {
+                for (int64_t at = 0; at < p->n; at += SPAN) {
+                    int64_t n = p->n - at < SPAN ? p->n - at : SPAN;
+                    c->k.to_f32[type]((const char *)out.w + dtype_row_bytes(type, s * p->n + at), w, n);
+                    linear_piece q = {.w = w, .x = out.x + s * p->x_segment + at, .x_stride = p->x_stride, .index = out.index, .y = part};
+                    q.y_stride = q.segments = 1;
+                    q.n = n;
+                    c->k.linear[DTYPE_F32](&q, m, 1);
+                    for (int64_t i = 0; i < m; i++) {
+                        out.y[i * out.y_stride] += part[i];
+                    }
+                }
+            }
+        }
+    }
+}
+
 void linear_run(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs, int thread) {
     int64_t n = p->n * p->segments;
     int64_t fit = (int64_t)(CPU_SCRATCH / 2 / sizeof(float)) / (n < 1 ? 1 : n);
-    if (type == DTYPE_F32 || rows < LINEAR_CONVERT_ROWS || fit < 4) {
-        c->k.linear[type](p, rows, outs);
+    linear_kernel own = c->k.linear[type];
+    if (own && (type == DTYPE_F32 || rows < LINEAR_CONVERT_ROWS || fit < 4)) {
+        own(p, rows, outs);
+        return;
+    }
+    if (fit < 1) {
+        linear_spans(c, type, p, rows, outs, thread);
         return;
     }
     float *w = cpu_scratch(c, thread);
-    int64_t step = fit < 16 ? 4 : 16;
+    int64_t step = fit < 4 ? 1 : fit < 16 ? 4 : 16;
     for (int64_t o = 0; o < outs; o += step) {
         int64_t m = outs - o < step ? outs - o : step;
         linear_piece q = *p;

@@ -364,7 +364,7 @@ omni_status gguf_need_tensor(const gguf *g, const tensor **out, omni_error *err,
     }
     if (!dtype_computable((uint32_t)t->type)) {
         return fail(err, OMNI_ERR_UNSUPPORTED,
-                    "%s: tensor '%s' is stored as %s, which this program cannot compute with (F32, F16, BF16 and Q8_0 it can)", g->path, name,
+                    "%s: tensor '%s' is stored as %s, which this program cannot compute with: take another quantisation of the model", g->path, name,
                     dtype_find((uint32_t)t->type)->name);
     }
     *out = t;

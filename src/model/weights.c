@@ -36,11 +36,6 @@ omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims,
     TRY(status);
     const tensor *t;
     TRY(gguf_need_tensor(w->g, &t, err, n_dims, ne, "%s", name));
-    if (t->type != DTYPE_F32 && t->type != DTYPE_F16 && t->type != DTYPE_BF16 && t->type != DTYPE_Q8_0) {
-        const dtype_info *info = dtype_find(t->type);
-        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s has type %s (%d); a matrix must be F32, F16, BF16 or Q8_0: convert the model again",
-                    gguf_path(w->g), name, info ? info->name : "unknown", (int)t->type);
-    }
     *out = *t;
     w->bytes += t->size;
     return OMNI_OK;

@@ -4,31 +4,33 @@
 #include <string.h>
 #include <strings.h>
 
+#include "tensor/blocks.h"
+
 enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
 
 static const dtype_info INFO[DTYPE_COUNT] = {
     [DTYPE_F32] = {"F32", 1, 4, true},
     [DTYPE_F16] = {"F16", 1, 2, true},
-    [DTYPE_Q4_0] = {"Q4_0", 32, 18, false},
-    [DTYPE_Q4_1] = {"Q4_1", 32, 20, false},
-    [DTYPE_Q5_0] = {"Q5_0", 32, 22, false},
-    [DTYPE_Q5_1] = {"Q5_1", 32, 24, false},
+    [DTYPE_Q4_0] = {"Q4_0", 32, 18, true},
+    [DTYPE_Q4_1] = {"Q4_1", 32, 20, true},
+    [DTYPE_Q5_0] = {"Q5_0", 32, 22, true},
+    [DTYPE_Q5_1] = {"Q5_1", 32, 24, true},
     [DTYPE_Q8_0] = {"Q8_0", Q8_BLOCK, Q8_BYTES, true},
     [DTYPE_Q8_1] = {"Q8_1", 32, 36, false},
-    [DTYPE_Q2_K] = {"Q2_K", 256, 84, false},
-    [DTYPE_Q3_K] = {"Q3_K", 256, 110, false},
-    [DTYPE_Q4_K] = {"Q4_K", 256, 144, false},
-    [DTYPE_Q5_K] = {"Q5_K", 256, 176, false},
-    [DTYPE_Q6_K] = {"Q6_K", 256, 210, false},
+    [DTYPE_Q2_K] = {"Q2_K", 256, 84, true},
+    [DTYPE_Q3_K] = {"Q3_K", 256, 110, true},
+    [DTYPE_Q4_K] = {"Q4_K", 256, 144, true},
+    [DTYPE_Q5_K] = {"Q5_K", 256, 176, true},
+    [DTYPE_Q6_K] = {"Q6_K", 256, 210, true},
     [DTYPE_Q8_K] = {"Q8_K", 256, 292, false},
     [DTYPE_IQ2_XXS] = {"IQ2_XXS", 256, 66, false},
     [DTYPE_IQ2_XS] = {"IQ2_XS", 256, 74, false},
     [DTYPE_IQ3_XXS] = {"IQ3_XXS", 256, 98, false},
     [DTYPE_IQ1_S] = {"IQ1_S", 256, 50, false},
-    [DTYPE_IQ4_NL] = {"IQ4_NL", 32, 18, false},
+    [DTYPE_IQ4_NL] = {"IQ4_NL", 32, 18, true},
     [DTYPE_IQ3_S] = {"IQ3_S", 256, 110, false},
     [DTYPE_IQ2_S] = {"IQ2_S", 256, 82, false},
-    [DTYPE_IQ4_XS] = {"IQ4_XS", 256, 136, false},
+    [DTYPE_IQ4_XS] = {"IQ4_XS", 256, 136, true},
     [DTYPE_I8] = {"I8", 1, 1, false},
     [DTYPE_I16] = {"I16", 1, 2, false},
     [DTYPE_I32] = {"I32", 1, 4, false},
@@ -38,7 +40,7 @@ static const dtype_info INFO[DTYPE_COUNT] = {
     [DTYPE_BF16] = {"BF16", 1, 2, true},
     [DTYPE_TQ1_0] = {"TQ1_0", 256, 54, false},
     [DTYPE_TQ2_0] = {"TQ2_0", 256, 66, false},
-    [DTYPE_MXFP4] = {"MXFP4", 32, 17, false},
+    [DTYPE_MXFP4] = {"MXFP4", 32, 17, true},
     [DTYPE_NVFP4] = {"NVFP4", 64, 36, false},
     [DTYPE_Q1_0] = {"Q1_0", 128, 18, false},
     [DTYPE_Q2_0] = {"Q2_0", 64, 18, false},
@@ -142,15 +144,6 @@ static inline uint16_t load16(const uint8_t *p) {
     return v;
 }
 
-static void q8_to_f32(const uint8_t *in, float *out, int64_t n) {
-    for (int64_t i = 0; i < n; i += Q8_BLOCK, in += Q8_BYTES) {
-        float scale = half_to_float(load16(in));
-        for (int j = 0; j < Q8_BLOCK; j++) {
-            out[i + j] = scale * (float)(int8_t)in[2 + j];
-        }
-    }
-}
-
 static void q8_from_f32(const float *in, uint8_t *out, int64_t n) {
     for (int64_t i = 0; i < n; i += Q8_BLOCK, out += Q8_BYTES) {
         const float *x = in + i;
@@ -201,10 +194,10 @@ void dtype_to_f32(dtype type, const void *in, float *out, int64_t n) {
             out[i] = bf16_to_f32(load16(p + 2 * i));
         }
         break;
-    case DTYPE_Q8_0:
-        q8_to_f32(p, out, n);
-        break;
     default:
+        if (blocks_to_f32(type, in, out, n)) {
+            break;
+        }
         for (int64_t i = 0; i < n; i++) {
             out[i] = NAN;
         }

@@ -52,7 +52,7 @@ typedef struct dtype_info {
     const char *name; /* as GGUF tools print it: "F32", "Q8_0" */
     int64_t block;    /* values a block */
     size_t bytes;     /* bytes a block */
-    bool computable;  /* operations take weights of this type, dtype_to_f32 and dtype_from_f32 convert it */
+    bool computable;  /* operations take weights of this type, dtype_to_f32 reads it */
 } dtype_info;
 
 /* NULL for a number that is no type known here. */
@@ -90,7 +90,8 @@ static inline const void *tensor_row(const tensor *t, int64_t row) {
 tensor tensor_slice(const tensor *t, int64_t i);
 
 /* Values of one row as float32, and back. n must be a multiple of the block; in and out of the stored type need no alignment.
- * A type that is not computable gives NaN (to_f32) or leaves out untouched (from_f32): check first. Q8_0 rounds as GGUF's reference quantiser does:
+ * A type that is not computable gives NaN; a type that cannot be written (so far all but
+ * F32, F16, BF16, Q8_0) leaves out untouched: check first. Q8_0 rounds as GGUF's reference quantiser does:
  * scale = max|x| / 127 stored as F16, values x * (1 / unrounded scale) to nearest, halves away from zero. A block with a NaN
  * or an infinity comes back as NaN. */
 void dtype_to_f32(dtype type, const void *in, float *out, int64_t n);

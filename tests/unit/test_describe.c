@@ -194,7 +194,7 @@ static void unknown_files_are_described_all_the_same(void **state) {
     char names[40][16];
     for (int i = 0; i < 40; i++) {
         snprintf(names[i], sizeof names[i], "part%d.weight", i);
-        tensors[i] = (spec){names[i], i == 7 ? DTYPE_Q4_K : DTYPE_F32, {256, 1, 1}};
+        tensors[i] = (spec){names[i], i == 7 ? DTYPE_IQ2_S : DTYPE_F32, {256, 1, 1}};
     }
     gguf *g = write_and_open("t.gguf", no_keys, tensors, 40);
     description d;
@@ -208,7 +208,7 @@ static void unknown_files_are_described_all_the_same(void **state) {
     char *text = NULL;
     omni_error err;
     assert_int_equal(describe_gguf_render(g, &d, false, &text, &err), OMNI_OK);
-    assert_non_null(strstr(text, "tensor 'part7.weight' is stored as Q4_K"));
+    assert_non_null(strstr(text, "tensor 'part7.weight' is stored as IQ2_S"));
     free(text);
     gguf_close(g);
     files_in_folder(true);

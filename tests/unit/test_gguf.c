@@ -232,8 +232,8 @@ static void needed_tensors_are_checked(void **state) {
     assert_non_null(strstr(err.text, "{3, 2, 4}"));
     assert_int_equal(gguf_need_tensor(g, &t, &err, 2, (int64_t[]){3, -1}, "blk.%d", 7), OMNI_ERR_FORMAT);
     assert_non_null(strstr(err.text, "tensor 'blk.7' {3, any} is missing"));
-    assert_int_equal(gguf_need_tensor(g, &t, &err, 2, (int64_t[]){256, 2}, "Q4_K"), OMNI_ERR_UNSUPPORTED);
-    assert_non_null(strstr(err.text, "tensor 'Q4_K' is stored as Q4_K, which this program cannot compute with"));
+    assert_int_equal(gguf_need_tensor(g, &t, &err, 2, (int64_t[]){256, 2}, "IQ2_S"), OMNI_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "tensor 'IQ2_S' is stored as IQ2_S, which this program cannot compute with"));
     gguf_close(g);
 }
 

@@ -149,11 +149,11 @@ static void types_are_found_by_number_and_name(void **state) {
     assert_true(dtype_by_name("q8_0", &type) && type == DTYPE_Q8_0);
     assert_true(dtype_by_name("bF16", &type) && type == DTYPE_BF16);
     assert_false(dtype_by_name("q8", &type) || dtype_by_name("", &type));
-    assert_true(dtype_computable(DTYPE_F16) && !dtype_computable(DTYPE_Q4_K) && !dtype_computable(5));
+    assert_true(dtype_computable(DTYPE_F16) && dtype_computable(DTYPE_Q4_K) && !dtype_computable(DTYPE_IQ2_S) && !dtype_computable(5));
     assert_int_equal(dtype_row_bytes(DTYPE_Q8_0, 96), 102);
     assert_int_equal(dtype_row_bytes(DTYPE_Q4_K, 512), 288);
     float x[2] = {0, 0};
-    dtype_to_f32(DTYPE_Q4_K, "", x, 2);
+    dtype_to_f32(DTYPE_IQ2_S, "", x, 2);
     assert_true(isnan(x[0]) && isnan(x[1]));
 }
 
