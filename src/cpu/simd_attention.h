@@ -9,6 +9,20 @@
 
 enum { SCORES = ATTENTION_SPAN + LANES };
 
+SIMD void store_scores(const vf (*acc)[4], int count, float scale, float (*p)[SCORES], int64_t t) {
+    if (count == 4) {
+        v4 sum[4];
+        vf_sum16(acc[0], acc[1], acc[2], acc[3], sum);
+        UNROLL for (int j = 0; j < 4; j++) {
+            v4_store(p[j] + t, v4_scale(sum[j], scale));
+        }
+    } else {
+        UNROLL for (int j = 0; j < count; j++) {
+            v4_store(p[j] + t, v4_scale(vf_sum4(acc[j][0], acc[j][1], acc[j][2], acc[j][3]), scale));
+        }
+    }
+}
+
 /* p[query][t .. t + 3] = scale * q . k for four positions; COUNT queries, a constant where this is called. */
 #define ATTENTION_SCORES(name, type, load, load_part)                                                                                                \
     SIMD void name(const attention_state *s, int h, const type *const *k, float(*p)[SCORES], int64_t t, int COUNT) {                                 \
@@ -40,9 +54,7 @@ enum { SCORES = ATTENTION_SPAN + LANES };
                 }                                                                                                                                    \
             }                                                                                                                                        \
         }                                                                                                                                            \
-        UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
-            v4_store(p[j] + t, v4_scale(vf_sum4(acc[j][0], acc[j][1], acc[j][2], acc[j][3]), s->scale));                                             \
-        }                                                                                                                                            \
+        store_scores((const vf(*)[4])acc, COUNT, s->scale, p, t);                                                                                    \
     }
 
 /* acc[i .. i + VECTORS * LANES) = acc * shrink + sum over t of p[t] v_t. */

@@ -118,6 +118,14 @@ SIMD v4 vf_sum4(vf a, vf b, vf c, vf d) {
     return _mm_add_ps(_mm_add_ps(r0, r1), _mm_add_ps(r2, r3));
 }
 
+/* out[r] = the sums of four vectors of each of four rows. */
+SIMD void vf_sum16(const vf *a, const vf *b, const vf *c, const vf *d, v4 out[4]) {
+    out[0] = vf_sum4(a[0], a[1], a[2], a[3]);
+    out[1] = vf_sum4(b[0], b[1], b[2], b[3]);
+    out[2] = vf_sum4(c[0], c[1], c[2], c[3]);
+    out[3] = vf_sum4(d[0], d[1], d[2], d[3]);
+}
+
 SIMD float vf_sum(vf a) {
     __m128 r = fold4(a);
     __m128 pair = _mm_add_ps(r, _mm_movehdup_ps(r));

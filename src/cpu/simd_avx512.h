@@ -119,6 +119,32 @@ SIMD v4 vf_sum4(vf a, vf b, vf c, vf d) {
     return _mm_add_ps(_mm_add_ps(r0, r1), _mm_add_ps(r2, r3));
 }
 
+/* Two vectors at once: the halves of each folded, a's below b's; then the same with pairs of such. */
+SIMD vf fold_pair(vf a, vf b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+
+SIMD vf fold_quarters(vf ab, vf cd) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+
+SIMD vf add_neighbours(vf a, vf b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+
+/* out[r] = the sums of four vectors of each of four rows: the additions of vf_sum4, for all sixteen at once. */
+SIMD void vf_sum16(const vf *a, const vf *b, const vf *c, const vf *d, v4 out[4]) {
+    vf s0 = fold_quarters(fold_pair(a[0], b[0]), fold_pair(c[0], d[0]));
+    vf s1 = fold_quarters(fold_pair(a[1], b[1]), fold_pair(c[1], d[1]));
+    vf s2 = fold_quarters(fold_pair(a[2], b[2]), fold_pair(c[2], d[2]));
+    vf s3 = fold_quarters(fold_pair(a[3], b[3]), fold_pair(c[3], d[3]));
+    vf all = add_neighbours(add_neighbours(s0, s1), add_neighbours(s2, s3));
+    out[0] = _mm512_castps512_ps128(all);
+    out[1] = _mm512_extractf32x4_ps(all, 1);
+    out[2] = _mm512_extractf32x4_ps(all, 2);
+    out[3] = _mm512_extractf32x4_ps(all, 3);
+}
+
 SIMD float vf_sum(vf a) {
     __m128 r = fold4(a);
     __m128 pair = _mm_add_ps(r, _mm_movehdup_ps(r));

@@ -17,6 +17,21 @@ SIMD void store_row(const vf *acc, int outs, const float *bias, float *y) {
     }
 }
 
+SIMD void store_block(const vf (*acc)[8], int rows, int outs, const float *bias, float *const *y, int64_t out) {
+    bias = bias ? bias + out : NULL;
+    if (rows == 4 && outs == 4) {
+        v4 sum[4];
+        vf_sum16(acc[0], acc[1], acc[2], acc[3], sum);
+        UNROLL for (int r = 0; r < 4; r++) {
+            v4_store(y[r] + out, bias ? v4_add(sum[r], v4_load(bias)) : sum[r]);
+        }
+    } else {
+        UNROLL for (int r = 0; r < rows; r++) {
+            store_row(acc[r], outs, bias, y[r] + out);
+        }
+    }
+}
+
 /* ROWS and OUTS are constants where this is called, so that the accumulators live in registers. */
 #define LINEAR_BLOCK(name, type, load, load_part)                                                                                                    \
     SIMD void name(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS) {                              \
@@ -54,9 +69,7 @@ SIMD void store_row(const vf *acc, int outs, const float *bias, float *y) {
                 }                                                                                                                                    \
             }                                                                                                                                        \
         }                                                                                                                                            \
-        UNROLL for (int r = 0; r < ROWS; r++) {                                                                                                      \
-            store_row(acc[r], OUTS, p->bias ? p->bias + out : NULL, y[r] + out);                                                                     \
-        }                                                                                                                                            \
+        store_block(acc, ROWS, OUTS, p->bias, y, out);                                                                                               \
     }
 
 /* Walks the outputs in fours (eights for a single row), then one by one. */
@@ -134,9 +147,7 @@ SIMD void block_q8_0(const linear_piece *p, const float *const *rows, float *con
             }
         }
     }
-    UNROLL for (int r = 0; r < ROWS; r++) {
-        store_row(acc[r], OUTS, p->bias ? p->bias + out : NULL, y[r] + out);
-    }
+    store_block(acc, ROWS, OUTS, p->bias, y, out);
 }
 
 LINEAR_KERNEL(simd_linear_q8_0, block_q8_0)

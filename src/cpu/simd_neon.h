@@ -112,6 +112,14 @@ SIMD v4 vf_sum4(vf a, vf b, vf c, vf d) {
     return vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
 }
 
+/* out[r] = the sums of four vectors of each of four rows. */
+SIMD void vf_sum16(const vf *a, const vf *b, const vf *c, const vf *d, v4 out[4]) {
+    out[0] = vf_sum4(a[0], a[1], a[2], a[3]);
+    out[1] = vf_sum4(b[0], b[1], b[2], b[3]);
+    out[2] = vf_sum4(c[0], c[1], c[2], c[3]);
+    out[3] = vf_sum4(d[0], d[1], d[2], d[3]);
+}
+
 SIMD float vf_sum(vf a) {
     return vaddvq_f32(vpaddq_f32(a, vdupq_n_f32(0)));
 }
