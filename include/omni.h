@@ -199,6 +199,22 @@ OMNI_API omni_convert_params omni_convert_params_default(void);
 /* out may be NULL. */
 OMNI_API omni_status omni_convert(const omni_convert_params *params, omni_converted *out, omni_error *err);
 
+/* A file of the released sizes with random weights, to measure speed without a download. What it answers is noise. */
+typedef struct omni_synth_params {
+    const char *path;
+    const char *type; /* as omni_convert takes it, and every block type and mix; NULL: "q8_0" */
+    unsigned part;    /* one of OMNI_PART_...; 0: the thinker */
+    int layers;       /* decoder layers of the thinker; 0: as released */
+    uint64_t seed;
+    int threads;            /* 0: one a usable core */
+    omni_progress progress; /* bytes written */
+    void *progress_arg;
+} omni_synth_params;
+
+OMNI_API omni_synth_params omni_synth_params_default(void);
+/* bytes: size of the file; may be NULL. */
+OMNI_API omni_status omni_synth(const omni_synth_params *params, uint64_t *bytes, omni_error *err);
+
 /* What is in a GGUF file, as text or JSON, and the memory needed to run it. *text is released with omni_free. */
 OMNI_API omni_status omni_describe(const char *path, bool json, char **text, omni_error *err);
 

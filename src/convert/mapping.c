@@ -158,6 +158,30 @@ static void check_all_used(builder *b, unsigned parts) {
     }
 }
 
+static void add_parts(builder *b, const model_config *config, unsigned parts) {
+    if (parts & MAPPING_THINKER) {
+        add_thinker(b, &config->thinker);
+    }
+    if (parts & MAPPING_MMPROJ) {
+        add_audio(b, &config->audio, config_announced_deepstacks(config));
+        add_vision(b, &config->vision);
+    }
+    if (parts & MAPPING_TALKER) {
+        b->part = MAPPING_TALKER;
+        mapping_add_talker(b, config);
+    }
+}
+
+omni_status mapping_shapes(const model_config *config, unsigned parts, dtype type, mapping *out, omni_error *err) {
+    *out = (mapping){0};
+    builder b = {.shapes_only = true, .type = type, .out = out, .err = err};
+    add_parts(&b, config, parts);
+    if (b.status != OMNI_OK) {
+        mapping_free(out);
+    }
+    return b.status;
+}
+
 omni_status mapping_build(const model_config *config, const st_tensor *const *checkpoint, size_t count, unsigned parts, dtype type, const char *where,
                           mapping *out, omni_error *err) {
     *out = (mapping){0};
@@ -170,17 +194,7 @@ omni_status mapping_build(const model_config *config, const st_tensor *const *ch
         b.sources[i].t = checkpoint[i];
     }
     qsort(b.sources, count, sizeof *b.sources, by_entry_name);
-    if (parts & MAPPING_THINKER) {
-        add_thinker(&b, &config->thinker);
-    }
-    if (parts & MAPPING_MMPROJ) {
-        add_audio(&b, &config->audio, config_announced_deepstacks(config));
-        add_vision(&b, &config->vision);
-    }
-    if (parts & MAPPING_TALKER) {
-        b.part = MAPPING_TALKER;
-        mapping_add_talker(&b, config);
-    }
+    add_parts(&b, config, parts);
     check_all_used(&b, parts);
     free(b.sources);
     if (b.status != OMNI_OK) {

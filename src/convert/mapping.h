@@ -38,6 +38,8 @@ typedef struct mapping {
  * of the other parts are left aside. type: what --type says. Frees nothing of the checkpoint; release with mapping_free. */
 omni_status mapping_build(const model_config *config, const st_tensor *const *checkpoint, size_t count, unsigned parts, dtype type, const char *where,
                           mapping *out, omni_error *err);
+/* The same list without a checkpoint: names, shapes and types, no sources. */
+omni_status mapping_shapes(const model_config *config, unsigned parts, dtype type, mapping *out, omni_error *err);
 void mapping_free(mapping *m);
 
 /* Whether any tensor belongs to the talker, the code predictor or code2wav. */

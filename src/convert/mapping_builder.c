@@ -39,9 +39,9 @@ static void shape_text(char *out, size_t size, int n, const int64_t *shape) {
     }
 }
 
-/* The source of that name with that shape, marked as used; NULL after an error. */
+/* The source of that name with that shape, marked as used; NULL after an error, and when only shapes are wanted. */
 static const st_tensor *take(builder *b, const char *from, int n_dims, const int64_t *shape) {
-    if (b->status != OMNI_OK) {
+    if (b->status != OMNI_OK || b->shapes_only) {
         return NULL;
     }
     char wanted[120];
@@ -79,6 +79,7 @@ static mapped_tensor *append(builder *b, weight_class c, const char *to, int n_d
     if (b->status != OMNI_OK) {
         return NULL;
     }
+    n_sources = b->shapes_only ? 0 : n_sources;
     mapping *m = b->out;
     if (m->count == m->capacity) {
         size_t capacity = m->capacity ? 2 * m->capacity : 256;
@@ -113,7 +114,7 @@ void builder_strided(builder *b, weight_class c, const char *to, const char *fro
                      const int64_t *ne, int64_t base, const int64_t *stride) {
     const st_tensor *source = take(b, from, shape_dims, shape);
     mapped_tensor *t = append(b, c, to, n_dims, ne, 1);
-    if (t) {
+    if (t && t->sources) {
         t->sources[0] = source;
         t->base = base;
         for (int i = 0; stride && i < n_dims; i++) {
@@ -176,7 +177,7 @@ void builder_generated(builder *b, const char *to, int64_t width, int64_t rows) 
 
 static void one_by_one(builder *b, const char *to, const char *projection, int64_t in, int64_t out, int64_t experts) {
     mapped_tensor *t = append(b, WEIGHT_MATRIX, to, 3, (const int64_t[]){in, out, experts}, (size_t)experts);
-    for (int64_t i = 0; t && i < experts && b->status == OMNI_OK; i++) {
+    for (int64_t i = 0; t && t->sources && i < experts && b->status == OMNI_OK; i++) {
         char from[64];
         snprintf(from, sizeof from, "mlp.experts.%lld.%s.weight", (long long)i, projection);
         t->sources[i] = take(b, from, 2, (const int64_t[]){out, in});

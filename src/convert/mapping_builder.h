@@ -18,6 +18,7 @@ typedef struct source_entry {
 typedef struct builder {
     source_entry *sources; /* sorted by name */
     size_t n_sources;
+    bool shapes_only; /* there is no checkpoint: names, shapes and types are wanted, the tensors get no sources */
     const char *where;
     dtype type;
     unsigned part;

@@ -48,7 +48,17 @@ omni_status metadata_resolve_ids(model_config *c, const vocabulary *v, bool talk
 
 /* llama.cpp's numbers for "mostly this type". */
 static uint32_t file_type(dtype type) {
-    return type == DTYPE_F32 ? 0 : type == DTYPE_F16 ? 1 : type == DTYPE_Q8_0 ? 7 : 32;
+    static const struct {
+        dtype type;
+        uint32_t number;
+    } numbers[] = {{DTYPE_F32, 0},   {DTYPE_F16, 1},   {DTYPE_Q4_0, 2},  {DTYPE_Q4_1, 3},  {DTYPE_Q8_0, 7},  {DTYPE_Q5_0, 8},    {DTYPE_Q5_1, 9},
+                   {DTYPE_Q2_K, 10}, {DTYPE_Q3_K, 12}, {DTYPE_Q4_K, 15}, {DTYPE_Q5_K, 17}, {DTYPE_Q6_K, 18}, {DTYPE_IQ4_NL, 25}, {DTYPE_IQ4_XS, 30}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (numbers[i].type == type) {
+            return numbers[i].number;
+        }
+    }
+    return 32;
 }
 
 static void general(gguf_writer *w, const char *architecture, const char *kind, const char *name, dtype type) {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "convert/convert.h"
+#include "convert/synth.h"
 #include "gguf/describe.h"
 #include "gguf/gguf.h"
 #include "media/wav_writer.h"
@@ -69,6 +70,33 @@ omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni
         }
     }
     return status;
+}
+
+/* ---- random files ---- */
+
+omni_synth_params omni_synth_params_default(void) {
+    return (omni_synth_params){0};
+}
+
+static bool show_synth(void *arg, uint64_t done, uint64_t total) {
+    const omni_synth_params *p = arg;
+    return !p->progress || p->progress(p->progress_arg, "writing", done, total);
+}
+
+omni_status omni_synth(const omni_synth_params *p, uint64_t *bytes, omni_error *err) {
+    if (!p || !p->path) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_synth needs a path");
+    }
+    omni_synth_params copy = *p;
+    synth_options options = {.path = p->path,
+                             .type = p->type,
+                             .part = p->part ? p->part : MAPPING_THINKER,
+                             .layers = p->layers,
+                             .seed = p->seed,
+                             .threads = p->threads,
+                             .progress = show_synth,
+                             .arg = &copy};
+    return synth_file(&options, bytes, err);
 }
 
 /* ---- tokenizer ---- */
