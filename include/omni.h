@@ -149,6 +149,7 @@ typedef struct omni_result {
     int64_t prompt_tokens, cached_tokens; /* of the prompt, and how many of them were already computed */
     int64_t answer_tokens, frames;
     int64_t samples;
+    bool speech_cut; /* the speech ended at max_frames or at the talker's own context, not by itself */
     double seconds_media, seconds_prompt, seconds_answer; /* encoders; prompt; from there to the end, speech included */
     double seconds_first_text, seconds_first_audio;       /* since the call; 0: none came */
     double seconds_talker, seconds_code2wav;              /* shares of seconds_answer */

@@ -228,11 +228,21 @@ static omni_status feed(run *r, int32_t id, omni_error *err) {
     return OMNI_OK;
 }
 
+/* Working memory for an utterance after so many prompt rows: what is there, or a larger one. */
+static omni_status reserve_speech(omni_session *s, int64_t rows, const omni_generate_params *params, omni_error *err) {
+    enum { OPENING = 16 }; /* the talker's own rows before the first frame */
+    int64_t frames = params->max_frames > 0 ? params->max_frames : SPEECH_DEFAULT_FRAMES, positions = rows + frames + OPENING;
+    if (s->speech && speech_fits(s->speech, positions)) {
+        return OMNI_OK;
+    }
+    speech_destroy(s->speech);
+    s->speech = NULL;
+    return speech_create(s->model->b, s->model->talker, s->model->code2wav, positions, &s->speech, err);
+}
+
 static omni_status begin_speech(run *r, omni_error *err) {
     omni_session *s = r->s;
-    if (!s->speech) {
-        TRY(speech_create(r->m->b, r->m->talker, r->m->code2wav, s->params.context, &s->speech, err));
-    }
+    TRY(reserve_speech(s, r->c.prompt.n, r->params, err));
     talker_prompt p = {r->c.prompt.rows, r->c.prompt.n, r->c.media, r->c.media_count, r->media_rows > 0 ? s->media_hidden : NULL};
     TRY(speech_begin(s->speech, &p, r->params, r->trace, err));
     r->speaking = true;
@@ -438,8 +448,8 @@ static omni_status speak(omni_session *s, const char *text, const omni_generate_
     if (status == OMNI_OK) {
         status = tokenizer_encode(m->tokenizer, TOKENIZE_PLAIN, text, strlen(text), &ids, err);
     }
-    if (status == OMNI_OK && !s->speech) {
-        status = speech_create(m->b, m->talker, m->code2wav, 0, &s->speech, err);
+    if (status == OMNI_OK) {
+        status = reserve_speech(s, (int64_t)opening.count, params, err);
     }
     prompt_row *rows = calloc(opening.count + 1, sizeof *rows);
     if (status == OMNI_OK && !rows) {

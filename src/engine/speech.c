@@ -5,7 +5,7 @@
 
 #include "engine/engine.h"
 
-enum { MAX_PIECE = 25, SPEECH_FRAMES = 4096 };
+enum { MAX_PIECE = 25 };
 
 struct speech {
     talker *talker;
@@ -19,10 +19,11 @@ struct speech {
 
     const omni_generate_params *params;
     trace *trace;
-    int64_t held;  /* frames in codes */
+    int64_t positions; /* room of the runner */
+    int64_t held;      /* frames in codes */
     int64_t piece; /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
     int64_t max_frames, frames, made_samples;
-    bool ended;
+    bool ended, cut; /* cut: by max_frames or by the talker's context, not by the talker itself */
     double first_audio, talker_seconds, code2wav_seconds;
 };
 
@@ -37,8 +38,9 @@ omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions,
     s->groups = code2wav_groups(c);
     s->codes = calloc((size_t)MAX_PIECE * (size_t)s->groups, sizeof *s->codes);
     s->samples = calloc((size_t)(MAX_PIECE * code2wav_upsample(c)), sizeof *s->samples);
-    int64_t most = talker_get_config(t)->context_length, wanted = positions + SPEECH_FRAMES;
-    talker_runner_params p = {.max_sequences = 1, .positions = wanted < most ? wanted : most, .kv_type = DTYPE_F32};
+    int64_t most = talker_get_config(t)->context_length;
+    s->positions = positions < most ? positions : most;
+    talker_runner_params p = {.max_sequences = 1, .positions = s->positions, .kv_type = DTYPE_F32};
     omni_status status = s->codes && s->samples ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for speech");
     status = status == OMNI_OK ? talker_runner_create(t, &p, &s->runner, err) : status;
     status = status == OMNI_OK ? talker_seq_create(s->runner, &s->seq, err) : status;
@@ -49,6 +51,10 @@ omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions,
     }
     *out = s;
     return OMNI_OK;
+}
+
+bool speech_fits(const speech *s, int64_t positions) {
+    return positions <= s->positions || s->positions == talker_get_config(s->talker)->context_length;
 }
 
 void speech_destroy(speech *s) {
@@ -78,8 +84,8 @@ omni_status speech_begin(speech *s, const talker_prompt *opening, const omni_gen
     s->trace = t;
     s->held = s->frames = s->made_samples = 0;
     s->piece = 1;
-    s->max_frames = params->max_frames > 0 ? params->max_frames : SPEECH_FRAMES;
-    s->ended = false;
+    s->max_frames = params->max_frames > 0 ? params->max_frames : SPEECH_DEFAULT_FRAMES;
+    s->ended = s->cut = false;
     s->first_audio = s->talker_seconds = s->code2wav_seconds = 0;
     code2wav_state_reset(s->state);
     double start = engine_now();
@@ -123,7 +129,7 @@ static omni_status decode_held(speech *s, omni_error *err) {
 omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
     for (int64_t made = 0; !s->ended && made < most; made++) {
         if (s->frames >= s->max_frames) {
-            s->ended = true;
+            s->ended = s->cut = true;
             break;
         }
         talker_event event;
@@ -135,6 +141,7 @@ omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
         }
         if (event != TALKER_FRAME) {
             s->ended = true;
+            s->cut = event == TALKER_FULL;
             break;
         }
         s->frames++;
@@ -156,6 +163,7 @@ omni_status speech_end(speech *s, omni_error *err) {
 void speech_account(const speech *s, omni_result *r, double *first_audio) {
     r->frames = s->frames;
     r->samples = s->made_samples;
+    r->speech_cut = s->cut;
     r->seconds_talker = s->talker_seconds;
     r->seconds_code2wav = s->code2wav_seconds;
     *first_audio = s->first_audio;

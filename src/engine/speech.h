@@ -10,8 +10,12 @@
 
 typedef struct speech speech;
 
-/* Working memory for one utterance at a time; positions: the longest prompt that is spoken after. */
+/* Working memory for one utterance at a time. positions: prompt rows and frames together, cut to the talker's own context. */
 omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions, speech **out, omni_error *err);
+/* Whether the memory is enough for so many positions, or as much as the talker can use. */
+bool speech_fits(const speech *s, int64_t positions);
+/* Frames of an utterance where params->max_frames is 0. */
+enum { SPEECH_DEFAULT_FRAMES = 4096 };
 void speech_destroy(speech *s);
 
 /* Starts an utterance. params and t (which may be NULL) must stay until speech_run has ended it. */
