@@ -83,7 +83,8 @@ static void print_json(const answer *a, const omni_result *r) {
     fprintf(to, "{\"text\": ");
     print_json_string(to, a->text ? a->text : "", a->text_size);
     fprintf(to,
-            ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"cached_tokens\": %lld, \"answer_tokens\": %lld, \"frames\": %lld, \"samples\": %lld, \"speech_cut\": %s",
+            ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"cached_tokens\": %lld, \"answer_tokens\": %lld, \"frames\": %lld, \"samples\": %lld, "
+            "\"speech_cut\": %s",
             finish[r->finish], (long long)r->prompt_tokens, (long long)r->cached_tokens, (long long)r->answer_tokens, (long long)r->frames,
             (long long)r->samples, r->speech_cut ? "true" : "false");
     fprintf(to,

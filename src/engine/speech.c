@@ -21,7 +21,7 @@ struct speech {
     trace *trace;
     int64_t positions; /* room of the runner */
     int64_t held;      /* frames in codes */
-    int64_t piece; /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
+    int64_t piece;     /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
     int64_t max_frames, frames, made_samples;
     bool ended, cut; /* cut: by max_frames or by the talker's context, not by the talker itself */
     double first_audio, talker_seconds, code2wav_seconds;
