@@ -122,7 +122,7 @@ void cpu_backend_destroy(backend *b) {
     }
     cpu_backend *c = cpu_of(b);
     pool_destroy(c->pool);
-    free(c->scratch);
+    cpu_release(NULL, c->scratch);
     free(c); /* the first member of its cpu_whole */
 }
 
