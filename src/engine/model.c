@@ -1,9 +1,11 @@
 /* Opening a model: three files, one backend. */
 #define _GNU_SOURCE
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "engine/engine.h"
+#include "tensor/profile.h"
 
 double engine_now(void) {
     struct timespec t;
@@ -56,6 +58,10 @@ static omni_status open_talker(omni_model *m, const char *path, omni_error *err)
 
 static omni_status open_all(omni_model *m, const omni_model_params *p, omni_error *err) {
     TRY(cpu_backend_create(p->threads, &m->b, err));
+    const char *wanted = getenv("OMNI_PROFILE");
+    if (wanted && *wanted && *wanted != '0') {
+        TRY(profile_install(m->b, err));
+    }
     m->encoders.b = m->b;
     TRY(gguf_open(p->model, &m->thinker_file, err));
     TRY(thinker_open(m->b, m->thinker_file, p->embeddings_only, &m->thinker, err));
@@ -84,10 +90,23 @@ omni_status omni_model_open(const omni_model_params *params, omni_model **out, o
     return OMNI_OK;
 }
 
+/* OMNI_PROFILE=1: what the model's operations took, on standard error. */
+static void print_profile(backend *b) {
+    char *text = b && b->profile ? profile_text(b->profile) : NULL;
+    if (text) {
+        fputs(text, stderr);
+    }
+    free(text);
+    if (b) {
+        profile_remove(b);
+    }
+}
+
 void omni_model_close(omni_model *m) {
     if (!m) {
         return;
     }
+    print_profile(m->b);
     code2wav_close(m->code2wav);
     talker_close(m->talker);
     mel_free(m->encoders.mel);

@@ -128,6 +128,7 @@ struct backend {
     const ops *ops;
     const char *name;        /* "cpu" */
     const char *description; /* versions in use, for people: "AVX-512, 2 threads" */
+    struct profile *profile; /* NULL: nothing is measured (tensor/profile.h) */
 };
 
 #endif
