@@ -98,7 +98,7 @@ static void conv2d_wide_rows(void *arg, int64_t begin, int64_t end, int thread) 
                     float part;
                     linear_piece p = {.w = (const char *)j->w->data + (size_t)(o * 9 + k) * tap, .n = in, .segments = 1, .y = &part};
                     p.x = j->x + ((n * j->height + y) * j->width + x) * in;
-                    j->c->k.linear[j->w->type](&p, 1, 1);
+                    linear_run(j->c, j->w->type, &p, 1, 1, thread);
                     sum += part;
                 }
             }

@@ -59,6 +59,8 @@ typedef struct cpu_kernels {
     const char *name;
     /* By weight type; linear is NULL for block types whose weights are always converted to float32 first (cpu/linear.c). */
     linear_kernel linear[CPU_DTYPES];
+    /* Rows from which it is faster to convert a tile of weights to float32 once than in every block of rows; 0: never. */
+    int convert_rows[CPU_DTYPES];
     convert_kernel to_f32[CPU_DTYPES];
     void (*to_f16)(const float *in, uint16_t *out, int64_t n);
 

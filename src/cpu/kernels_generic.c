@@ -288,6 +288,7 @@ void kernels_generic(cpu_kernels *k) {
     *k = (cpu_kernels){
         .name = "generic",
         .linear = {[DTYPE_F32] = linear_f32, [DTYPE_F16] = linear_f16, [DTYPE_BF16] = linear_bf16, [DTYPE_Q8_0] = linear_q8_0},
+        .convert_rows = {[DTYPE_F16] = 2, [DTYPE_BF16] = 8, [DTYPE_Q8_0] = 2},
         .to_f32 =
             {
                 [DTYPE_F32] = from_f32,

@@ -112,7 +112,8 @@ void linear_run(const cpu_backend *c, dtype type, const linear_piece *p, int64_t
     int64_t n = p->n * p->segments;
     int64_t fit = (int64_t)(CPU_SCRATCH / 2 / sizeof(float)) / (n < 1 ? 1 : n);
     linear_kernel own = c->k.linear[type];
-    if (own && (type == DTYPE_F32 || rows < LINEAR_CONVERT_ROWS || fit < 4)) {
+    int convert_from = c->k.convert_rows[type];
+    if (own && (convert_from == 0 || rows < convert_from || fit < 4)) {
         own(p, rows, outs);
         return;
     }

@@ -4,9 +4,6 @@
 
 #include "cpu/backend.h"
 
-/* From this many rows on, weights are converted to float32 tile by tile instead of in every row. */
-enum { LINEAR_CONVERT_ROWS = 8 };
-
 /* Moves a piece to start at another row and output. */
 static inline void linear_move(linear_piece *p, int64_t row, int64_t out) {
     p->w = (const char *)p->w + (size_t)out * p->w_stride;

@@ -32,9 +32,15 @@ SIMD void store_block(const vf (*acc)[8], int rows, int outs, const float *bias,
     }
 }
 
-/* ROWS and OUTS are constants where this is called, so that the accumulators live in registers. */
+/* Calls for the weights that the next block of outputs begins with, a whole block early: the processor's own prefetching starts anew
+ * with every row, and rows are short. A hint; the address behind the last row does no harm. */
+SIMD void call_ahead(const char *w) {
+    __builtin_prefetch(w, 0, 2);
+}
+
+/* ROWS, OUTS and AHEAD are constants where this is called, so that the accumulators live in registers. */
 #define LINEAR_BLOCK(name, type, load, load_part)                                                                                                    \
-    SIMD void name(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS) {                              \
+    SIMD void name(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS, bool AHEAD) {                  \
         vf acc[4][8];                                                                                                                                \
         const type *w[8];                                                                                                                            \
         UNROLL for (int o = 0; o < OUTS; o++) {                                                                                                      \
@@ -54,6 +60,9 @@ SIMD void store_block(const vf (*acc)[8], int rows, int outs, const float *bias,
                     xs[r] = vf_load(rows[r] + x + i);                                                                                                \
                 }                                                                                                                                    \
                 UNROLL for (int o = 0; o < OUTS; o++) {                                                                                              \
+                    if (AHEAD) {                                                                                                                     \
+                        call_ahead((const char *)(w[o] + at + i) + (size_t)OUTS * p->w_stride);                                                      \
+                    }                                                                                                                                \
                     const vf v = load(w[o] + at + i);                                                                                                \
                     UNROLL for (int r = 0; r < ROWS; r++) {                                                                                          \
                         acc[r][o] = vf_fma(xs[r], v, acc[r][o]);                                                                                     \
@@ -72,6 +81,21 @@ SIMD void store_block(const vf (*acc)[8], int rows, int outs, const float *bias,
         store_block(acc, ROWS, OUTS, p->bias, y, out);                                                                                               \
     }
 
+#define BLOCKS_OF_FOUR(block, m, ahead)                                                                                                              \
+    switch (m) {                                                                                                                                     \
+    case 1:                                                                                                                                          \
+        block(p, x, y, o, 1, 4, ahead);                                                                                                              \
+        break;                                                                                                                                       \
+    case 2:                                                                                                                                          \
+        block(p, x, y, o, 2, 4, ahead);                                                                                                              \
+        break;                                                                                                                                       \
+    case 3:                                                                                                                                          \
+        block(p, x, y, o, 3, 4, ahead);                                                                                                              \
+        break;                                                                                                                                       \
+    default:                                                                                                                                         \
+        block(p, x, y, o, BLOCK_ROWS, 4, ahead);                                                                                                     \
+    }
+
 /* Walks the outputs in fours (eights for a single row), then one by one. */
 #define LINEAR_KERNEL(name, block)                                                                                                                   \
     static void name(const linear_piece *p, int64_t rows, int64_t outs) {                                                                            \
@@ -87,24 +111,14 @@ SIMD void store_block(const vf (*acc)[8], int rows, int outs, const float *bias,
                     y[i] = p->y + (r + i) * p->y_stride;                                                                                             \
                 }                                                                                                                                    \
                 if (step == 8) {                                                                                                                     \
-                    block(p, x, y, o, 1, 8);                                                                                                         \
+                    block(p, x, y, o, 1, 8, true);                                                                                                   \
+                } else if (step == 4 && r == 0) {                                                                                                    \
+                    BLOCKS_OF_FOUR(block, m, true)                                                                                                   \
                 } else if (step == 4) {                                                                                                              \
-                    switch (m) {                                                                                                                     \
-                    case 1:                                                                                                                          \
-                        block(p, x, y, o, 1, 4);                                                                                                     \
-                        break;                                                                                                                       \
-                    case 2:                                                                                                                          \
-                        block(p, x, y, o, 2, 4);                                                                                                     \
-                        break;                                                                                                                       \
-                    case 3:                                                                                                                          \
-                        block(p, x, y, o, 3, 4);                                                                                                     \
-                        break;                                                                                                                       \
-                    default:                                                                                                                         \
-                        block(p, x, y, o, BLOCK_ROWS, 4);                                                                                            \
-                    }                                                                                                                                \
+                    BLOCKS_OF_FOUR(block, m, false)                                                                                                  \
                 } else {                                                                                                                             \
                     for (int64_t i = 0; i < m; i++) {                                                                                                \
-                        block(p, x + i, y + i, o, 1, 1);                                                                                             \
+                        block(p, x + i, y + i, o, 1, 1, false);                                                                                      \
                     }                                                                                                                                \
                 }                                                                                                                                    \
             }                                                                                                                                        \
@@ -122,7 +136,7 @@ LINEAR_KERNEL(simd_linear_bf16, block_bf16)
 enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
 
 /* A weight is scale * int8, exact in float32, so the sums are those of the converted row. */
-SIMD void block_q8_0(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS) {
+SIMD void block_q8_0(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS, bool AHEAD) {
     vf acc[4][8];
     const uint8_t *w[8];
     UNROLL for (int o = 0; o < OUTS; o++) {
@@ -137,6 +151,9 @@ SIMD void block_q8_0(const linear_piece *p, const float *const *rows, float *con
     for (int64_t s = 0; s < p->segments; s++) {
         for (int64_t i = s * p->x_segment; i < s * p->x_segment + p->n; i += Q8_BLOCK, at += Q8_BYTES) {
             UNROLL for (int o = 0; o < OUTS; o++) {
+                if (AHEAD) {
+                    call_ahead((const char *)(w[o] + at) + (size_t)OUTS * p->w_stride);
+                }
                 const vf d = vf_set_f16(w[o] + at);
                 UNROLL for (int j = 0; j < Q8_BLOCK; j += LANES) {
                     const vf v = vf_mul(d, vf_load_i8((const int8_t *)w[o] + at + 2 + j));

@@ -45,6 +45,9 @@ static void simd_table(cpu_kernels *k) {
     k->linear[DTYPE_F16] = simd_linear_f16;
     k->linear[DTYPE_BF16] = simd_linear_bf16;
     k->linear[DTYPE_Q8_0] = simd_linear_q8_0;
+    k->convert_rows[DTYPE_F16] = 0; /* halves are as good as free to convert, and take half the room in the cache */
+    k->convert_rows[DTYPE_BF16] = 0;
+    k->convert_rows[DTYPE_Q8_0] = 16;
     k->to_f32[DTYPE_F16] = simd_from_f16;
     k->to_f32[DTYPE_BF16] = simd_from_bf16;
     k->to_f32[DTYPE_Q8_0] = simd_from_q8_0;
