@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "tensor/blocks.h"
+#include "tensor/quantize.h"
 
 enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
 
@@ -53,6 +54,25 @@ const dtype_info *dtype_find(uint32_t type) {
 bool dtype_computable(uint32_t type) {
     const dtype_info *info = dtype_find(type);
     return info && info->computable;
+}
+
+bool dtype_writable(uint32_t type) {
+    switch (type) {
+    case DTYPE_F32:
+    case DTYPE_F16:
+    case DTYPE_BF16:
+    case DTYPE_Q4_0:
+    case DTYPE_Q4_1:
+    case DTYPE_Q5_0:
+    case DTYPE_Q5_1:
+    case DTYPE_Q8_0:
+    case DTYPE_Q4_K:
+    case DTYPE_Q5_K:
+    case DTYPE_Q6_K:
+        return true;
+    default:
+        return false;
+    }
 }
 
 bool dtype_by_name(const char *name, dtype *out) {
@@ -205,6 +225,10 @@ void dtype_to_f32(dtype type, const void *in, float *out, int64_t n) {
 }
 
 void dtype_from_f32(dtype type, const float *in, void *out, int64_t n) {
+    dtype_from_f32_weighted(type, in, NULL, out, n);
+}
+
+void dtype_from_f32_weighted(dtype type, const float *in, const float *importance, void *out, int64_t n) {
     uint8_t *p = out;
     switch (type) {
     case DTYPE_F32:
@@ -226,6 +250,7 @@ void dtype_from_f32(dtype type, const float *in, void *out, int64_t n) {
         q8_from_f32(in, p, n);
         break;
     default:
+        quantize_row(type, in, importance, out, n);
         break;
     }
 }

@@ -59,6 +59,8 @@ typedef struct dtype_info {
 const dtype_info *dtype_find(uint32_t type);
 /* False for types that can only be inspected (and for numbers that are no type). */
 bool dtype_computable(uint32_t type);
+/* Whether dtype_from_f32 writes the type. */
+bool dtype_writable(uint32_t type);
 /* By name, letter case ignored ("q8_0"); false when unknown. */
 bool dtype_by_name(const char *name, dtype *out);
 /* Bytes of a row of n values; n must be a multiple of the block. 0 for a number that is no type. */
@@ -90,12 +92,13 @@ static inline const void *tensor_row(const tensor *t, int64_t row) {
 tensor tensor_slice(const tensor *t, int64_t i);
 
 /* Values of one row as float32, and back. n must be a multiple of the block; in and out of the stored type need no alignment.
- * A type that is not computable gives NaN; a type that cannot be written (so far all but
- * F32, F16, BF16, Q8_0) leaves out untouched: check first. Q8_0 rounds as GGUF's reference quantiser does:
- * scale = max|x| / 127 stored as F16, values x * (1 / unrounded scale) to nearest, halves away from zero. A block with a NaN
- * or an infinity comes back as NaN. */
+ * A type that is not computable gives NaN; one that is not writable leaves out untouched: check first. Q8_0 rounds as GGUF's reference
+ * quantiser does: scale = max|x| / 127 stored as F16, values x * (1 / unrounded scale) to nearest, halves away from zero; the other block types
+ * as tensor/quantize.h says. A block with a NaN or an infinity comes back as NaN. */
 void dtype_to_f32(dtype type, const void *in, float *out, int64_t n);
 void dtype_from_f32(dtype type, const float *in, void *out, int64_t n);
+/* The same with the weight of each column's squared error, or NULL; types with no choice to make (F32, F16, BF16, Q8_0) ignore it. */
+void dtype_from_f32_weighted(dtype type, const float *in, const float *importance, void *out, int64_t n);
 
 /* Round-to-nearest-even conversions; subnormals, infinities and NaN kept (a bfloat16 NaN is made quiet). */
 uint16_t f16_from_f32(float x);
