@@ -158,10 +158,20 @@ SIMD vf vf_load_f16(const uint16_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
 }
 
+/* n < 8 halves and zeros behind them, put together in registers: a copy through memory would stall the load that follows. */
+SIMD __m128i part_of_halves(const uint16_t *p, int64_t n) {
+    uint64_t low = 0, rest = 0;
+    if (n >= 4) {
+        memcpy(&low, p, sizeof low);
+    }
+    for (int64_t i = n & ~3, shift = 0; i < n; i++, shift += 16) {
+        rest |= (uint64_t)p[i] << shift;
+    }
+    return n >= 4 ? _mm_set_epi64x((long long)rest, (long long)low) : _mm_set_epi64x(0, (long long)rest);
+}
+
 SIMD vf vf_load_f16_part(const uint16_t *p, int64_t n) {
-    uint16_t t[LANES] = {0};
-    memcpy(t, p, (size_t)n * sizeof *p);
-    return vf_load_f16(t);
+    return _mm256_cvtph_ps(part_of_halves(p, n));
 }
 
 SIMD void vf_store_f16(uint16_t *p, vf a) {
@@ -173,9 +183,7 @@ SIMD vf vf_load_bf16(const uint16_t *p) {
 }
 
 SIMD vf vf_load_bf16_part(const uint16_t *p, int64_t n) {
-    uint16_t t[LANES] = {0};
-    memcpy(t, p, (size_t)n * sizeof *p);
-    return vf_load_bf16(t);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(part_of_halves(p, n)), 16));
 }
 
 SIMD vf vf_load_i8(const int8_t *p) {

@@ -2,8 +2,8 @@
  *
  *   kernels [--bench] [--only NAME] [--rounds N] [-t THREADS]
  *
- * Without --bench only the check runs; the exit status says whether it passed. An error is measured against the size of what was
- * added up, so that a bound holds whatever cancels. */
+ * Without --bench only the check runs; the exit status says whether it passed. With -t 1 the times are the thread's own. An error is measured against
+ * the size of what was added up, so that a bound holds whatever cancels. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
