@@ -164,6 +164,53 @@ OMNI_API omni_status omni_speak(omni_session *session, const char *text, const o
 /* Makes the running omni_generate or omni_speak of the session stop soon. */
 OMNI_API void omni_cancel(omni_session *session);
 
+/* ------------------------------------------------------------------------------------------------ measuring */
+
+enum {
+    OMNI_BENCH_THINKER = 1,
+    OMNI_BENCH_AUDIO = 2,
+    OMNI_BENCH_VISION = 4,
+    OMNI_BENCH_TALKER = 8,
+    OMNI_BENCH_CODE2WAV = 16,
+    OMNI_BENCH_ALL = 31
+};
+
+/* One measurement. A rate (tokens, frames, seconds of sound ... a second) is better when higher, a time ("s", "x") when lower. */
+typedef struct omni_bench_row {
+    const char *name; /* "pp512", "tg32 @ d4096", "tg16 b8", "audio", ... */
+    const char *unit; /* "t/s", "s/s", "img/s", "frames/s", "s", "GB/s", "GFLOP/s"; "x": real-time factor */
+    int samples;
+    double median, min, max;
+    double bytes, flops; /* of one repetition: what must be moved at least once, and what is computed; 0: not counted */
+    double bytes_per_second, flops_per_second;
+    double memory_share, compute_share; /* of what the machine did in its own tests just before and after; 0: not counted */
+    double memory_limit, compute_limit; /* those: bytes and floating point operations a second */
+    double peak_memory;                 /* bytes resident at most while it was measured, mapped weights included; 0: unknown */
+    const char *profile;                /* with profile: where the time went, as text; else NULL */
+} omni_bench_row;
+
+typedef struct omni_bench_params {
+    const char *model, *mmproj, *talker; /* files; or, with model NULL, */
+    const char *synthetic;               /* a type: random files of the released sizes are made for the run and removed */
+    int layers;                          /* of the random thinker; 0: as released */
+    unsigned parts;                      /* OMNI_BENCH_...; 0: all that the files have */
+    const char *scratch_dir;             /* for the random files; NULL: $TMPDIR or /tmp */
+    const char *only;                    /* rows to measure: a list of names' beginnings, "pp,tg32 @ d4096"; NULL: all */
+    int repetitions;                     /* 0: 5; fewer when a row takes longer than max_seconds */
+    double max_seconds;                  /* a row; 0: 60 */
+    int generate;                        /* tokens of a decode row; 0: 32 */
+    int threads;                         /* 0: one a usable core */
+    bool kv_f16;
+    bool profile;
+    omni_progress progress; /* may be NULL; false cancels */
+    bool (*on_row)(void *arg, const omni_bench_row *row);
+    void *arg;
+} omni_bench_params;
+
+OMNI_API omni_bench_params omni_bench_params_default(void);
+/* Calls on_row as each row is done; its strings are valid during the call. */
+OMNI_API omni_status omni_bench(const omni_bench_params *params, omni_error *err);
+
 /* ------------------------------------------------------------------------------------------------ sound files */
 
 /* Mono 16-bit sound written as it is made. path: FILE.wav, FILE.pcm (raw, little-endian) or "-" (a WAV stream on standard
