@@ -12,7 +12,9 @@ typedef struct cpu_backend {
     backend base; /* first: a backend pointer is a cpu_backend pointer */
     pool *pool;
     cpu_kernels k;
-    uint8_t *scratch; /* CPU_SCRATCH bytes a thread, 64-byte aligned */
+    uint8_t *scratch;     /* CPU_SCRATCH bytes a thread, 64-byte aligned */
+    packed_input *inputs; /* CPU_INPUTS quantised blocks of a linear map's input */
+    bool keep_rows;       /* weights are not repacked */
     char description[96];
 } cpu_backend;
 
@@ -30,8 +32,14 @@ static inline int64_t cpu_grain(int64_t steps_a_unit) {
     return g < 1 ? 1 : g;
 }
 
+enum { CPU_INPUTS = 1 << 17 }; /* 4 million values */
+
+/* Quantises rows of width values each, x_stride apart, on the pool; y has width / PACK_BLOCK blocks a row. */
+void cpu_quantise(const cpu_backend *c, const float *x, int64_t rows, int64_t x_stride, int64_t width, packed_input *y);
+
 /* Each fills its operations into the table. */
 void cpu_linear_ops(ops *o);
+void cpu_packed_ops(ops *o);
 void cpu_conv_ops(ops *o);
 void cpu_elementwise_ops(ops *o);
 void cpu_attention_ops(ops *o);

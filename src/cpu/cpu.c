@@ -57,6 +57,7 @@ static void cpu_sample(backend *b, float *logits, int64_t rows, int64_t vocab, c
 static ops make_ops(void) {
     ops o = {.alloc = cpu_alloc, .release = cpu_release, .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .sample = cpu_sample};
     cpu_linear_ops(&o);
+    cpu_packed_ops(&o);
     cpu_conv_ops(&o);
     cpu_elementwise_ops(&o);
     cpu_attention_ops(&o);
@@ -71,7 +72,7 @@ typedef struct cpu_whole {
 } cpu_whole;
 
 static omni_status select_level(cpu_kernels *k, omni_error *err) {
-    const char *names[4];
+    const char *names[KERNEL_LEVELS];
     int n = kernels_levels(names);
     const char *wanted = getenv("OMNI_CPU");
     if (!wanted || !*wanted) {
@@ -104,6 +105,11 @@ omni_status cpu_backend_create(int threads, backend **out, omni_error *err) {
         s = cpu_alloc(NULL, (size_t)pool_threads(c->pool) * CPU_SCRATCH, &p, err);
         c->scratch = p;
     }
+    if (s == OMNI_OK) {
+        void *p;
+        s = cpu_alloc(NULL, (size_t)CPU_INPUTS * sizeof *c->inputs, &p, err);
+        c->inputs = p;
+    }
     if (s != OMNI_OK) {
         cpu_backend_destroy(&c->base);
         return s;
@@ -123,6 +129,7 @@ void cpu_backend_destroy(backend *b) {
     cpu_backend *c = cpu_of(b);
     pool_destroy(c->pool);
     cpu_release(NULL, c->scratch);
+    cpu_release(NULL, c->inputs);
     free(c); /* the first member of its cpu_whole */
 }
 

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu/packed.h"
 #include "tensor/ops.h"
 #include "tensor/tensor.h"
 
@@ -63,6 +64,9 @@ typedef struct cpu_kernels {
     int convert_rows[CPU_DTYPES];
     convert_kernel to_f32[CPU_DTYPES];
     void (*to_f16)(const float *in, uint16_t *out, int64_t n);
+    /* For repacked weights (cpu/packed.h), by their type in the file; NULL for types that are not repacked. */
+    packed_kernel packed[CPU_DTYPES];
+    quantise_kernel quantise;
 
     void (*rms_norm)(const float *x, const float *w, float eps, int64_t width, float *y); /* w NULL: all ones */
     void (*layer_norm)(const float *x, const float *w, const float *bias, float eps, int64_t width, float *y);
@@ -93,12 +97,16 @@ enum { PROBE_SUMS = 12 };
 
 /* Fill (generic) or overwrite (the others) the table. */
 void kernels_generic(cpu_kernels *k);
+void packed_generic(cpu_kernels *k); /* part of it */
 void kernels_avx2(cpu_kernels *k);
 void kernels_avx512(cpu_kernels *k);
+void kernels_avx512vnni(cpu_kernels *k);
 void kernels_neon(cpu_kernels *k);
 
-/* The levels this binary and this processor offer, from plain to best: names[0] is "generic". Returns how many (at most 4). */
-int kernels_levels(const char *names[4]);
+enum { KERNEL_LEVELS = 8 };
+
+/* The levels this binary and this processor offer, from plain to best: names[0] is "generic". Returns how many. */
+int kernels_levels(const char *names[KERNEL_LEVELS]);
 /* The table of one of those levels; false for a name that is none. */
 bool kernels_select(const char *level, cpu_kernels *k);
 

@@ -326,4 +326,5 @@ void kernels_generic(cpu_kernels *k) {
         .probe_arithmetic = probe_arithmetic,
         .probe_memory = probe_memory,
     };
+    packed_generic(k);
 }

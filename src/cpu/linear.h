@@ -21,4 +21,22 @@ void linear_run(const cpu_backend *c, dtype type, const linear_piece *p, int64_t
 /* The whole of p[rows, outs] on the pool. */
 void linear_parallel(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs);
 
+/* As linear_move; out is a multiple of PACK. */
+static inline void packed_move(packed_piece *p, int64_t row, int64_t out) {
+    p->w = (const char *)p->w + (size_t)(out / PACK) * p->w_stride;
+    p->bias = p->bias ? p->bias + out : NULL;
+    if (p->index) {
+        p->index += row;
+    } else {
+        p->x += row * p->x_stride;
+    }
+    p->y += row * p->y_stride + out;
+}
+
+/* Outputs a tile of packed weights: enough work to be worth handing out, a multiple of 32. */
+int64_t packed_out_tile(int64_t n, int64_t rows);
+/* linear over packed weights. */
+void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y,
+                   int64_t y_stride);
+
 #endif

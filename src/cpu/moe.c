@@ -68,20 +68,51 @@ typedef struct moe_job {
     int used;
     int64_t width, ffn, slots, groups;
     int64_t out_tile, tiles;
-    int32_t *order; /* slots sorted by expert */
-    int32_t *from;  /* the row of order[i] */
-    int32_t *place; /* where slot s lies in order */
-    int32_t *start; /* [groups + 1] into order */
-    float *hidden;  /* [slots, ffn] in sorted order */
-    float *out;     /* [slots, width] in sorted order */
+    int32_t *order;              /* slots sorted by expert */
+    int32_t *from;               /* the row of order[i] */
+    int32_t *place;              /* where slot s lies in order */
+    int32_t *start;              /* [groups + 1] into order */
+    float *hidden;               /* [slots, ffn] in sorted order */
+    float *out;                  /* [slots, width] in sorted order */
+    packed_input *inputs;        /* of x, [rows, width / PACK_BLOCK]; unless no weights are packed */
+    packed_input *hidden_inputs; /* of hidden */
     float *y;
 } moe_job;
 
-static void *expert_data(const tensor *t, int64_t expert) {
-    return (char *)(uintptr_t)t->data + (size_t)expert * dtype_row_bytes(t->type, t->ne[0]) * (size_t)t->ne[1];
+/* Outputs [out, out + outs) of one expert, from rows of floats or, for packed weights, of quantised blocks; stride in values. */
+static void expert_rows(const moe_job *j, const tensor *t, int64_t expert, const float *x, const packed_input *q, int64_t stride,
+                        const int32_t *index, int64_t rows, int64_t out, int64_t outs, float *y, int64_t y_stride, int thread) {
+    if (t->packed) {
+        packed_piece p = {
+            .w = (const char *)t->data + (size_t)expert * (t->size / (size_t)t->ne[2]),
+            .w_stride = packed_group_bytes(t->type, t->ne[0]),
+            .x = q,
+            .x_stride = stride / PACK_BLOCK,
+            .index = index,
+            .n = t->ne[0],
+        };
+        packed_move(&p, 0, out);
+        p.y = y;
+        p.y_stride = y_stride;
+        j->c->k.packed[t->type](&p, rows, outs);
+        return;
+    }
+    linear_piece p = {
+        .w = (const char *)t->data + (size_t)expert * dtype_row_bytes(t->type, t->ne[0]) * (size_t)t->ne[1],
+        .w_stride = dtype_row_bytes(t->type, t->ne[0]),
+        .x = x,
+        .x_stride = stride,
+        .index = index,
+        .n = t->ne[0],
+        .segments = 1,
+    };
+    linear_move(&p, 0, out);
+    p.y = y;
+    p.y_stride = y_stride;
+    linear_run(j->c, t->type, &p, rows, outs, thread);
 }
 
-/* A piece of the gate and up products of one group, joined by SiLU. */
+/* A piece of the gate and up products of one group, joined by SiLU, and quantised where the next product wants that. */
 static void gate_up_tile(void *arg, int64_t begin, int64_t end, int thread) {
     moe_job *j = arg;
     float *up = (float *)((char *)cpu_scratch(j->c, thread) + CPU_SCRATCH / 2);
@@ -90,27 +121,16 @@ static void gate_up_tile(void *arg, int64_t begin, int64_t end, int thread) {
         int64_t outs = j->ffn - out < j->out_tile ? j->ffn - out : j->out_tile;
         int32_t first = j->start[group], rows = j->start[group + 1] - first;
         int32_t expert = j->ids[j->order[first]];
-        linear_piece p = {
-            .w = expert_data(j->gate, expert),
-            .w_stride = dtype_row_bytes(j->gate->type, j->width),
-            .x = j->x,
-            .x_stride = j->width,
-            .index = j->from + first,
-            .y = j->hidden + first * j->ffn,
-            .y_stride = j->ffn,
-            .n = j->width,
-            .segments = 1,
-        };
-        linear_move(&p, 0, out);
-        linear_run(j->c, j->gate->type, &p, rows, outs, thread);
-        float *hidden = p.y;
-        p.w = (char *)expert_data(j->up, expert) + (size_t)out * dtype_row_bytes(j->up->type, j->width);
-        p.w_stride = dtype_row_bytes(j->up->type, j->width);
-        p.y = up;
-        p.y_stride = outs;
-        linear_run(j->c, j->up->type, &p, rows, outs, thread);
+        const int32_t *index = j->from + first;
+        float *hidden = j->hidden + first * j->ffn + out;
+        expert_rows(j, j->gate, expert, j->x, j->inputs, j->width, index, rows, out, outs, hidden, j->ffn, thread);
+        expert_rows(j, j->up, expert, j->x, j->inputs, j->width, index, rows, out, outs, up, outs, thread);
         for (int32_t r = 0; r < rows; r++) {
-            j->c->k.silu_mul(hidden + r * j->ffn, up + r * outs, outs, hidden + r * j->ffn);
+            float *h = hidden + r * j->ffn;
+            j->c->k.silu_mul(h, up + r * outs, outs, h);
+            if (j->down->packed) {
+                j->c->k.quantise(h, outs, j->hidden_inputs + ((first + r) * j->ffn + out) / PACK_BLOCK);
+            }
         }
     }
 }
@@ -119,19 +139,10 @@ static void down_tile(void *arg, int64_t begin, int64_t end, int thread) {
     moe_job *j = arg;
     for (int64_t t = begin; t < end; t++) {
         int64_t group = t / j->tiles, out = t % j->tiles * j->out_tile;
+        int64_t outs = j->width - out < j->out_tile ? j->width - out : j->out_tile;
         int32_t first = j->start[group];
-        linear_piece p = {
-            .w = expert_data(j->down, j->ids[j->order[first]]),
-            .w_stride = dtype_row_bytes(j->down->type, j->ffn),
-            .x = j->hidden + first * j->ffn,
-            .x_stride = j->ffn,
-            .y = j->out + first * j->width,
-            .y_stride = j->width,
-            .n = j->ffn,
-            .segments = 1,
-        };
-        linear_move(&p, 0, out);
-        linear_run(j->c, j->down->type, &p, j->start[group + 1] - first, j->width - out < j->out_tile ? j->width - out : j->out_tile, thread);
+        expert_rows(j, j->down, j->ids[j->order[first]], j->hidden + first * j->ffn, j->hidden_inputs + first * (j->ffn / PACK_BLOCK), j->ffn, NULL,
+                    j->start[group + 1] - first, out, outs, j->out + first * j->width + out, j->width, thread);
     }
 }
 
@@ -190,16 +201,15 @@ static void sort_slots(moe_job *j) {
 }
 
 static size_t cpu_moe_scratch(backend *b, int64_t rows, int used, int64_t width, int64_t ffn) {
-    return (size_t)rows * (size_t)used * (size_t)(width + ffn + 4) + 16;
+    size_t inputs = (size_t)rows * (size_t)(width / PACK_BLOCK + used * (ffn / PACK_BLOCK));
+    return (size_t)rows * (size_t)used * (size_t)(width + ffn + 4) + 16 + inputs * (sizeof(packed_input) / sizeof(float));
 }
 
-/* Outputs a tile: about 64K multiplications for an average group, whole cache lines, within the scratch for `up`. */
+/* Outputs a tile by the work for an average group; within the scratch for `up`. */
 static void set_tiles(moe_job *j, int64_t n, int64_t outs) {
     int64_t rows = j->slots / j->groups;
-    int64_t tile = 65536 / (n * rows < 1 ? 1 : n * rows) / 16 * 16;
-    tile = tile < 16 ? 16 : tile > 2048 ? 2048 : tile;
-    j->out_tile = tile;
-    j->tiles = (outs + tile - 1) / tile;
+    j->out_tile = packed_out_tile(n, rows);
+    j->tiles = (outs + j->out_tile - 1) / j->out_tile;
 }
 
 static void cpu_moe(backend *b, const tensor *gate, const tensor *up, const tensor *down, const float *x, int64_t rows, const int32_t *ids,
@@ -217,6 +227,11 @@ static void cpu_moe(backend *b, const tensor *gate, const tensor *up, const tens
     j.from = j.order + j.slots;
     j.place = j.from + j.slots;
     j.start = j.place + j.slots;
+    j.inputs = (packed_input *)(j.start + j.slots + 1);
+    j.hidden_inputs = j.inputs + rows * (j.width / PACK_BLOCK);
+    if (gate->packed || up->packed) {
+        cpu_quantise(j.c, x, rows, j.width, j.width, j.inputs);
+    }
     sort_slots(&j);
     set_tiles(&j, j.width, j.ffn);
     pool_for(j.c->pool, j.groups * j.tiles, 1, gate_up_tile, &j);

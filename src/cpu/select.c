@@ -14,7 +14,7 @@ static bool has_f16c(void) {
 #endif
 
 /* __builtin_cpu_supports asks the operating system too (XGETBV): registers that are not saved do not count. */
-int kernels_levels(const char *names[4]) {
+int kernels_levels(const char *names[KERNEL_LEVELS]) {
     int n = 0;
     names[n++] = "generic";
 #if defined(__x86_64__)
@@ -24,6 +24,9 @@ int kernels_levels(const char *names[4]) {
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
             __builtin_cpu_supports("avx512dq")) {
             names[n++] = "avx512";
+            if (__builtin_cpu_supports("avx512vnni")) {
+                names[n++] = "avx512vnni";
+            }
         }
     }
 #elif defined(__aarch64__)
@@ -33,7 +36,7 @@ int kernels_levels(const char *names[4]) {
 }
 
 bool kernels_select(const char *level, cpu_kernels *k) {
-    const char *names[4];
+    const char *names[KERNEL_LEVELS];
     int n = kernels_levels(names);
     memset(k, 0, sizeof *k);
     for (int i = 0; i < n; i++) {
@@ -45,6 +48,8 @@ bool kernels_select(const char *level, cpu_kernels *k) {
             kernels_avx2(k);
         } else if (strcmp(names[i], "avx512") == 0) {
             kernels_avx512(k);
+        } else if (strcmp(names[i], "avx512vnni") == 0) {
+            kernels_avx512vnni(k);
         }
 #elif defined(__aarch64__)
         else if (strcmp(names[i], "neon") == 0) {

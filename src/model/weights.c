@@ -41,6 +41,37 @@ omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims,
     return OMNI_OK;
 }
 
+typedef struct read_part {
+    const weights *w;
+    tensor from;
+} read_part;
+
+static void forget_part(void *arg, size_t begin, size_t end) {
+    const read_part *r = arg;
+    tensor part = r->from;
+    part.data = (const char *)part.data + begin;
+    part.size = end - begin;
+    gguf_forget(r->w->g, &part);
+}
+
+omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
+    char name[NAME_MAX_SIZE];
+    va_list args;
+    va_start(args, name_format);
+    omni_status status = format_name(name, name_format, args, err);
+    va_end(args);
+    TRY(status);
+    TRY(weights_matrix(w, out, err, n_dims, ne, "%s", name));
+    size_t size = w->b->ops->packed_size(w->b, out);
+    if (size) {
+        void *memory;
+        TRY(weights_memory(w, size, &memory, err));
+        read_part r = {w, *out};
+        w->b->ops->pack(w->b, out, memory, forget_part, &r);
+    }
+    return OMNI_OK;
+}
+
 omni_status weights_memory(weights *w, size_t bytes, void **out, omni_error *err) {
     if (w->count == w->capacity) {
         size_t capacity = w->capacity ? 2 * w->capacity : 64;

@@ -24,6 +24,10 @@ void weights_free(weights *w);
 /* A matrix of 2 to 4 dimensions that must exist with exactly this shape (ne order). */
 omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...)
     __attribute__((format(printf, 6, 7)));
+/* As weights_matrix, for a matrix that only linear or moe uses: laid out as the backend likes it best. The pages of the file that held
+ * it are given back. */
+omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...)
+    __attribute__((format(printf, 6, 7)));
 /* A vector of n values (stored as F32, F16 or BF16, shape {n} or {n, 1}), converted to F32 in the backend's memory. */
 omni_status weights_vector(weights *w, const float **out, omni_error *err, int64_t n, const char *name_format, ...)
     __attribute__((format(printf, 5, 6)));

@@ -50,6 +50,14 @@ typedef struct ops {
     void (*download)(backend *b, void *to, const void *from, size_t bytes); /* backend to host; waits for what is queued */
     void (*copy)(backend *b, void *to, const void *from, size_t bytes);     /* within the backend; may overlap */
 
+    /* ---- weights ---- */
+    /* Bytes of the backend's own layout of a matrix {in, out} or {in, out, experts} that linear and moe take; 0: it has none for this
+     * type and shape, and the matrix is best left as it is. */
+    size_t (*packed_size)(backend *b, const tensor *t);
+    /* Fills memory (packed_size bytes from alloc) with that layout and points *t at it: size, data and packed change. The original may
+     * go; done(arg, begin, end), which may be NULL, says of each range of its bytes that it has been read, in ascending order. */
+    void (*pack)(backend *b, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg);
+
     /* ---- rows ---- */
     /* y[rows, width] = table[ids[row]]; ids outside the table are a caller's bug. width = table->ne[0]. */
     void (*embed)(backend *b, const tensor *table, const int32_t *ids, int64_t rows, float *y);

@@ -94,7 +94,7 @@ tensor tensor_slice(const tensor *t, int64_t i) {
     tensor s = *t;
     s.n_dims = 2;
     s.ne[2] = s.ne[3] = 1;
-    s.size = (size_t)t->ne[1] * dtype_row_bytes(t->type, t->ne[0]);
+    s.size = t->packed ? t->size / (size_t)t->ne[2] : (size_t)t->ne[1] * dtype_row_bytes(t->type, t->ne[0]);
     s.data = (const char *)t->data + (size_t)i * s.size;
     return s;
 }

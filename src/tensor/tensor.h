@@ -77,6 +77,7 @@ typedef struct tensor {
     int64_t ne[TENSOR_MAX_DIMS];
     size_t size; /* bytes */
     const void *data;
+    bool packed; /* data is in a layout of the backend's own (ops->pack); size counts that */
 } tensor;
 
 /* Rows of ne[0] values: ne[1] * ne[2] * ne[3]. */

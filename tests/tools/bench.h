@@ -224,7 +224,7 @@ static inline void bench_memory(void *arg, int thread, int threads) {
 }
 
 static inline void bench_all(const char *only, int threads) {
-    const char *names[4];
+    const char *names[KERNEL_LEVELS];
     int levels = kernels_levels(names);
     bench m = {.only = only};
     bench_clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;

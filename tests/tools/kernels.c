@@ -157,6 +157,113 @@ static void check_convert(check *c) {
     }
 }
 
+/* ---- packed weights ---- */
+
+/* Rows of random codes and scales, the F16 numbers among them of a sensible size. */
+static void random_blocks(dtype type, uint8_t *out, size_t bytes) {
+    const int at[DTYPE_COUNT][2] = {
+        [DTYPE_Q4_0] = {0, -1},   [DTYPE_Q4_1] = {0, 2},    [DTYPE_Q5_0] = {0, -1},  [DTYPE_Q5_1] = {0, 2}, [DTYPE_Q8_0] = {0, -1},
+        [DTYPE_Q2_K] = {80, 82},  [DTYPE_Q3_K] = {108, -1}, [DTYPE_Q4_K] = {0, 2},   [DTYPE_Q5_K] = {0, 2}, [DTYPE_Q6_K] = {208, -1},
+        [DTYPE_IQ4_NL] = {0, -1}, [DTYPE_IQ4_XS] = {0, -1}, [DTYPE_MXFP4] = {-1, -1}};
+    size_t block = dtype_find(type)->bytes;
+    for (size_t i = 0; i < bytes; i++) {
+        out[i] = (uint8_t)random_bits();
+    }
+    for (size_t i = 0; i < bytes; i += block) {
+        for (int j = 0; j < 2 && at[type][j] >= 0; j++) {
+            uint16_t h = f16_from_f32(uniform(j ? -1 : -0.1f, 0.5f));
+            memcpy(out + i + at[type][j], &h, sizeof h);
+        }
+        if (type == DTYPE_MXFP4) {
+            out[i] = (uint8_t)pick(0, 3) ? (uint8_t)pick(120, 130) : (uint8_t)pick(0, 2);
+        }
+    }
+}
+
+static void check_packed(check *c, dtype type) {
+    int64_t n = dtype_find(type)->block * pick(1, 6), rows = pick(1, 21), outs = pick(1, 50), held = 22, y_stride = outs + pick(0, 3);
+    int64_t blocks = n / PACK_BLOCK, x_stride = blocks + pick(0, 2);
+    size_t row = dtype_row_bytes(type, n);
+    uint8_t *raw = malloc(row * (size_t)outs), *w = aligned_alloc(64, (packed_bytes(type, n, outs) + 63) / 64 * 64);
+    float *wf = numbers(outs * n, 0, 0), *x = numbers(held * x_stride * PACK_BLOCK, -2, 2), *bias = numbers(outs, -1, 1);
+    float *got = numbers(rows * y_stride, 7, 7), *want = numbers(rows * y_stride, 7, 7), *size = numbers(rows * y_stride, 1, 1);
+    packed_input *q = malloc(sizeof *q * (size_t)(held * x_stride));
+    int32_t index[21];
+    random_blocks(type, raw, row * (size_t)outs);
+    for (int64_t o = 0; o < outs; o++) {
+        dtype_to_f32(type, raw + (size_t)o * row, wf + o * n, n);
+        if (o % PACK == 0) {
+            packed_pack(type, raw + (size_t)o * row, (int)(outs - o < PACK ? outs - o : PACK), n,
+                        w + (size_t)(o / PACK) * packed_group_bytes(type, n));
+        }
+    }
+    for (int i = 0; i < 21; i++) {
+        index[i] = (int32_t)pick(0, held - 1);
+    }
+    c->fast->quantise(x, held * x_stride * PACK_BLOCK, q);
+    packed_piece p = {.w = w, .w_stride = packed_group_bytes(type, n), .bias = pick(0, 1) ? bias : NULL, .x = q, .x_stride = x_stride, .n = n};
+    p.index = pick(0, 1) ? index : NULL;
+    p.y_stride = y_stride;
+    p.y = got;
+    c->fast->packed[type](&p, rows, outs);
+    p.y = want;
+    c->plain->packed[type](&p, rows, outs);
+    for (int64_t r = 0; r < rows; r++) {
+        const packed_input *xr = q + (p.index ? p.index[r] : r) * x_stride;
+        for (int64_t o = 0; o < outs; o++) {
+            double sum = 0, exact = p.bias ? (double)bias[o] : 0;
+            for (int64_t i = 0; i < n; i++) {
+                double v = (double)xr[i / PACK_BLOCK].scale * xr[i / PACK_BLOCK].q[i % PACK_BLOCK];
+                sum += fabs(v) * fabs((double)wf[o * n + i]);
+                exact += v * wf[o * n + i];
+            }
+            /* A minimum is taken from a sum whose parts may be far larger than what is left. */
+            size[r * y_stride + o] = (float)(sum + 0.2 * (double)n);
+            want[r * y_stride + o] = c->fast == c->plain ? (float)exact : want[r * y_stride + o];
+        }
+    }
+    compare(c, got, want, size, rows * y_stride, 3e-7);
+    for (int64_t r = 0; r < rows; r++) {
+        float alone[50];
+        packed_piece one = p;
+        one.x = q + (p.index ? p.index[r] : r) * x_stride;
+        one.index = NULL;
+        one.y = alone;
+        c->fast->packed[type](&one, 1, outs);
+        c->worst = memcmp(alone, got + r * y_stride, (size_t)outs * sizeof *alone) == 0 ? c->worst : INFINITY;
+    }
+    free(raw), free(w), free(wf), free(x), free(bias), free(got), free(want), free(size), free(q);
+}
+
+#define CHECK_PACKED(type, name, ...)                                                                                                                \
+    static void check_packed_##name(check *c) {                                                                                                      \
+        check_packed(c, type);                                                                                                                       \
+    }
+PACKED_FORMATS(CHECK_PACKED)
+
+static void check_quantise(check *c) {
+    int64_t blocks = pick(1, 9), n = blocks * PACK_BLOCK;
+    const float reach[] = {0, 1e-35f, 1e-29f, 1, 1e30f};
+    float most = reach[pick(0, 4)], *x0 = numbers(n, -most, most), *x = crooked(x0, n);
+    packed_input *got = calloc((size_t)blocks, sizeof *got), *want = calloc((size_t)blocks, sizeof *want);
+    const float odd[] = {NAN, INFINITY, -INFINITY};
+    if (pick(0, 2) == 0) {
+        x[pick(0, n - 1)] = odd[pick(0, 2)];
+    }
+    c->fast->quantise(x, n, got);
+    c->plain->quantise(x, n, want);
+    for (int64_t i = 0; i < blocks; i++) {
+        bool both = isnan(got[i].scale) && isnan(want[i].scale) && isnan(got[i].total);
+        bool same = memcmp(&got[i], &want[i], sizeof *got) == 0 || (both && memcmp(got[i].sum, want[i].sum, 8 + PACK_BLOCK) == 0);
+        c->worst = same ? c->worst : INFINITY;
+        for (int j = 0; same && !both && j < PACK_BLOCK; j++) {
+            float v = x[i * PACK_BLOCK + j], e = fabsf(v - got[i].scale * got[i].q[j]);
+            c->worst = e <= 0.501f * got[i].scale + PACK_LEAST ? c->worst : INFINITY;
+        }
+    }
+    free(x0), drop(x), free(got), free(want);
+}
+
 /* ---- rows ---- */
 
 typedef struct row_arrays {
@@ -339,7 +446,9 @@ static const struct {
     {"linear bf16", check_linear_bf16},
     {"linear q8_0", check_linear_q8_0},
     {"convert", check_convert},
-    {"rms_norm", check_rms_norm},
+    {"quantise", check_quantise},
+#define PACKED_CHECK(type, name, ...) {"packed " #name, check_packed_##name},
+    PACKED_FORMATS(PACKED_CHECK){"rms_norm", check_rms_norm},
     {"layer_norm", check_layer_norm},
     {"rotate", check_rotate},
     {"silu", check_silu},
@@ -355,7 +464,7 @@ static const struct {
 
 static int check_all(const char *only, int rounds) {
     int failures = 0;
-    const char *names[4];
+    const char *names[KERNEL_LEVELS];
     int levels = kernels_levels(names);
     cpu_kernels plain, fast;
     kernels_select("generic", &plain);

@@ -287,7 +287,7 @@ static void test_experts(backend *b) {
 }
 
 int main(void) {
-    const char *names[4];
+    const char *names[KERNEL_LEVELS];
     int levels = kernels_levels(names);
     for (int i = 0; i < levels; i++) {
         for (int threads = 1; threads <= 3; threads += 2) {

@@ -243,7 +243,7 @@ static void sample(two b) {
 }
 
 int main(void) {
-    const char *names[4];
+    const char *names[KERNEL_LEVELS];
     int levels = kernels_levels(names);
     for (int i = 0; i < levels; i++) {
         level = names[i];

@@ -1,0 +1,128 @@
+/* Packed weights: which matrices are packed, packing on all threads, and linear maps over them. */
+#include "cpu/packed.h"
+
+#include "cpu/backend.h"
+#include "cpu/linear.h"
+
+/* Each expert has groups of its own. Fewer outputs than half a group are not worth the padding. */
+static size_t cpu_packed_size(backend *b, const tensor *t) {
+    packed_format f = packed_format_of(t->type);
+    if (t->packed || cpu_of(b)->keep_rows || !f.blocks || !cpu_of(b)->k.packed[t->type] || t->ne[3] != 1 || t->ne[1] < PACK / 2 ||
+        t->ne[0] % (f.blocks * PACK_BLOCK) != 0 || t->ne[0] > (int64_t)CPU_INPUTS * PACK_BLOCK) {
+        return 0;
+    }
+    return (size_t)t->ne[2] * packed_bytes(t->type, t->ne[0], t->ne[1]);
+}
+
+typedef struct pack_job {
+    const tensor *t;
+    uint8_t *to;
+    int64_t first, groups; /* groups of all experts */
+    size_t row_bytes, group_bytes;
+} pack_job;
+
+/* Outputs up to the end of group g, counted over all experts. */
+static int64_t outputs_before(const pack_job *j, int64_t g) {
+    return g / j->groups * j->t->ne[1] + g % j->groups * PACK;
+}
+
+static void pack_groups(void *arg, int64_t begin, int64_t end, int thread) {
+    pack_job *j = arg;
+    for (int64_t g = j->first + begin; g < j->first + end; g++) {
+        int64_t from = outputs_before(j, g), outs = outputs_before(j, g + 1) - from;
+        packed_pack(j->t->type, (const char *)j->t->data + (size_t)from * j->row_bytes, (int)outs, j->t->ne[0], j->to + (size_t)g * j->group_bytes);
+    }
+}
+
+static void cpu_pack(backend *b, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg) {
+    enum { STEP = 8 << 20 }; /* bytes between two reports */
+    const cpu_backend *c = cpu_of(b);
+    pack_job j = {.t = t, .to = memory, .groups = (t->ne[1] + PACK - 1) / PACK};
+    j.row_bytes = dtype_row_bytes(t->type, t->ne[0]);
+    j.group_bytes = packed_group_bytes(t->type, t->ne[0]);
+    int64_t all = j.groups * t->ne[2], step = STEP / (int64_t)j.group_bytes + 1;
+    for (; j.first < all; j.first += step) {
+        int64_t n = all - j.first < step ? all - j.first : step;
+        pool_for(c->pool, n, 4, pack_groups, &j);
+        if (done) {
+            done(arg, (size_t)outputs_before(&j, j.first) * j.row_bytes, (size_t)outputs_before(&j, j.first + n) * j.row_bytes);
+        }
+    }
+    t->size = (size_t)all * j.group_bytes;
+    t->data = memory;
+    t->packed = true;
+}
+
+typedef struct quantise_job {
+    const cpu_backend *c;
+    const float *x;
+    int64_t x_stride, width;
+    packed_input *y;
+} quantise_job;
+
+static void quantise_rows(void *arg, int64_t begin, int64_t end, int thread) {
+    quantise_job *j = arg;
+    for (int64_t r = begin; r < end; r++) {
+        j->c->k.quantise(j->x + r * j->x_stride, j->width, j->y + r * (j->width / PACK_BLOCK));
+    }
+}
+
+void cpu_quantise(const cpu_backend *c, const float *x, int64_t rows, int64_t x_stride, int64_t width, packed_input *y) {
+    quantise_job j = {c, x, x_stride, width, y};
+    pool_for(c->pool, rows, cpu_grain(width), quantise_rows, &j);
+}
+
+typedef struct packed_job {
+    const cpu_backend *c;
+    dtype type;
+    packed_piece p;
+    int64_t rows, outs, row_tile, out_tile, row_tiles;
+} packed_job;
+
+/* Row tiles run fastest, so that a tile's weights are still near when the next rows want them. */
+static void packed_tiles(void *arg, int64_t begin, int64_t end, int thread) {
+    packed_job *j = arg;
+    for (int64_t t = begin; t < end; t++) {
+        int64_t row = t % j->row_tiles * j->row_tile, out = t / j->row_tiles * j->out_tile;
+        int64_t rows = j->rows - row < j->row_tile ? j->rows - row : j->row_tile;
+        int64_t outs = j->outs - out < j->out_tile ? j->outs - out : j->out_tile;
+        packed_piece p = j->p;
+        packed_move(&p, row, out);
+        j->c->k.packed[j->type](&p, rows, outs);
+    }
+}
+
+int64_t packed_out_tile(int64_t n, int64_t rows) {
+    int64_t tile = 262144 / (n * rows < 1 ? 1 : n * rows) / 32 * 32;
+    return tile < 32 ? 32 : tile > 2048 ? 2048 : tile;
+}
+
+void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y,
+                   int64_t y_stride) {
+    enum { ROW_TILE = 64 };
+    int64_t n = w->ne[0], blocks = n / PACK_BLOCK, most = CPU_INPUTS / (blocks < 1 ? 1 : blocks);
+    packed_job j = {.c = c, .type = w->type, .outs = w->ne[1]};
+    for (int64_t row = 0; row < rows; row += most) {
+        j.rows = rows - row < most ? rows - row : most;
+        j.row_tile = j.rows < ROW_TILE ? j.rows : ROW_TILE;
+        j.row_tiles = (j.rows + j.row_tile - 1) / j.row_tile;
+        j.out_tile = packed_out_tile(n, j.row_tile);
+        j.p = (packed_piece){
+            .w = w->data,
+            .w_stride = packed_group_bytes(w->type, n),
+            .bias = bias,
+            .x = c->inputs,
+            .x_stride = blocks,
+            .y = y + row * y_stride,
+            .y_stride = y_stride,
+            .n = n,
+        };
+        cpu_quantise(c, x + row * x_stride, j.rows, x_stride, n, c->inputs);
+        pool_for(c->pool, (j.outs + j.out_tile - 1) / j.out_tile * j.row_tiles, 1, packed_tiles, &j);
+    }
+}
+
+void cpu_packed_ops(ops *o) {
+    o->packed_size = cpu_packed_size;
+    o->pack = cpu_pack;
+}
