@@ -72,7 +72,7 @@ static void scales_and_minima_are_the_packed_ones(void **state) {
 /* A linear map, an embedding and a mixture give what the same weights give as float32. */
 static void operations_take_every_type(void **state) {
     enum { ROWS = 20 };
-    const char *levels[4];
+    const char *levels[KERNEL_LEVELS];
     int n_levels = kernels_levels(levels);
     for (int level = 0; level < n_levels; level++) {
         setenv("OMNI_CPU", levels[level], 1);
