@@ -332,25 +332,83 @@ static void cpu_attention(backend *b, const kv_cache *cache, int layer, const in
     attention_run(&j);
 }
 
+/* ---- dense: a unit is a head and a tile of rows, which share what they load ---- */
+
+enum { TILE_ROWS = 192 };
+
+typedef struct dense_job {
+    const cpu_backend *c;
+    attention_tile tile; /* of head 0 and row 0, with all rows */
+    int64_t tile_rows;
+    int heads, shared; /* shared: query heads that read one kv head */
+} dense_job;
+
+static void dense_units(void *arg, int64_t begin_unit, int64_t end_unit, int thread) {
+    dense_job *j = arg;
+    for (int64_t u = begin_unit; u < end_unit; u++) {
+        const int64_t row = u / j->heads * j->tile_rows, head = u % j->heads, dim = j->tile.head_dim;
+        attention_tile t = j->tile;
+        t.q += row * t.q_stride + head * dim;
+        t.k += head / j->shared * dim;
+        t.v += head / j->shared * dim;
+        t.first += row;
+        t.end += row;
+        t.rows = least(t.rows - row, j->tile_rows);
+        t.y += row * t.y_stride + head * dim;
+        j->c->k.attend_tile(&t, cpu_scratch(j->c, thread));
+    }
+}
+
 static void cpu_attention_dense(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
                                 const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, float *y) {
-    attention_job j = {
-        .c = cpu_of(b),
+    const cpu_backend *c = cpu_of(b);
+    if (rows <= 0) {
+        return;
+    }
+    if (attention_tile_scratch(1, head_dim) > CPU_SCRATCH / (int64_t)sizeof(float)) { /* heads of many thousands of values */
+        attention_job j = {
+            .c = c,
+            .q = q,
+            .q_stride = q_stride,
+            .k = k,
+            .v = v,
+            .kv_stride = kv_stride,
+            .first = first,
+            .end = end,
+            .rows = rows,
+            .heads = heads,
+            .kv_heads = kv_heads,
+            .head_dim = head_dim,
+            .scale = scale,
+            .y = y,
+        };
+        attention_run(&j);
+        return;
+    }
+    dense_job j = {.c = c, .heads = heads, .shared = heads / kv_heads};
+    j.tile = (attention_tile){
         .q = q,
-        .q_stride = q_stride,
         .k = k,
         .v = v,
+        .q_stride = q_stride,
         .kv_stride = kv_stride,
+        .y_stride = (int64_t)heads * head_dim,
         .first = first,
         .end = end,
         .rows = rows,
-        .heads = heads,
-        .kv_heads = kv_heads,
         .head_dim = head_dim,
         .scale = scale,
         .y = y,
     };
-    attention_run(&j);
+    /* As large as the scratch takes, but a few units a thread; even in size. */
+    int64_t tile_rows = least(rows, TILE_ROWS);
+    while (tile_rows > 1 && attention_tile_scratch(tile_rows, head_dim) > CPU_SCRATCH / (int64_t)sizeof(float)) {
+        tile_rows /= 2;
+    }
+    const int64_t wanted = (3 * pool_threads(c->pool) + heads - 1) / heads;
+    const int64_t tiles = most((rows + tile_rows - 1) / tile_rows, least(wanted, (rows + 23) / 24));
+    j.tile_rows = least(tile_rows, ((rows + tiles - 1) / tiles + 5) / 6 * 6);
+    pool_for(c->pool, (rows + j.tile_rows - 1) / j.tile_rows * heads, 1, dense_units, &j);
 }
 
 void cpu_attention_ops(ops *o) {

@@ -56,6 +56,23 @@ typedef struct attention_state {
 
 enum { ATTENTION_SPAN = KV_BLOCK }; /* most positions a span */
 
+/* Rows of one head over plain float32 keys and values: row r, at q + r * q_stride, sees the positions [first[r], end[r]) from 0 on,
+ * of which position p lies at k + p * kv_stride. All positions from 0 to the last one seen must be readable. */
+typedef struct attention_tile {
+    const float *q, *k, *v;
+    int64_t q_stride, kv_stride, y_stride;
+    const int32_t *first, *end;
+    int64_t rows;
+    int head_dim;
+    float scale;
+    float *y;
+} attention_tile;
+
+/* Floats of scratch that attend_tile needs. */
+static inline int64_t attention_tile_scratch(int64_t rows, int64_t head_dim) {
+    return (2 * rows + 2 * ATTENTION_SPAN) * (head_dim + 16) + 2 * rows + 8 * ATTENTION_SPAN;
+}
+
 typedef struct cpu_kernels {
     const char *name;
     /* By weight type; linear is NULL for block types whose weights are always converted to float32 first (cpu/linear.c). */
@@ -84,6 +101,8 @@ typedef struct cpu_kernels {
 
     void (*attend_f32)(attention_state *s, const attention_span *span);
     void (*attend_f16)(attention_state *s, const attention_span *span);
+    /* y = softmax(scale * q . k) v, complete; a row that sees nothing gives zeros. */
+    void (*attend_tile)(const attention_tile *t, float *scratch);
 
     /* For the kernel tool: the machine's limits as this level's instructions reach them. rounds * PROBE_FLOPS(lanes) operations in
      * registers; n values (a multiple of 64) read and added up. */

@@ -260,6 +260,31 @@ static void depthwise(const float *x, const float *w, const float *bias, int64_t
 ATTEND(attend_f32, float, same)
 ATTEND(attend_f16, uint16_t, f16_to_f32)
 
+static void attend_tile(const attention_tile *t, float *scratch) {
+    for (int64_t r = 0; r < t->rows; r++) {
+        const float *q = t->q + r * t->q_stride;
+        float *y = t->y + r * t->y_stride, max = -INFINITY, sum = 0;
+        memset(y, 0, (size_t)t->head_dim * sizeof *y);
+        for (int64_t p = t->first[r]; p < t->end[r]; p++) {
+            const float *k = t->k + p * t->kv_stride, *v = t->v + p * t->kv_stride;
+            float score = 0;
+            for (int d = 0; d < t->head_dim; d++) {
+                score += q[d] * k[d];
+            }
+            score *= t->scale;
+            const float next = score > max ? score : max, shrink = max == next ? 1.0f : expf(max - next), e = expf(score - next);
+            sum = sum * shrink + e;
+            for (int d = 0; d < t->head_dim; d++) {
+                y[d] = y[d] * shrink + e * v[d];
+            }
+            max = next;
+        }
+        for (int d = 0; d < t->head_dim; d++) {
+            y[d] *= sum == 0 ? 0.0f : 1.0f / sum;
+        }
+    }
+}
+
 static float probe_arithmetic(int64_t rounds) {
     float acc[PROBE_SUMS], sum = 0;
     for (int j = 0; j < PROBE_SUMS; j++) {
@@ -322,6 +347,7 @@ void kernels_generic(cpu_kernels *k) {
         .depthwise = depthwise,
         .attend_f32 = attend_f32,
         .attend_f16 = attend_f16,
+        .attend_tile = attend_tile,
         .lanes = 1,
         .probe_arithmetic = probe_arithmetic,
         .probe_memory = probe_memory,

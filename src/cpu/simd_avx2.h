@@ -8,7 +8,7 @@
 
 #define SIMD static inline __attribute__((always_inline, unused))
 
-enum { LANES = 8, BLOCK_ROWS = 3, QUERIES = 2 };
+enum { LANES = 8, BLOCK_ROWS = 3, QUERIES = 2, BLOCK_DENSE = 3 };
 typedef __m256 vf;
 typedef __m256i vi;
 typedef __m256 vmask;
@@ -136,6 +136,11 @@ SIMD float vf_largest(vf a) {
     __m128 r = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     r = _mm_max_ps(r, _mm_movehdup_ps(r));
     return _mm_cvtss_f32(_mm_max_ss(r, _mm_movehl_ps(r, r)));
+}
+
+/* r[i][j] = r[j][i] */
+SIMD void v4_transpose(v4 r[4]) {
+    _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
 }
 
 SIMD v4 v4_load(const float *p) {

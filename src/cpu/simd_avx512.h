@@ -8,7 +8,7 @@
 
 #define SIMD static inline __attribute__((always_inline, unused))
 
-enum { LANES = 16, BLOCK_ROWS = 4, QUERIES = 4 };
+enum { LANES = 16, BLOCK_ROWS = 4, QUERIES = 4, BLOCK_DENSE = 6 };
 typedef __m512 vf;
 typedef __m512i vi;
 typedef __mmask16 vmask;
@@ -153,6 +153,11 @@ SIMD float vf_sum(vf a) {
 
 SIMD float vf_largest(vf a) {
     return _mm512_reduce_max_ps(a);
+}
+
+/* r[i][j] = r[j][i] */
+SIMD void v4_transpose(v4 r[4]) {
+    _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
 }
 
 SIMD v4 v4_load(const float *p) {

@@ -8,7 +8,7 @@
 
 #define SIMD static inline __attribute__((always_inline, unused))
 
-enum { LANES = 4, BLOCK_ROWS = 4, QUERIES = 4 };
+enum { LANES = 4, BLOCK_ROWS = 4, QUERIES = 4, BLOCK_DENSE = 6 };
 typedef float32x4_t vf;
 typedef int32x4_t vi;
 typedef uint32x4_t vmask;
@@ -126,6 +126,15 @@ SIMD float vf_sum(vf a) {
 
 SIMD float vf_largest(vf a) {
     return vmaxvq_f32(a);
+}
+
+/* r[i][j] = r[j][i] */
+SIMD void v4_transpose(v4 r[4]) {
+    const v4 a = vtrn1q_f32(r[0], r[1]), b = vtrn2q_f32(r[0], r[1]), c = vtrn1q_f32(r[2], r[3]), d = vtrn2q_f32(r[2], r[3]);
+    r[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
+    r[1] = vcombine_f32(vget_low_f32(b), vget_low_f32(d));
+    r[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
+    r[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
 }
 
 SIMD v4 v4_load(const float *p) {

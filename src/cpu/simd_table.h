@@ -8,6 +8,7 @@
 #include "cpu/simd_math.h"
 
 #include "cpu/simd_attention.h"
+#include "cpu/simd_dense.h"
 #include "cpu/simd_linear.h"
 #include "cpu/simd_rows.h"
 
@@ -68,6 +69,7 @@ static void simd_table(cpu_kernels *k) {
     k->depthwise = simd_depthwise;
     k->attend_f32 = simd_attend_f32;
     k->attend_f16 = simd_attend_f16;
+    k->attend_tile = simd_attend_tile;
     k->lanes = LANES;
     k->probe_arithmetic = simd_probe_arithmetic;
     k->probe_memory = simd_probe_memory;

@@ -429,6 +429,25 @@ static void check_attention(check *c, bool half) {
     free(q), free(k), free(v), free(kh), free(vh), free(acc[0]), free(acc[1]);
 }
 
+static void check_attention_tile(check *c) {
+    const int64_t dim = pick(1, 150), stride = dim + pick(0, 5), positions = pick(1, 300), rows = pick(1, 40);
+    float *q = numbers(rows * stride, -2, 2), *k = numbers(positions * stride, -2, 2), *v = numbers(positions * stride, -1, 1);
+    float *y[2], *scratch = numbers(attention_tile_scratch(rows, dim), 0, 1);
+    int32_t *first = malloc((size_t)rows * sizeof *first), *end = malloc((size_t)rows * sizeof *end);
+    for (int64_t r = 0; r < rows; r++) { /* runs of rows with one range, as in a window */
+        const bool same = r > 0 && pick(0, 9) > 0;
+        first[r] = same ? first[r - 1] : (int32_t)pick(0, positions - 1);
+        end[r] = same ? end[r - 1] : (int32_t)pick(0, 9) == 0 ? first[r] : (int32_t)pick(first[r] + 1, positions);
+    }
+    for (int i = 0; i < 2; i++) {
+        y[i] = numbers(rows * dim, 5, 6);
+        const attention_tile t = {q, k, v, stride, stride, dim, first, end, rows, (int)dim, 0.2f, y[i]};
+        (i == 0 ? c->fast : c->plain)->attend_tile(&t, scratch);
+    }
+    compare(c, y[0], y[1], NULL, rows * dim, 1e-5);
+    free(q), free(k), free(v), free(y[0]), free(y[1]), free(scratch), free(first), free(end);
+}
+
 static void check_attention_f32(check *c) {
     check_attention(c, false);
 }
@@ -460,6 +479,7 @@ static const struct {
     {"depthwise", check_depthwise},
     {"attention f32", check_attention_f32},
     {"attention f16", check_attention_f16},
+    {"attention tile", check_attention_tile},
 };
 
 static int check_all(const char *only, int rounds) {
