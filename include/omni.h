@@ -195,7 +195,7 @@ typedef struct omni_bench_params {
     int layers;                          /* of the random thinker; 0: as released */
     unsigned parts;                      /* OMNI_BENCH_...; 0: all that the files have */
     const char *scratch_dir;             /* for the random files; NULL: $TMPDIR or /tmp */
-    const char *only;                    /* rows to measure: a list of names' beginnings, "pp,tg32 @ d4096"; NULL: all */
+    const char *only;                    /* rows to measure: a list of names, or of the letters they begin with, "pp,tg32"; NULL: all */
     int repetitions;                     /* 0: 5; fewer when a row takes longer than max_seconds */
     double max_seconds;                  /* a row; 0: 60 */
     int generate;                        /* tokens of a decode row; 0: 32 */

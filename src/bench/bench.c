@@ -64,6 +64,7 @@ static double peak_memory(void) {
 
 /* ---- rows ---- */
 
+/* An entry is a row's whole name, or the letters that it begins with: "tg" stands for every decode row, "tg32" for one. */
 bool bench_wants(const bench *x, const char *name) {
     const char *only = x->params->only;
     if (!only || !*only) {
@@ -71,7 +72,8 @@ bool bench_wants(const bench *x, const char *name) {
     }
     while (*only) {
         size_t n = strcspn(only, ",");
-        if (n > 0 && strncmp(name, only, n) == 0) {
+        bool letters = n > 0 && strcspn(only, "0123456789") >= n;
+        if (n > 0 && strncmp(name, only, n) == 0 && (letters || name[n] == '\0')) {
             return true;
         }
         only += n + (only[n] == ',');

@@ -141,7 +141,7 @@ int command_bench(int argc, char **argv) {
         {"--synthetic", NULL, FLAG_STRING, &p.synthetic, "TYPE", "random weights of the released sizes instead: q4_k_m, q8_0, ...", 0, 0},
         {"--layers", NULL, FLAG_INT, &layers, "N", "layers of the random thinker (default: as released)", 1, 1024},
         {"--parts", NULL, FLAG_STRING, &parts, "LIST", "which of thinker,audio,vision,talker,code2wav (default all)", 0, 0},
-        {"--only", NULL, FLAG_STRING, &p.only, "ROWS", "tests whose names begin with one of these: pp512,tg,audio", 0, 0},
+        {"--only", NULL, FLAG_STRING, &p.only, "ROWS", "these tests, by name or by the letters it begins with: pp512,tg,audio", 0, 0},
         {"--repetitions", "-r", FLAG_INT, &repetitions, "N", "of each test (default 5)", 1, 1000},
         {"--n-gen", "-n", FLAG_INT, &generate, "N", "tokens of a decode test (default 32)", 1, 4096},
         {"--max-seconds", NULL, FLAG_FLOAT, &p.max_seconds, "X", "fewer repetitions of a test that takes longer (default 60)", 0.1, 100000},
