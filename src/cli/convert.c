@@ -49,7 +49,7 @@ int command_convert(int argc, char **argv) {
     int64_t threads = 0;
     const flag flags[] = {
         {"--outdir", "-o", FLAG_STRING, &p.out_dir, "OUT_DIR", "where the files go; made when missing (required)", 0, 0},
-        {"--type", NULL, FLAG_STRING, &p.type, "TYPE", "f32, f16, bf16 or q8_0 (default f16)", 0, 0},
+        {"--type", NULL, FLAG_STRING, &p.type, "TYPE", "f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m ... (default f16)", 0, 0},
         {"--name", NULL, FLAG_STRING, &p.name, "NAME", "NAME-TYPE.gguf and so on (default qwen3-omni)", 0, 0},
         {"--parts", NULL, FLAG_STRING, &parts, "LIST", "which of thinker,mmproj,talker (default all)", 0, 0},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
@@ -68,7 +68,7 @@ int command_convert(int argc, char **argv) {
         return status;
     }
     if (count == 0 || !p.out_dir) {
-        fprintf(stderr, "omni convert: %s; usage: omni convert CHECKPOINT_DIR -o OUT_DIR [--type f32|f16|bf16|q8_0]\n",
+        fprintf(stderr, "omni convert: %s; usage: omni convert CHECKPOINT_DIR -o OUT_DIR [--type TYPE]\n",
                 count == 0 ? "which checkpoint?" : "where should the files go? give -o OUT_DIR");
         return 2;
     }

@@ -59,7 +59,7 @@ typedef struct output {
 typedef struct job {
     const convert_options *options;
     const char *name;
-    dtype type;
+    const recipe *type;
     char *text[TEXT_COUNT];
     size_t text_size[TEXT_COUNT];
     safetensors *checkpoint;
@@ -86,8 +86,9 @@ static omni_status check_options(job *j, omni_error *err) {
         return fail(err, OMNI_ERR_ARGUMENT, "the name \"%.120s\" must have 1 to 100 characters and no /", j->name);
     }
     const char *type = o->type ? o->type : "f16";
-    if (!dtype_by_name(type, &j->type) || !(j->type == DTYPE_F32 || j->type == DTYPE_F16 || j->type == DTYPE_BF16 || j->type == DTYPE_Q8_0)) {
-        return fail(err, OMNI_ERR_ARGUMENT, "the type \"%.40s\" is none of f32, f16, bf16, q8_0", type);
+    TRY(recipe_find(type, &j->type, err));
+    if (!dtype_writable((uint32_t)j->type->base)) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "the type %s can be read but not made", j->type->name);
     }
     if (o->parts & ~(unsigned)(CONVERT_THINKER | CONVERT_MMPROJ | CONVERT_TALKER)) {
         return fail(err, OMNI_ERR_ARGUMENT, "unknown parts %#x", o->parts);
@@ -193,28 +194,24 @@ static omni_status open_outputs(job *j, omni_error *err) {
         const char *prefix;
     } PARTS[N_PARTS] = {{CONVERT_THINKER, ""}, {CONVERT_MMPROJ, "mmproj-"}, {CONVERT_TALKER, "talker-"}};
     TRY(make_folder(j->options->out_dir, err));
-    char type[16] = "";
-    const char *upper = dtype_find(j->type)->name;
-    for (size_t i = 0; upper[i] && i + 1 < sizeof type; i++) {
-        type[i] = upper[i] >= 'A' && upper[i] <= 'Z' ? (char)(upper[i] + 'a' - 'A') : upper[i];
-    }
     for (int i = 0; i < N_PARTS; i++) {
         if (!(j->parts & PARTS[i].part)) {
             continue;
         }
         output *o = &j->outputs[j->n_outputs];
         o->part = PARTS[i].part;
-        if ((size_t)snprintf(o->path, sizeof o->path, "%s/%s%s-%s.gguf", j->options->out_dir, PARTS[i].prefix, j->name, type) >= sizeof o->path) {
+        if ((size_t)snprintf(o->path, sizeof o->path, "%s/%s%s-%s.gguf", j->options->out_dir, PARTS[i].prefix, j->name, j->type->name) >=
+            sizeof o->path) {
             return fail(err, OMNI_ERR_ARGUMENT, "%.200s...: the path is too long", j->options->out_dir);
         }
         TRY(gguf_writer_create(o->path, &o->writer, err));
         j->n_outputs++;
         if (o->part == CONVERT_THINKER) {
-            metadata_put_thinker(o->writer, &j->config, &j->vocabulary, j->name, j->type);
+            metadata_put_thinker(o->writer, &j->config, &j->vocabulary, j->name, j->type->file_type);
         } else if (o->part == CONVERT_MMPROJ) {
-            metadata_put_mmproj(o->writer, &j->config, j->name, j->type);
+            metadata_put_mmproj(o->writer, &j->config, j->name, j->type->file_type);
         } else {
-            metadata_put_talker(o->writer, &j->config, j->name, j->type);
+            metadata_put_talker(o->writer, &j->config, j->name, j->type->file_type);
         }
         for (size_t k = 0; k < j->mapping.count; k++) {
             const mapped_tensor *t = &j->mapping.tensors[k];

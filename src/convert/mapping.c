@@ -160,19 +160,22 @@ static void check_all_used(builder *b, unsigned parts) {
 
 static void add_parts(builder *b, const model_config *config, unsigned parts) {
     if (parts & MAPPING_THINKER) {
+        b->model = (recipe_model){.part = PART_THINKER, .layers = config->thinker.layers, .experts = config->thinker.experts};
         add_thinker(b, &config->thinker);
     }
     if (parts & MAPPING_MMPROJ) {
+        b->model = (recipe_model){.part = PART_MMPROJ};
         add_audio(b, &config->audio, config_announced_deepstacks(config));
         add_vision(b, &config->vision);
     }
     if (parts & MAPPING_TALKER) {
         b->part = MAPPING_TALKER;
+        b->model = (recipe_model){.part = PART_TALKER, .layers = config->talker.layers};
         mapping_add_talker(b, config);
     }
 }
 
-omni_status mapping_shapes(const model_config *config, unsigned parts, dtype type, mapping *out, omni_error *err) {
+omni_status mapping_shapes(const model_config *config, unsigned parts, const recipe *type, mapping *out, omni_error *err) {
     *out = (mapping){0};
     builder b = {.shapes_only = true, .type = type, .out = out, .err = err};
     add_parts(&b, config, parts);
@@ -182,8 +185,8 @@ omni_status mapping_shapes(const model_config *config, unsigned parts, dtype typ
     return b.status;
 }
 
-omni_status mapping_build(const model_config *config, const st_tensor *const *checkpoint, size_t count, unsigned parts, dtype type, const char *where,
-                          mapping *out, omni_error *err) {
+omni_status mapping_build(const model_config *config, const st_tensor *const *checkpoint, size_t count, unsigned parts, const recipe *type,
+                          const char *where, mapping *out, omni_error *err) {
     *out = (mapping){0};
     builder b = {.n_sources = count, .where = where, .type = type, .out = out, .err = err};
     b.sources = calloc(count ? count : 1, sizeof *b.sources);

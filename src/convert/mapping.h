@@ -10,14 +10,16 @@
 #include <stdint.h>
 
 #include "convert/config.h"
+#include "convert/recipe.h"
 #include "gguf/safetensors.h"
 #include "tensor/tensor.h"
 
-enum { MAPPING_THINKER = 1, MAPPING_MMPROJ = 2, MAPPING_TALKER = 4 };
+enum { MAPPING_THINKER = PART_THINKER, MAPPING_MMPROJ = PART_MMPROJ, MAPPING_TALKER = PART_TALKER };
 
 typedef struct mapped_tensor {
     char name[64];
     unsigned part; /* MAPPING_... */
+    weight_class weight;
     dtype type;
     int n_dims;
     int64_t ne[TENSOR_MAX_DIMS]; /* fastest first, unused 1 */
@@ -36,10 +38,10 @@ typedef struct mapping {
 
 /* checkpoint: its tensors in any order (data is not looked at, so it may be NULL); where names it in errors. parts: files wanted; tensors
  * of the other parts are left aside. type: what --type says. Frees nothing of the checkpoint; release with mapping_free. */
-omni_status mapping_build(const model_config *config, const st_tensor *const *checkpoint, size_t count, unsigned parts, dtype type, const char *where,
-                          mapping *out, omni_error *err);
+omni_status mapping_build(const model_config *config, const st_tensor *const *checkpoint, size_t count, unsigned parts, const recipe *type,
+                          const char *where, mapping *out, omni_error *err);
 /* The same list without a checkpoint: names, shapes and types, no sources. */
-omni_status mapping_shapes(const model_config *config, unsigned parts, dtype type, mapping *out, omni_error *err);
+omni_status mapping_shapes(const model_config *config, unsigned parts, const recipe *type, mapping *out, omni_error *err);
 void mapping_free(mapping *m);
 
 /* Whether any tensor belongs to the talker, the code predictor or code2wav. */

@@ -63,17 +63,6 @@ static const st_tensor *take(builder *b, const char *from, int n_dims, const int
     return e->t;
 }
 
-static dtype type_of(const builder *b, weight_class c, int64_t row) {
-    if (c == WEIGHT_F32) {
-        return DTYPE_F32;
-    }
-    if (c == WEIGHT_PRECISE) {
-        return b->type == DTYPE_F32 || b->type == DTYPE_BF16 ? DTYPE_F32 : DTYPE_F16;
-    }
-    const dtype_info *info = dtype_find(b->type);
-    return row % info->block == 0 ? b->type : DTYPE_F16;
-}
-
 /* A new entry with one source slot per source; NULL after an error. */
 static mapped_tensor *append(builder *b, weight_class c, const char *to, int n_dims, const int64_t *ne, size_t n_sources) {
     if (b->status != OMNI_OK) {
@@ -101,7 +90,8 @@ static mapped_tensor *append(builder *b, weight_class c, const char *to, int n_d
         stride *= ne[i];
     }
     t->source_values = stride;
-    t->type = type_of(b, c, ne[0]);
+    t->weight = c;
+    t->type = recipe_type(b->type, &b->model, c, t->name, ne[0]);
     if (n_sources && !(t->sources = calloc(n_sources, sizeof(*t->sources)))) {
         b->status = fail(b->err, OMNI_ERR_MEMORY, "out of memory for %zu sources of %s", n_sources, t->name);
         return NULL;

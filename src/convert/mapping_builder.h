@@ -4,12 +4,6 @@
 
 #include "convert/mapping.h"
 
-typedef enum weight_class {
-    WEIGHT_MATRIX,  /* as --type says */
-    WEIGHT_PRECISE, /* codec tables and heads, convolutions: F16, or F32 where F16 could lose precision */
-    WEIGHT_F32,     /* norms, biases, scales, routers, position tables */
-} weight_class;
-
 typedef struct source_entry {
     const st_tensor *t;
     bool used;
@@ -20,7 +14,8 @@ typedef struct builder {
     size_t n_sources;
     bool shapes_only; /* there is no checkpoint: names, shapes and types are wanted, the tensors get no sources */
     const char *where;
-    dtype type;
+    const recipe *type;
+    recipe_model model; /* of the part at hand */
     unsigned part;
     mapping *out;
     char to[64], from[128]; /* prefixes of stored and checkpoint names */

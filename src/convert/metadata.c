@@ -46,32 +46,17 @@ omni_status metadata_resolve_ids(model_config *c, const vocabulary *v, bool talk
     return resolve_media(&c->talker_ids, v, dir, err);
 }
 
-/* llama.cpp's numbers for "mostly this type". */
-static uint32_t file_type(dtype type) {
-    static const struct {
-        dtype type;
-        uint32_t number;
-    } numbers[] = {{DTYPE_F32, 0},   {DTYPE_F16, 1},   {DTYPE_Q4_0, 2},  {DTYPE_Q4_1, 3},  {DTYPE_Q8_0, 7},  {DTYPE_Q5_0, 8},    {DTYPE_Q5_1, 9},
-                   {DTYPE_Q2_K, 10}, {DTYPE_Q3_K, 12}, {DTYPE_Q4_K, 15}, {DTYPE_Q5_K, 17}, {DTYPE_Q6_K, 18}, {DTYPE_IQ4_NL, 25}, {DTYPE_IQ4_XS, 30}};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        if (numbers[i].type == type) {
-            return numbers[i].number;
-        }
-    }
-    return 32;
-}
-
-static void general(gguf_writer *w, const char *architecture, const char *kind, const char *name, dtype type) {
+static void general(gguf_writer *w, const char *architecture, const char *kind, const char *name, uint32_t file_type) {
     gguf_put_str(w, "general.architecture", architecture);
     gguf_put_str(w, "general.type", kind);
     gguf_put_str(w, "general.name", name);
-    gguf_put_u32(w, "general.file_type", file_type(type));
+    gguf_put_u32(w, "general.file_type", file_type);
     gguf_put_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
 }
 
-void metadata_put_thinker(gguf_writer *w, const model_config *c, const vocabulary *v, const char *name, dtype type) {
+void metadata_put_thinker(gguf_writer *w, const model_config *c, const vocabulary *v, const char *name, uint32_t file_type) {
     const decoder_sizes *d = &c->thinker;
-    general(w, ARCH, "model", name, type);
+    general(w, ARCH, "model", name, file_type);
     gguf_put_u32(w, ARCH ".block_count", d->layers);
     gguf_put_u32(w, ARCH ".context_length", d->max_positions);
     gguf_put_u32(w, ARCH ".embedding_length", d->hidden_size);
@@ -123,8 +108,8 @@ void metadata_put_thinker(gguf_writer *w, const model_config *c, const vocabular
     gguf_put_u32(w, "omni.assistant_token_id", ids->assistant);
 }
 
-void metadata_put_mmproj(gguf_writer *w, const model_config *c, const char *name, dtype type) {
-    general(w, "clip", "mmproj", name, type);
+void metadata_put_mmproj(gguf_writer *w, const model_config *c, const char *name, uint32_t file_type) {
+    general(w, "clip", "mmproj", name, file_type);
     const vision_sizes *v = &c->vision;
     const audio_sizes *a = &c->audio;
     const preprocessing *p = &c->input;
@@ -189,8 +174,8 @@ static void put_decoder(gguf_writer *w, const char *prefix, const decoder_sizes 
 #undef KEY
 }
 
-void metadata_put_talker(gguf_writer *w, const model_config *c, const char *name, dtype type) {
-    general(w, "qwen3omni_talker", "model", name, type);
+void metadata_put_talker(gguf_writer *w, const model_config *c, const char *name, uint32_t file_type) {
+    general(w, "qwen3omni_talker", "model", name, file_type);
     const decoder_sizes *t = &c->talker;
     put_decoder(w, "talker", t);
     gguf_put_u32(w, "talker.vocab_size", t->vocab_size);

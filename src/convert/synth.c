@@ -130,61 +130,12 @@ static omni_status make_config(const synth_options *o, model_config *c, omni_err
     return OMNI_OK;
 }
 
-/* What --type names: a base type, and the type of the tensors that a mix keeps more precise. */
-typedef struct type_mix {
-    const char *name;
-    dtype base, better;
-} type_mix;
-
-static omni_status find_mix(const char *name, type_mix *out, omni_error *err) {
-    static const type_mix mixes[] = {{"q4_k_m", DTYPE_Q4_K, DTYPE_Q6_K}, {"q5_k_m", DTYPE_Q5_K, DTYPE_Q6_K}};
-    for (size_t i = 0; i < sizeof mixes / sizeof *mixes; i++) {
-        if (strcasecmp(name, mixes[i].name) == 0) {
-            *out = mixes[i];
-            return OMNI_OK;
-        }
-    }
-    *out = (type_mix){.name = name};
-    if (!dtype_by_name(name, &out->base) || !synth_type_known(out->base)) {
-        return fail(
-            err, OMNI_ERR_ARGUMENT,
-            "type \"%.40s\" is unknown; there are f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, q4_k_m, q5_k_m, "
-            "iq4_nl, iq4_xs and mxfp4",
-            name);
-    }
-    out->better = out->base;
-    return OMNI_OK;
-}
+/* ---- values ---- */
 
 static bool ends_with(const char *s, const char *suffix) {
     size_t n = strlen(s), m = strlen(suffix);
     return n >= m && strcmp(s + n - m, suffix) == 0;
 }
-
-/* The first and the last eighth of the layers, and every third between, keep attention values and expert outputs more precise. */
-static bool precise_layer(uint32_t layer, uint32_t layers) {
-    return layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
-}
-
-static void apply_mix(const type_mix *mix, const model_config *c, mapping *m) {
-    for (size_t i = 0; i < m->count; i++) {
-        mapped_tensor *t = &m->tensors[i];
-        unsigned layer;
-        if (t->type != mix->base || dtype_find(mix->base)->block == 1) {
-            continue;
-        }
-        if (strncmp(t->name, "code_predictor.", 15) == 0) {
-            t->type = DTYPE_Q8_0; /* errors here spoil long speech */
-        } else if (strcmp(t->name, "output.weight") == 0) {
-            t->type = mix->better;
-        } else if (sscanf(t->name, "blk.%u.", &layer) == 1 && precise_layer(layer, c->thinker.layers) &&
-                   (ends_with(t->name, "attn_v.weight") || ends_with(t->name, "ffn_down_exps.weight"))) {
-            t->type = mix->better;
-        }
-    }
-}
-
-/* ---- values ---- */
 
 typedef struct spread {
     float mean, deviation;
@@ -312,7 +263,7 @@ static omni_status write_values(const synth_options *o, const mapping *m, gguf_w
 
 /* ---- the file ---- */
 
-static omni_status write_file(const synth_options *o, const model_config *c, const mapping *m, const type_mix *mix, omni_error *err) {
+static omni_status write_file(const synth_options *o, const model_config *c, const mapping *m, const recipe *mix, omni_error *err) {
     gguf_writer *w;
     TRY(gguf_writer_create(o->path, &w, err));
     vocabulary v = {0};
@@ -320,12 +271,12 @@ static omni_status write_file(const synth_options *o, const model_config *c, con
     if (o->part == MAPPING_THINKER) {
         status = make_vocabulary(c, &v, err);
         if (status == OMNI_OK) {
-            metadata_put_thinker(w, c, &v, "random", mix->base);
+            metadata_put_thinker(w, c, &v, "random", mix->file_type);
         }
     } else if (o->part == MAPPING_MMPROJ) {
-        metadata_put_mmproj(w, c, "random", mix->base);
+        metadata_put_mmproj(w, c, "random", mix->file_type);
     } else {
-        metadata_put_talker(w, c, "random", mix->base);
+        metadata_put_talker(w, c, "random", mix->file_type);
     }
     for (size_t i = 0; i < m->count; i++) {
         gguf_put_tensor(w, m->tensors[i].name, m->tensors[i].type, m->tensors[i].n_dims, m->tensors[i].ne);
@@ -341,8 +292,8 @@ static omni_status write_file(const synth_options *o, const model_config *c, con
 }
 
 omni_status synth_file(const synth_options *o, uint64_t *bytes, omni_error *err) {
-    type_mix mix;
-    TRY(find_mix(o->type ? o->type : "q8_0", &mix, err));
+    const recipe *mix;
+    TRY(recipe_find(o->type ? o->type : "q8_0", &mix, err));
     if (o->layers < 0 || o->layers > CONFIG_MAX_LAYERS) {
         return fail(err, OMNI_ERR_ARGUMENT, "%d layers asked for; 1 to %d are possible", o->layers, CONFIG_MAX_LAYERS);
     }
@@ -355,10 +306,9 @@ omni_status synth_file(const synth_options *o, uint64_t *bytes, omni_error *err)
     }
     mapping m = {0};
     omni_status status = make_config(o, c, err);
-    status = status == OMNI_OK ? mapping_shapes(c, o->part, mix.base, &m, err) : status;
+    status = status == OMNI_OK ? mapping_shapes(c, o->part, mix, &m, err) : status;
     if (status == OMNI_OK) {
-        apply_mix(&mix, c, &m);
-        status = write_file(o, c, &m, &mix, err);
+        status = write_file(o, c, &m, mix, err);
     }
     struct stat st;
     if (status == OMNI_OK && bytes) {

@@ -231,33 +231,33 @@ static void test_other_side_files(void **state) {
 static void test_types(void **state) {
     static const struct {
         const char *file, *tensor;
-        dtype f16, bf16, q8_0;
+        dtype f16, bf16, q8_0, q4_k_m;
     } cases[] = {
-        {"", "token_embd.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0},
-        {"", "blk.0.ffn_up_exps.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0},
-        {"", "blk.0.ffn_down_exps.weight", DTYPE_F16, DTYPE_BF16, DTYPE_F16}, /* rows of 12 values */
-        {"", "blk.0.ffn_gate_inp.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
-        {"", "blk.0.attn_q_norm.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
-        {"mmproj-", "v.patch_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
-        {"mmproj-", "v.position_embd.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
-        {"mmproj-", "mm.0.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0},
-        {"mmproj-", "mm.0.bias", DTYPE_F32, DTYPE_F32, DTYPE_F32},
-        {"mmproj-", "a.conv2d.2.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
-        {"mmproj-", "a.conv_out.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
-        {"talker-", "talker.token_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
-        {"talker-", "talker.output.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
-        {"talker-", "code_predictor.output.0.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
-        {"talker-", "code2wav.token_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
-        {"talker-", "code2wav.conv_in.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16},
-        {"talker-", "code2wav.upsample.0.dwconv.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
-        {"talker-", "code2wav.decoder.0.snake.alpha", DTYPE_F32, DTYPE_F32, DTYPE_F32},
-        {"talker-", "code2wav.blk.0.attn_scale.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32},
-        {"talker-", "talker.text_projection.fc1.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0},
+        {"", "token_embd.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q5_0},
+        {"", "blk.0.ffn_up_exps.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q5_0},
+        {"", "blk.0.ffn_down_exps.weight", DTYPE_F16, DTYPE_BF16, DTYPE_F16, DTYPE_F16}, /* rows of 12 values */
+        {"", "blk.0.ffn_gate_inp.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"", "blk.0.attn_q_norm.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"mmproj-", "v.patch_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_F16},
+        {"mmproj-", "v.position_embd.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"mmproj-", "mm.0.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q8_0},
+        {"mmproj-", "mm.0.bias", DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"mmproj-", "a.conv2d.2.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_F16},
+        {"mmproj-", "a.conv_out.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_F16},
+        {"talker-", "talker.token_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_F16},
+        {"talker-", "talker.output.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_F16},
+        {"talker-", "code_predictor.output.0.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_F16},
+        {"talker-", "code2wav.token_embd.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_F16},
+        {"talker-", "code2wav.conv_in.weight", DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_F16},
+        {"talker-", "code2wav.upsample.0.dwconv.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"talker-", "code2wav.decoder.0.snake.alpha", DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"talker-", "code2wav.blk.0.attn_scale.weight", DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32},
+        {"talker-", "talker.text_projection.fc1.weight", DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q8_0},
     };
-    static const char *const types[] = {"f16", "bf16", "q8_0"};
-    static const uint32_t file_types[] = {1, 32, 7};
+    static const char *const types[] = {"f16", "bf16", "q8_0", "q4_k_m"};
+    static const uint32_t file_types[] = {1, 32, 7, 15};
     write_checkpoint(true, NULL);
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < 4; k++) {
         convert_result r;
         convert_ok(types[k], &r);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -266,7 +266,7 @@ static void test_types(void **state) {
             gguf *g = open_file(name);
             const tensor *t = gguf_tensor(g, cases[i].tensor);
             assert_non_null(t);
-            assert_int_equal(t->type, k == 0 ? cases[i].f16 : k == 1 ? cases[i].bf16 : cases[i].q8_0);
+            assert_int_equal(t->type, k == 0 ? cases[i].f16 : k == 1 ? cases[i].bf16 : k == 2 ? cases[i].q8_0 : cases[i].q4_k_m);
             uint32_t file_type = 99;
             gguf_need_u32(g, "general.file_type", &file_type, NULL);
             assert_int_equal(file_type, file_types[k]);
@@ -327,7 +327,8 @@ static void test_failures(void **state) {
     write_checkpoint(false, &(checkpoint_change){.large = "thinker.lm_head.weight"});
     fails("f16", OMNI_ERR_UNSUPPORTED, "thinker.lm_head.weight holds 70000");
     write_checkpoint(false, NULL);
-    fails("q4_0", OMNI_ERR_ARGUMENT, "q4_0");
+    fails("q9_9", OMNI_ERR_ARGUMENT, "q9_9\" is none of f32, f16");
+    fails("q2_k", OMNI_ERR_UNSUPPORTED, "read but not made");
 
     unlink(in_folder("preprocessor_config.json"));
     fails("f16", OMNI_ERR_FORMAT, "preprocessor_config.json");

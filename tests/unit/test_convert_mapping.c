@@ -259,6 +259,12 @@ static void test_damaged_json(void **state) {
 
 /* ---- the released model's tensors ---- */
 
+static const recipe *recipe_of(const char *name) {
+    const recipe *r = NULL;
+    assert_int_equal(recipe_find(name, &r, NULL), OMNI_OK);
+    return r;
+}
+
 static void check_full(bool split) {
     tensor_list l = list_read("full", split);
     st_tensor *tensors = calloc(l.count, sizeof *tensors);
@@ -275,7 +281,7 @@ static void check_full(bool split) {
     omni_error e = {0};
     assert_int_equal(parse_file("full_config.json", true, c, &e), OMNI_OK);
     mapping m;
-    omni_status status = mapping_build(c, pointers, l.count, 7, DTYPE_Q8_0, "folder", &m, &e);
+    omni_status status = mapping_build(c, pointers, l.count, 7, recipe_of("q8_0"), "folder", &m, &e);
     if (status != OMNI_OK) {
         print_message("%s\n", e.text);
     }
@@ -307,7 +313,7 @@ static void check_full(bool split) {
         const st_tensor *kept = pointers[leave_out];
         pointers[leave_out] = pointers[l.count - 1];
         mapping none;
-        assert_int_equal(mapping_build(c, pointers, l.count - 1, 7, DTYPE_F16, "folder", &none, &e), OMNI_ERR_FORMAT);
+        assert_int_equal(mapping_build(c, pointers, l.count - 1, 7, recipe_of("f16"), "folder", &none, &e), OMNI_ERR_FORMAT);
         assert_non_null(strstr(e.text, kept->name));
         pointers[leave_out] = kept;
     }

@@ -20,10 +20,12 @@ static void test_sizes_are_the_published_ones(void **state) {
     } parts[] = {{MAPPING_THINKER, 30532646912}, {MAPPING_TALKER, 3540613057}};
     model_config *c = calloc(1, sizeof *c);
     omni_error err = {0};
+    const recipe *f16;
+    assert_int_equal(recipe_find("f16", &f16, &err), OMNI_OK);
     assert_int_equal(config_parse(synth_released_config, strlen(synth_released_config), "released", true, c, &err), OMNI_OK);
     for (size_t i = 0; i < 2; i++) {
         mapping m;
-        assert_int_equal(mapping_shapes(c, parts[i].part, DTYPE_F16, &m, &err), OMNI_OK);
+        assert_int_equal(mapping_shapes(c, parts[i].part, f16, &m, &err), OMNI_OK);
         int64_t values = 0;
         for (size_t k = 0; k < m.count; k++) {
             const int64_t *ne = m.tensors[k].ne;
