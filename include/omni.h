@@ -229,7 +229,7 @@ typedef struct omni_convert_params {
     const char *checkpoint; /* folder with config.json, tokenizer.json and *.safetensors */
     const char *out_dir;    /* made when missing */
     const char *name;       /* NULL: "qwen3-omni" */
-    const char *type;       /* "f32", "f16", "bf16", "q8_0"; NULL: "f16" */
+    const char *type;       /* "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m" or a plain block type; NULL: "f16" */
     unsigned parts;         /* OMNI_PART_...; 0: all that the checkpoint has */
     int threads;            /* 0: one a usable core */
     omni_progress progress; /* bytes read */
@@ -246,6 +246,28 @@ typedef struct omni_converted {
 OMNI_API omni_convert_params omni_convert_params_default(void);
 /* out may be NULL. */
 OMNI_API omni_status omni_convert(const omni_convert_params *params, omni_converted *out, omni_error *err);
+
+/* The matrices of a GGUF file in another type; everything else as it is. */
+typedef struct omni_quantize_params {
+    const char *input;     /* F32, F16, BF16 or Q8_0 matrices */
+    const char *output;    /* appears when complete; not the input */
+    const char *type;      /* as omni_convert takes it */
+    const char *imatrix;   /* importance of columns (omni_imatrix, or llama.cpp's); NULL: all alike */
+    bool allow_requantize; /* take matrices of other quantised types too: loses more than from the original */
+    int threads;           /* 0: one a usable core */
+    omni_progress progress; /* bytes read */
+    void *progress_arg;
+} omni_quantize_params;
+
+typedef struct omni_quantized {
+    uint64_t bytes_before, bytes_after; /* of the files */
+    size_t tensors, changed;            /* in the file, and of another type now */
+    size_t important;                   /* matrices that the importance matrix knew */
+} omni_quantized;
+
+OMNI_API omni_quantize_params omni_quantize_params_default(void);
+/* out may be NULL. */
+OMNI_API omni_status omni_quantize(const omni_quantize_params *params, omni_quantized *out, omni_error *err);
 
 /* A file of the released sizes with random weights, to measure speed without a download. What it answers is noise. */
 typedef struct omni_synth_params {

@@ -17,7 +17,7 @@ typedef struct convert_options {
     const char *checkpoint_dir;
     const char *out_dir; /* made when missing */
     const char *name;    /* NULL: "qwen3-omni" */
-    const char *type;    /* "f32", "f16", "bf16", "q8_0"; NULL: "f16" */
+    const char *type;    /* a recipe's name; NULL: "f16" */
     unsigned parts;      /* CONVERT_...; 0: all that the checkpoint has */
     int threads;         /* 0: one a usable core */
     /* Both may be NULL and are called on the calling thread: bytes of the checkpoint read so far, and whether to stop. */

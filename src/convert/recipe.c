@@ -83,13 +83,16 @@ static dtype thinker_type(const recipe *r, const recipe_model *m, const char *na
         return below_six_bits(r->base) ? DTYPE_Q6_K : r->base;
     }
     unsigned layer;
-    if (!r->mixed || sscanf(name, "blk.%u.", &layer) != 1) {
+    if (sscanf(name, "blk.%u.", &layer) != 1) {
         return r->base;
     }
-    /* With eight experts (small models) attention is little beside them, as in llama.cpp's mixes. */
+    /* With eight experts (small models) attention is little beside them, so it gets more, as in llama.cpp. */
     bool eight = m->experts == 8;
     if (eight && (ends_with(name, ".attn_v.weight") || ends_with(name, ".attn_k.weight"))) {
         return DTYPE_Q8_0;
+    }
+    if (!r->mixed) {
+        return r->base;
     }
     if (eight && r->base == DTYPE_Q4_K && ends_with(name, ".attn_output.weight")) {
         return DTYPE_Q5_K;

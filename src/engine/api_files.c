@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "convert/convert.h"
+#include "convert/quantize_file.h"
 #include "convert/synth.h"
 #include "gguf/describe.h"
 #include "gguf/gguf.h"
@@ -68,6 +69,38 @@ omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni
             snprintf(out->path[i], sizeof out->path[i], "%s", result.path[i]);
             out->bytes[i] = result.bytes[i];
         }
+    }
+    return status;
+}
+
+/* ---- quantisation ---- */
+
+omni_quantize_params omni_quantize_params_default(void) {
+    return (omni_quantize_params){0};
+}
+
+static bool show_quantization(void *arg, uint64_t done, uint64_t total) {
+    const omni_quantize_params *p = arg;
+    return !p->progress || p->progress(p->progress_arg, "quantising", done, total);
+}
+
+omni_status omni_quantize(const omni_quantize_params *p, omni_quantized *out, omni_error *err) {
+    if (!p || !p->input || !p->output || !p->type) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_quantize needs input, output and type");
+    }
+    omni_quantize_params copy = *p;
+    const quantize_options options = {.input = p->input,
+                                      .output = p->output,
+                                      .type = p->type,
+                                      .imatrix = p->imatrix,
+                                      .allow_requantize = p->allow_requantize,
+                                      .threads = p->threads,
+                                      .progress = show_quantization,
+                                      .arg = &copy};
+    quantize_result result;
+    omni_status status = quantize_file(&options, &result, err);
+    if (out) {
+        *out = (omni_quantized){result.bytes_before, result.bytes_after, result.tensors, result.changed, result.important};
     }
     return status;
 }
