@@ -252,19 +252,19 @@ static omni_status load_layer(audio_encoder *e, int i, omni_error *err) {
     const int64_t d = e->width, square[] = {d, d}, up[] = {d, e->ffn}, down[] = {e->ffn, d};
     TRY(weights_vector(w, &l->ln1, err, d, "a.blk.%d.ln1.weight", i));
     TRY(weights_vector(w, &l->ln1_bias, err, d, "a.blk.%d.ln1.bias", i));
-    TRY(weights_matrix(w, &l->q, err, 2, square, "a.blk.%d.attn_q.weight", i));
+    TRY(weights_linear(w, &l->q, err, 2, square, "a.blk.%d.attn_q.weight", i));
     TRY(weights_vector(w, &l->q_bias, err, d, "a.blk.%d.attn_q.bias", i));
-    TRY(weights_matrix(w, &l->k, err, 2, square, "a.blk.%d.attn_k.weight", i));
+    TRY(weights_linear(w, &l->k, err, 2, square, "a.blk.%d.attn_k.weight", i));
     TRY(weights_vector(w, &l->k_bias, err, d, "a.blk.%d.attn_k.bias", i));
-    TRY(weights_matrix(w, &l->v, err, 2, square, "a.blk.%d.attn_v.weight", i));
+    TRY(weights_linear(w, &l->v, err, 2, square, "a.blk.%d.attn_v.weight", i));
     TRY(weights_vector(w, &l->v_bias, err, d, "a.blk.%d.attn_v.bias", i));
-    TRY(weights_matrix(w, &l->out, err, 2, square, "a.blk.%d.attn_out.weight", i));
+    TRY(weights_linear(w, &l->out, err, 2, square, "a.blk.%d.attn_out.weight", i));
     TRY(weights_vector(w, &l->out_bias, err, d, "a.blk.%d.attn_out.bias", i));
     TRY(weights_vector(w, &l->ln2, err, d, "a.blk.%d.ln2.weight", i));
     TRY(weights_vector(w, &l->ln2_bias, err, d, "a.blk.%d.ln2.bias", i));
-    TRY(weights_matrix(w, &l->up, err, 2, up, "a.blk.%d.ffn_up.weight", i));
+    TRY(weights_linear(w, &l->up, err, 2, up, "a.blk.%d.ffn_up.weight", i));
     TRY(weights_vector(w, &l->up_bias, err, e->ffn, "a.blk.%d.ffn_up.bias", i));
-    TRY(weights_matrix(w, &l->down, err, 2, down, "a.blk.%d.ffn_down.weight", i));
+    TRY(weights_linear(w, &l->down, err, 2, down, "a.blk.%d.ffn_down.weight", i));
     TRY(weights_vector(w, &l->down_bias, err, d, "a.blk.%d.ffn_down.bias", i));
     return OMNI_OK;
 }
@@ -287,7 +287,7 @@ static omni_status load(audio_encoder *e, gguf *g, omni_error *err) {
     const int64_t d = e->width;
     TRY(weights_vector(w, &e->post_ln, err, d, "a.post_ln.weight"));
     TRY(weights_vector(w, &e->post_ln_bias, err, d, "a.post_ln.bias"));
-    TRY(weights_matrix(w, &e->proj1, err, 2, (const int64_t[]){d, d}, "mm.a.mlp.1.weight"));
+    TRY(weights_linear(w, &e->proj1, err, 2, (const int64_t[]){d, d}, "mm.a.mlp.1.weight"));
     TRY(weights_vector(w, &e->proj1_bias, err, d, "mm.a.mlp.1.bias"));
     TRY(weights_matrix(w, &e->proj2, err, 2, (const int64_t[]){d, -1}, "mm.a.mlp.2.weight"));
     if (e->proj2.ne[1] < 1 || e->proj2.ne[1] > MOST) {

@@ -164,7 +164,7 @@ static omni_status load_layer(code2wav *m, int64_t n, c2w_layer *l, omni_error *
                     {"attn_output", &l->o, {q, h}},     {"ffn_gate", &l->gate, {h, m->ffn}}, {"ffn_up", &l->up, {h, m->ffn}},
                     {"ffn_down", &l->down, {m->ffn, h}}};
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
-        TRY(weights_matrix(w, matrices[i].out, err, 2, matrices[i].ne, "code2wav.blk.%lld.%s.weight", (long long)n, matrices[i].name));
+        TRY(weights_linear(w, matrices[i].out, err, 2, matrices[i].ne, "code2wav.blk.%lld.%s.weight", (long long)n, matrices[i].name));
     }
     return OMNI_OK;
 }
@@ -192,14 +192,14 @@ static omni_status load_upsample(code2wav *m, int i, int64_t ratio, omni_error *
     TRY(weights_vector(w, &u->norm, err, h, "code2wav.upsample.%d.norm.weight", i));
     TRY(weights_vector(w, &u->norm_bias, err, h, "code2wav.upsample.%d.norm.bias", i));
     TRY(weights_vector(w, &u->gamma, err, h, "code2wav.upsample.%d.gamma.weight", i));
-    TRY(weights_matrix(w, &u->pw1, err, 2, (int64_t[]){h, -1}, "code2wav.upsample.%d.pwconv1.weight", i));
+    TRY(weights_linear(w, &u->pw1, err, 2, (int64_t[]){h, -1}, "code2wav.upsample.%d.pwconv1.weight", i));
     u->inner = u->pw1.ne[1];
     if (u->inner > MAX_FFN) {
         return fail(err, OMNI_ERR_FORMAT, "%s: tensor code2wav.upsample.%d.pwconv1.weight: %lld rows are too many", gguf_path(w->g), i,
                     (long long)u->inner);
     }
     TRY(weights_vector(w, &u->pw1_bias, err, u->inner, "code2wav.upsample.%d.pwconv1.bias", i));
-    TRY(weights_matrix(w, &u->pw2, err, 2, (int64_t[]){u->inner, h}, "code2wav.upsample.%d.pwconv2.weight", i));
+    TRY(weights_linear(w, &u->pw2, err, 2, (int64_t[]){u->inner, h}, "code2wav.upsample.%d.pwconv2.weight", i));
     return weights_vector(w, &u->pw2_bias, err, h, "code2wav.upsample.%d.pwconv2.bias", i);
 }
 
