@@ -269,6 +269,28 @@ OMNI_API omni_quantize_params omni_quantize_params_default(void);
 /* out may be NULL. */
 OMNI_API omni_status omni_quantize(const omni_quantize_params *params, omni_quantized *out, omni_error *err);
 
+/* What each matrix's columns are worth to quantisation: the mean squares of its inputs while the model reads a corpus. */
+typedef struct omni_imatrix_params {
+    omni_model_params model; /* progress is not used; with a talker, its answers are spoken too */
+    const char *text;        /* a file of UTF-8 text, read in pieces of piece_bytes; NULL: none */
+    const omni_part *media;  /* pictures, sounds and videos by path, each read with a question about it */
+    size_t media_count;
+    const char *output;      /* a GGUF file as llama.cpp writes it */
+    size_t piece_bytes;      /* 0: 2048 */
+    int max_pieces;          /* 0: all of the text */
+    omni_progress progress;  /* pieces */
+    void *progress_arg;
+} omni_imatrix_params;
+
+typedef struct omni_imatrix_result {
+    size_t matrices, pieces;
+    int64_t tokens;
+} omni_imatrix_result;
+
+OMNI_API omni_imatrix_params omni_imatrix_params_default(void);
+/* out may be NULL. */
+OMNI_API omni_status omni_imatrix(const omni_imatrix_params *params, omni_imatrix_result *out, omni_error *err);
+
 /* A file of the released sizes with random weights, to measure speed without a download. What it answers is noise. */
 typedef struct omni_synth_params {
     const char *path;

@@ -14,6 +14,7 @@ static const struct {
     {"speak", "say a text", command_speak},
     {"convert", "make GGUF files of a published checkpoint", command_convert},
     {"bench", "how fast everything is on this machine", command_bench},
+    {"imatrix", "what matters to a model, for quantize --imatrix", command_imatrix},
     {"quantize", "make the matrices of a GGUF file smaller", command_quantize},
     {"synth", "write a random model file of the released sizes, for measuring", command_synth},
     {"info", "what is in a GGUF file, and the memory needed to run it", command_info},

@@ -3,6 +3,7 @@
 #define OMNI_CPU_BACKEND_H
 
 #include "base/pool.h"
+#include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "tensor/ops.h"
 
@@ -12,9 +13,10 @@ typedef struct cpu_backend {
     backend base; /* first: a backend pointer is a cpu_backend pointer */
     pool *pool;
     cpu_kernels k;
-    uint8_t *scratch;     /* CPU_SCRATCH bytes a thread, 64-byte aligned */
-    packed_input *inputs; /* CPU_INPUTS quantised blocks of a linear map's input */
-    bool keep_rows;       /* weights are not repacked */
+    uint8_t *scratch;                 /* CPU_SCRATCH bytes a thread, 64-byte aligned */
+    packed_input *inputs;             /* CPU_INPUTS quantised blocks of a linear map's input */
+    const input_collector *collector; /* NULL: none */
+    bool keep_rows;                   /* weights are not repacked */
     char description[96];
 } cpu_backend;
 

@@ -133,6 +133,10 @@ void cpu_backend_destroy(backend *b) {
     free(c); /* the first member of its cpu_whole */
 }
 
+void cpu_backend_collect(backend *b, const input_collector *collector) {
+    cpu_of(b)->collector = collector;
+}
+
 pool *cpu_backend_pool(backend *b) {
     return cpu_of(b)->pool;
 }

@@ -152,6 +152,10 @@ void linear_parallel(const cpu_backend *c, dtype type, const linear_piece *p, in
 }
 
 static void cpu_linear(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y, int64_t y_stride) {
+    const input_collector *seen = cpu_of(b)->collector;
+    if (seen) {
+        seen->collect(seen->arg, w, x, rows, x_stride, 1, NULL, NULL);
+    }
     if (w->packed) {
         packed_linear(cpu_of(b), w, bias, x, rows, x_stride, y, y_stride);
         return;

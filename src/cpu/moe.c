@@ -235,6 +235,12 @@ static void cpu_moe(backend *b, const tensor *gate, const tensor *up, const tens
     sort_slots(&j);
     set_tiles(&j, j.width, j.ffn);
     pool_for(j.c->pool, j.groups * j.tiles, 1, gate_up_tile, &j);
+    const input_collector *seen = j.c->collector;
+    if (seen) {
+        seen->collect(seen->arg, gate, x, j.slots, j.width, used, NULL, ids);
+        seen->collect(seen->arg, up, x, j.slots, j.width, used, NULL, ids);
+        seen->collect(seen->arg, down, j.hidden, j.slots, j.ffn, 1, j.place, ids);
+    }
     set_tiles(&j, j.ffn, j.width);
     pool_for(j.c->pool, j.groups * j.tiles, 1, down_tile, &j);
     pool_for(j.c->pool, rows, cpu_grain(j.width * used), combine_rows, &j);

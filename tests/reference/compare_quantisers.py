@@ -112,7 +112,7 @@ def main():
             w.add_tensor(name, x.astype(np.float16))
         w.add_tensor("importance", importance)
         finish(w)
-    return worse > 0
+    return int(worse > 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,174 @@
+/* What the backend shows of its matrices' inputs, added up, written and read back. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "convert/imatrix.h"
+#include "convert/imatrix_collect.h"
+#include "cpu/cpu.h"
+
+#include <cmocka.h> /* last: it defines a macro named fail */
+
+enum { WIDTH = 24, FFN = 10, EXPERTS = 4, USED = 2, ROWS = 9 };
+
+static float value(int i) {
+    return (float)((i * 7919 + 13) % 211 - 105) * 0.01f;
+}
+
+static float *values(int n, int seed) {
+    float *x = malloc((size_t)n * sizeof *x);
+    for (int i = 0; i < n; i++) {
+        x[i] = value(i + 1000 * seed);
+    }
+    return x;
+}
+
+static tensor matrix(const char *name, const float *data, int n_dims, int64_t in, int64_t out, int64_t experts) {
+    return (tensor){.name = name,
+                    .type = DTYPE_F32,
+                    .n_dims = n_dims,
+                    .ne = {in, out, experts, 1},
+                    .size = (size_t)(in * out * experts) * sizeof *data,
+                    .data = data};
+}
+
+static void expect_means(const imatrix *m, const tensor *t, const double *sums, const double *counts) {
+    float *means = NULL;
+    omni_error err;
+    assert_int_equal(imatrix_find(m, t, &means, &err), OMNI_OK);
+    assert_non_null(means);
+    for (int64_t e = 0; e < t->ne[2]; e++) {
+        for (int64_t i = 0; i < t->ne[0]; i++) {
+            double want = counts[e] > 0 ? sums[e * t->ne[0] + i] / counts[e] : 0;
+            assert_true(fabs(means[e * t->ne[0] + i] - want) <= 1e-5 * (want + 1e-3));
+        }
+    }
+    free(means);
+}
+
+static void sums_are_those_of_the_inputs(void **state) {
+    backend *b;
+    omni_error err;
+    assert_int_equal(cpu_backend_create(2, &b, &err), OMNI_OK);
+    float *x = values(ROWS * 2 * WIDTH, 1), *wq = values(WIDTH * 5, 2), *wg = values(WIDTH * FFN * EXPERTS, 3),
+          *wu = values(WIDTH * FFN * EXPERTS, 4), *wd = values(FFN * WIDTH * EXPERTS, 5), *y = values(ROWS * WIDTH, 6),
+          *plain = values(ROWS * WIDTH, 6);
+    const tensor q = matrix("blk.0.attn_q.weight", wq, 2, WIDTH, 5, 1), head = matrix("output.weight", wq, 2, WIDTH, 5, 1),
+                 router = matrix("blk.0.ffn_gate_inp.weight", wq, 2, WIDTH, EXPERTS, 1),
+                 gate = matrix("blk.0.ffn_gate_exps.weight", wg, 3, WIDTH, FFN, EXPERTS),
+                 up = matrix("blk.0.ffn_up_exps.weight", wu, 3, WIDTH, FFN, EXPERTS),
+                 down = matrix("blk.0.ffn_down_exps.weight", wd, 3, FFN, WIDTH, EXPERTS);
+    int32_t ids[ROWS * USED];
+    float weights[ROWS * USED];
+    for (int s = 0; s < ROWS * USED; s++) {
+        ids[s] = s % USED == 0 ? s % 3 : (s % 3 + 1) % 3; /* the last expert is never chosen */
+        weights[s] = 0.5f;
+    }
+    float *scratch = calloc(b->ops->moe_scratch(b, ROWS, USED, WIDTH, FFN), sizeof *scratch);
+    b->ops->moe(b, &gate, &up, &down, x, ROWS, ids, weights, USED, scratch, plain);
+
+    imatrix_collector *c = imatrix_collector_create();
+    const input_collector hook = {imatrix_collect, c};
+    cpu_backend_collect(b, &hook);
+    /* Rows with a gap between them, in two calls. */
+    b->ops->linear(b, &q, NULL, x, 4, 2 * WIDTH, y, 5);
+    b->ops->linear(b, &q, NULL, x + 4 * 2 * WIDTH, ROWS - 4, 2 * WIDTH, y, 5);
+    b->ops->linear(b, &head, NULL, x, 1, WIDTH, y, 5);
+    b->ops->linear(b, &router, NULL, x, 2, WIDTH, y, EXPERTS);
+    b->ops->moe(b, &gate, &up, &down, x, ROWS, ids, weights, USED, scratch, y);
+    cpu_backend_collect(b, NULL);
+    assert_memory_equal(y, plain, ROWS * WIDTH * sizeof *y); /* looking changes nothing */
+    b->ops->linear(b, &q, NULL, x, ROWS, WIDTH, y, 5);       /* no longer seen */
+    assert_int_equal(imatrix_collected(c), 4);
+
+    double sums[WIDTH] = {0}, in[EXPERTS * WIDTH] = {0}, hidden[EXPERTS * FFN] = {0}, counts[EXPERTS] = {0};
+    const double rows = ROWS;
+    for (int r = 0; r < ROWS; r++) {
+        for (int i = 0; i < WIDTH; i++) {
+            sums[i] += pow(x[r * 2 * WIDTH + i], 2);
+        }
+        for (int k = 0; k < USED; k++) {
+            int e = ids[r * USED + k];
+            counts[e]++;
+            for (int i = 0; i < WIDTH; i++) {
+                in[e * WIDTH + i] += pow(x[r * WIDTH + i], 2);
+            }
+            for (int f = 0; f < FFN; f++) {
+                double g = 0, u = 0;
+                for (int i = 0; i < WIDTH; i++) {
+                    g += (double)x[r * WIDTH + i] * wg[(e * FFN + f) * WIDTH + i];
+                    u += (double)x[r * WIDTH + i] * wu[(e * FFN + f) * WIDTH + i];
+                }
+                hidden[e * FFN + f] += pow(g / (1 + exp(-g)) * u, 2);
+            }
+        }
+    }
+    char path[] = "/tmp/imatrix-test-XXXXXX";
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    assert_int_equal(imatrix_write(c, path, "corpus", 3, 512, &err), OMNI_OK);
+    imatrix *m;
+    assert_int_equal(imatrix_open(path, &m, &err), OMNI_OK);
+    assert_int_equal(imatrix_entries(m), 4);
+    assert_int_equal(imatrix_chunks(m), 3);
+    expect_means(m, &q, sums, &rows);
+    expect_means(m, &gate, in, counts);
+    expect_means(m, &up, in, counts);
+    expect_means(m, &down, hidden, counts);
+    float *none;
+    assert_int_equal(imatrix_find(m, &head, &none, &err), OMNI_OK);
+    assert_null(none);
+    assert_int_equal(imatrix_find(m, &router, &none, &err), OMNI_OK);
+    assert_null(none);
+    imatrix_close(m);
+    unlink(path);
+    imatrix_collector_free(c);
+    cpu_backend_destroy(b);
+    free(x), free(wq), free(wg), free(wu), free(wd), free(y), free(plain), free(scratch);
+}
+
+/* More matrices than the table begins with. */
+static void many_matrices_are_kept_apart(void **state) {
+    enum { N = 3000 };
+    static char names[N][32];
+    imatrix_collector *c = imatrix_collector_create();
+    omni_error err;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < N; i++) {
+            snprintf(names[i], sizeof names[i], "blk.%d.attn_q.weight", i);
+            const tensor t = matrix(names[i], NULL, 2, 2, 1, 1);
+            const float x[2] = {(float)i, 2};
+            imatrix_collect(c, &t, x, 1, 2, 1, NULL, NULL);
+        }
+    }
+    assert_int_equal(imatrix_collected(c), N);
+    char path[] = "/tmp/imatrix-test-XXXXXX";
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    assert_int_equal(imatrix_write(c, path, "corpus", 1, 1, &err), OMNI_OK);
+    imatrix *m;
+    assert_int_equal(imatrix_open(path, &m, &err), OMNI_OK);
+    for (int i = 0; i < N; i += 37) {
+        const tensor t = matrix(names[i], NULL, 2, 2, 1, 1);
+        const double sums[] = {2.0 * i * i, 8}, two = 2;
+        expect_means(m, &t, sums, &two);
+    }
+    imatrix_close(m);
+    unlink(path);
+    imatrix_collector_free(c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_are_those_of_the_inputs),
+        cmocka_unit_test(many_matrices_are_kept_apart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
