@@ -334,7 +334,7 @@ static void cpu_attention(backend *b, const kv_cache *cache, int layer, const in
 
 /* ---- dense: a unit is a head and a tile of rows, which share what they load ---- */
 
-enum { TILE_ROWS = 192 };
+enum { TILE_ROWS = 384 };
 
 typedef struct dense_job {
     const cpu_backend *c;

@@ -108,7 +108,7 @@ static float dense_softmax(float *p, int64_t from, int64_t to, float *max, float
     const vf top = vf_set(next == -INFINITY ? 0.0f : next);
     vf total = vf_set(0.0f);
     for (int64_t i = 0; i < SPAN; i += LANES) {
-        const vf e = vf_exp(vf_sub(vf_load(p + i), top));
+        const vf e = vf_exp_down(vf_sub(vf_load(p + i), top));
         vf_store(p + i, e);
         total = vf_add(total, e);
     }

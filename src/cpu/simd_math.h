@@ -25,6 +25,22 @@ SIMD vf vf_exp(vf x) {
     return vf_select(tiny, vf_set(0.0f), vf_mul(vf_mul(p, first), second));
 }
 
+/* vf_exp for x <= 0, where no result can overflow on the way. */
+SIMD vf vf_exp_down(vf x) {
+    const vf lowest = vf_set(-87.33654f);
+    const vmask tiny = vf_less(x, lowest);
+    x = vf_max(x, lowest);
+    vf n = vf_round(vf_mul(x, vf_set(1.44269504f)));
+    vf r = vf_fnma(n, vf_set(0x1.62e4p-1f), x);
+    r = vf_fnma(n, vf_set(0x1.7f7d1cp-20f), r);
+    vf p = vf_fma(vf_set(0.00139345432f), r, vf_set(0.00836377647f));
+    p = vf_fma(p, r, vf_set(0.0416664568f));
+    p = vf_fma(p, r, vf_set(0.166665734f));
+    p = vf_fma(p, r, vf_set(0.5f));
+    p = vf_add(vf_fma(vf_mul(r, r), p, r), vf_set(1.0f));
+    return vf_select(tiny, vf_set(0.0f), vf_mul(p, vf_exp2i(vi_from(n))));
+}
+
 /* x / (1 + e^-x) */
 SIMD vf vf_silu(vf x) {
     return vf_div(x, vf_add(vf_set(1.0f), vf_exp(vf_sub(vf_set(0.0f), x))));

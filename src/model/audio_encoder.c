@@ -136,7 +136,7 @@ static omni_status read_config(audio_encoder *e, gguf *g, omni_error *err) {
     return OMNI_OK;
 }
 
-/* A convolution [out, in, 3 (mel), 3 (time)] as F32 [out][3 (time)][3 (mel)][in], and its bias (stored as {1, 1, out} or {out}). */
+/* A convolution [out, in, 3 (mel), 3 (time)] as [out][3 (time)][3 (mel)][in] of the same type, and its bias (stored as {1, 1, out} or {out}). */
 static omni_status load_conv(audio_encoder *e, int i, int64_t in, omni_error *err) {
     const ops *o = e->b->ops;
     const gguf *g = e->w.g;
@@ -152,37 +152,38 @@ static omni_status load_conv(audio_encoder *e, int i, int64_t in, omni_error *er
         return fail(err, OMNI_ERR_FORMAT, "%s: tensor a.conv2d.%d.bias is missing, quantised or has not %lld values", gguf_path(g), i + 1,
                     (long long)c);
     }
-    if (dtype_find(t->type) == NULL || dtype_find(t->type)->block != 1 || t->type == DTYPE_I32 || bias->type == DTYPE_I32) {
+    if (!dtype_computable(t->type) || dtype_find(t->type)->block != 1 || !dtype_computable(bias->type)) {
         return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s: a convolution must be F32, F16 or BF16", gguf_path(g), t->name);
     }
     const int64_t n = 9 * in * c;
-    float *from = malloc((size_t)(n + c) * sizeof(float)), *to = malloc((size_t)n * sizeof(float));
+    const size_t unit = dtype_find(t->type)->bytes;
+    uint8_t *to = malloc((size_t)n * unit);
+    float *values = malloc((size_t)c * sizeof *values);
     void *weight_memory = NULL, *bias_memory = NULL;
-    omni_status status = from && to ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
+    omni_status status = to && values ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
     if (status == OMNI_OK) {
-        status = weights_memory(&e->w, (size_t)n * sizeof(float), &weight_memory, err);
+        status = weights_memory(&e->w, (size_t)n * unit, &weight_memory, err);
     }
     if (status == OMNI_OK) {
         status = weights_memory(&e->w, (size_t)c * sizeof(float), &bias_memory, err);
     }
     if (status == OMNI_OK) {
-        dtype_to_f32(t->type, t->data, from, n);
-        dtype_to_f32(bias->type, bias->data, from + n, c);
+        const uint8_t *from = t->data;
         for (int64_t out = 0; out < c; out++) {
             for (int64_t ch = 0; ch < in; ch++) {
                 for (int64_t k = 0; k < 9; k++) { /* k = mel * 3 + time */
-                    to[((out * 3 + k % 3) * 3 + k / 3) * in + ch] = from[(out * in + ch) * 9 + k];
+                    memcpy(to + (size_t)(((out * 3 + k % 3) * 3 + k / 3) * in + ch) * unit, from + (size_t)((out * in + ch) * 9 + k) * unit, unit);
                 }
             }
         }
-        o->upload(e->b, weight_memory, to, (size_t)n * sizeof(float));
-        o->upload(e->b, bias_memory, from + n, (size_t)c * sizeof(float));
-        e->conv[i] =
-            (tensor){.name = t->name, .type = DTYPE_F32, .n_dims = 4, .ne = {in, 3, 3, c}, .size = (size_t)n * sizeof(float), .data = weight_memory};
+        dtype_to_f32(bias->type, bias->data, values, c);
+        o->upload(e->b, weight_memory, to, (size_t)n * unit);
+        o->upload(e->b, bias_memory, values, (size_t)c * sizeof(float));
+        e->conv[i] = (tensor){.name = t->name, .type = t->type, .n_dims = 4, .ne = {in, 3, 3, c}, .size = (size_t)n * unit, .data = weight_memory};
         e->conv_bias[i] = bias_memory;
         e->w.bytes += t->size + bias->size;
     }
-    free(from);
+    free(values);
     free(to);
     return status;
 }
