@@ -116,11 +116,14 @@ enum { PROBE_SUMS = 12 };
 
 /* Fill (generic) or overwrite (the others) the table. */
 void kernels_generic(cpu_kernels *k);
-void packed_generic(cpu_kernels *k); /* part of it */
 void kernels_avx2(cpu_kernels *k);
 void kernels_avx512(cpu_kernels *k);
-void kernels_avx512vnni(cpu_kernels *k);
 void kernels_neon(cpu_kernels *k);
+/* The part for packed weights, in files of its own. */
+void packed_generic(cpu_kernels *k);
+void packed_avx2(cpu_kernels *k);
+void packed_avx512vnni(cpu_kernels *k);
+void packed_neon_dotprod(cpu_kernels *k);
 
 enum { KERNEL_LEVELS = 8 };
 

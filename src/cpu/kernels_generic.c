@@ -352,5 +352,4 @@ void kernels_generic(cpu_kernels *k) {
         .probe_arithmetic = probe_arithmetic,
         .probe_memory = probe_memory,
     };
-    packed_generic(k);
 }

@@ -42,14 +42,17 @@ bool kernels_select(const char *level, cpu_kernels *k) {
     for (int i = 0; i < n; i++) {
         if (strcmp(names[i], "generic") == 0) {
             kernels_generic(k);
+            packed_generic(k);
         }
 #if defined(__x86_64__)
         else if (strcmp(names[i], "avx2") == 0) {
             kernels_avx2(k);
+            packed_avx2(k);
         } else if (strcmp(names[i], "avx512") == 0) {
             kernels_avx512(k);
         } else if (strcmp(names[i], "avx512vnni") == 0) {
-            kernels_avx512vnni(k);
+            packed_avx512vnni(k);
+            k->name = "AVX-512 VNNI";
         }
 #elif defined(__aarch64__)
         else if (strcmp(names[i], "neon") == 0) {

@@ -3,7 +3,6 @@
 
 #include "cpu/simd_packed.h"
 
-void kernels_avx512vnni(cpu_kernels *k) {
+void packed_avx512vnni(cpu_kernels *k) {
     simd_packed_table(k);
-    k->name = "AVX-512 VNNI";
 }
