@@ -42,7 +42,8 @@ typedef struct omni_model_params {
     const char *talker;        /* talker, code predictor, code2wav; NULL: no speech */
     int threads;               /* 0: one a usable core */
     bool embeddings_only;      /* leave the thinker's layers out: enough for omni_speak */
-    omni_progress progress;    /* may be NULL */
+    bool no_repack;            /* leave weights as the files have them: opens at once, computes slowly with quantised ones */
+    omni_progress progress;    /* "loading", in bytes; may be NULL */
     void *progress_arg;
 } omni_model_params;
 
@@ -201,6 +202,7 @@ typedef struct omni_bench_params {
     int generate;                        /* tokens of a decode row; 0: 32 */
     int threads;                         /* 0: one a usable core */
     bool kv_f16;
+    bool no_repack;
     bool profile;
     omni_progress progress; /* may be NULL; false cancels */
     bool (*on_row)(void *arg, const omni_bench_row *row);

@@ -293,6 +293,7 @@ static omni_status open_files(bench *x, const files *f, omni_error *err) {
         p.talker = f->talker;
         p.threads = x->params->threads;
         p.embeddings_only = f->embeddings_only;
+        p.no_repack = x->params->no_repack;
         TRY(omni_model_open(&p, &x->model, err));
         x->b = x->model->b;
         double seconds = engine_now() - start;
@@ -301,6 +302,7 @@ static omni_status open_files(bench *x, const files *f, omni_error *err) {
         }
     } else {
         TRY(cpu_backend_create(x->params->threads, &x->b, err));
+        cpu_backend_keep_rows(x->b, x->params->no_repack);
     }
     return f->mmproj ? open_encoders(x, f->mmproj, err) : OMNI_OK;
 }

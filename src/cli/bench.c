@@ -147,6 +147,7 @@ int command_bench(int argc, char **argv) {
         {"--max-seconds", NULL, FLAG_FLOAT, &p.max_seconds, "X", "fewer repetitions of a test that takes longer (default 60)", 0.1, 100000},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
         {"--kv-f16", NULL, FLAG_SET, &p.kv_f16, NULL, "keys and values in half precision", 0, 0},
+        {"--no-repack", NULL, FLAG_SET, &p.no_repack, NULL, "leave weights as the files have them", 0, 0},
         {"--profile", NULL, FLAG_SET, &p.profile, NULL, "where the time goes, an operation a line", 0, 0},
         {"--scratch", NULL, FLAG_STRING, &p.scratch_dir, "DIR", "where random files lie while they are used (default $TMPDIR or /tmp)", 0, 0},
         {"--json", NULL, FLAG_SET, &json, NULL, "as JSON", 0, 0},

@@ -26,6 +26,7 @@ size_t options_flags(options *o, flag *list) {
         {"--max-frames", NULL, FLAG_INT, &o->max_frames, "N", "frames of speech at most, 12.5 a second (default 4096)", 1, 1 << 30},
         {"--ctx-size", "-c", FLAG_INT, &o->context, "N", "tokens of conversation kept (default 8192, or what the model allows)", 1, 1 << 30},
         {"--threads", "-t", FLAG_INT, &o->threads, "N", "threads (default one a core)", 1, 512},
+        {"--no-repack", NULL, FLAG_SET, &o->model.no_repack, NULL, "leave weights as the files have them: opens at once, computes slowly", 0, 0},
         {"--trace", NULL, FLAG_STRING, &o->generate.trace, "FILE.safetensors", "write the run's tensors, for comparisons", 0, 0},
         {"--json", NULL, FLAG_SET, &o->json, NULL, "print one JSON object: text, counts, timings", 0, 0},
     };

@@ -18,7 +18,7 @@ typedef struct options {
 /* Defaults for values that no flag sets. */
 void options_init(options *o);
 /* Appends the shared flags to list; returns how many. list has room for OPTIONS_FLAGS. */
-enum { OPTIONS_FLAGS = 18 };
+enum { OPTIONS_FLAGS = 19 };
 size_t options_flags(options *o, flag *list);
 /* After parsing: copies the values into the params structs. */
 void options_finish(options *o);

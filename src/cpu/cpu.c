@@ -137,6 +137,10 @@ void cpu_backend_collect(backend *b, const input_collector *collector) {
     cpu_of(b)->collector = collector;
 }
 
+void cpu_backend_keep_rows(backend *b, bool keep) {
+    cpu_of(b)->keep_rows = keep;
+}
+
 pool *cpu_backend_pool(backend *b) {
     return cpu_of(b)->pool;
 }

@@ -5,7 +5,7 @@
 #include "base/pool.h"
 #include "tensor/ops.h"
 
-/* threads: 0 takes one a usable core. OMNI_CPU=generic|avx2|avx512|neon in the environment lowers the kernels' level
+/* threads: 0 takes one a usable core. OMNI_CPU=generic|avx2|avx512|avx512vnni|neon|dotprod in the environment lowers the kernels' level
  * (an unknown name, or one that this processor lacks, is an error). */
 omni_status cpu_backend_create(int threads, backend **out, omni_error *err);
 void cpu_backend_destroy(backend *b);
@@ -19,6 +19,8 @@ typedef struct input_collector {
 
 /* collector lives as long as it is set; NULL: none (as created). */
 void cpu_backend_collect(backend *b, const input_collector *collector);
+/* keep: matrices taken up from now on stay as the file has them; linear maps over block formats are then slow. */
+void cpu_backend_keep_rows(backend *b, bool keep);
 /* The pool that the backend runs on, for host work of its own between operations. */
 pool *cpu_backend_pool(backend *b);
 

@@ -1,5 +1,8 @@
 /* Packed weights: which matrices are packed, packing on all threads, and linear maps over them. */
+#define _GNU_SOURCE
 #include "cpu/packed.h"
+
+#include <sys/mman.h>
 
 #include "cpu/backend.h"
 #include "cpu/linear.h"
@@ -34,9 +37,21 @@ static void pack_groups(void *arg, int64_t begin, int64_t end, int thread) {
     }
 }
 
+/* Fewer pages to look up while weights stream by. Only whole huge pages are asked for, so that memory does not grow; a system that has
+ * none to give leaves things as they are. */
+static void use_huge_pages(void *memory, size_t size) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 2 << 20, begin = ((uintptr_t)memory + page - 1) / page * page, end = ((uintptr_t)memory + size) / page * page;
+    if (begin < end) {
+        madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+    }
+#endif
+}
+
 static void cpu_pack(backend *b, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg) {
     enum { STEP = 8 << 20 }; /* bytes between two reports */
     const cpu_backend *c = cpu_of(b);
+    use_huge_pages(memory, cpu_packed_size(b, t));
     pack_job j = {.t = t, .to = memory, .groups = (t->ne[1] + PACK - 1) / PACK};
     j.row_bytes = dtype_row_bytes(t->type, t->ne[0]);
     j.group_bytes = packed_group_bytes(t->type, t->ne[0]);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "engine/engine.h"
@@ -56,8 +57,17 @@ static omni_status open_talker(omni_model *m, const char *path, omni_error *err)
     return OMNI_OK;
 }
 
+/* 0 where there is none: opening it will say so. */
+static uint64_t file_bytes(const char *path) {
+    struct stat st;
+    return path && stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+}
+
 static omni_status open_all(omni_model *m, const omni_model_params *p, omni_error *err) {
     TRY(cpu_backend_create(p->threads, &m->b, err));
+    cpu_backend_keep_rows(m->b, p->no_repack);
+    m->b->loading = (weights_progress){.tell = p->progress, .arg = p->progress_arg};
+    m->b->loading.total = (p->embeddings_only ? 0 : file_bytes(p->model) + file_bytes(p->mmproj)) + file_bytes(p->talker);
     const char *wanted = getenv("OMNI_PROFILE");
     if (wanted && *wanted && *wanted != '0') {
         TRY(profile_install(m->b, err));
@@ -82,6 +92,9 @@ omni_status omni_model_open(const omni_model_params *params, omni_model **out, o
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
     omni_status status = open_all(m, params, err);
+    if (m->b) {
+        m->b->loading = (weights_progress){0};
+    }
     if (status != OMNI_OK) {
         omni_model_close(m);
         return status;

@@ -41,8 +41,17 @@ omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims,
     return OMNI_OK;
 }
 
+/* False once cancelled. */
+static bool tell(weights *w, size_t bytes) {
+    weights_progress *p = &w->b->loading;
+    p->done += bytes;
+    p->total = p->total < p->done ? p->done : p->total;
+    p->cancelled = p->cancelled || (p->tell && !p->tell(p->arg, "loading", p->done, p->total));
+    return !p->cancelled;
+}
+
 typedef struct read_part {
-    const weights *w;
+    weights *w;
     tensor from;
 } read_part;
 
@@ -52,6 +61,7 @@ static void forget_part(void *arg, size_t begin, size_t end) {
     part.data = (const char *)part.data + begin;
     part.size = end - begin;
     gguf_forget(r->w->g, &part);
+    tell(r->w, part.size);
 }
 
 omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
@@ -68,8 +78,10 @@ omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims,
         TRY(weights_memory(w, size, &memory, err));
         read_part r = {w, *out};
         w->b->ops->pack(w->b, out, memory, forget_part, &r);
+    } else {
+        tell(w, out->size);
     }
-    return OMNI_OK;
+    return w->b->loading.cancelled ? fail(err, OMNI_CANCELLED, "%s: loading was cancelled", gguf_path(w->g)) : OMNI_OK;
 }
 
 omni_status weights_memory(weights *w, size_t bytes, void **out, omni_error *err) {

@@ -132,11 +132,20 @@ typedef struct ops {
     void (*sample)(backend *b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids);
 } ops;
 
+/* Who is told how far the taking up of weights has come. tell may be NULL; false cancels. */
+typedef struct weights_progress {
+    bool (*tell)(void *arg, const char *what, uint64_t done, uint64_t total);
+    void *arg;
+    uint64_t done, total; /* bytes */
+    bool cancelled;
+} weights_progress;
+
 struct backend {
     const ops *ops;
     const char *name;        /* "cpu" */
     const char *description; /* versions in use, for people: "AVX-512, 2 threads" */
     struct profile *profile; /* NULL: nothing is measured (tensor/profile.h) */
+    weights_progress loading;
 };
 
 #endif
