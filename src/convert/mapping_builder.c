@@ -22,7 +22,7 @@ static int by_name(const void *key, const void *entry) {
 static source_entry *lookup(const builder *b, const char *from) {
     char name[256];
     snprintf(name, sizeof name, "%s%s", b->from, from);
-    return bsearch(name, b->sources, b->n_sources, sizeof *b->sources, by_name);
+    return b->n_sources == 0 ? NULL : bsearch(name, b->sources, b->n_sources, sizeof *b->sources, by_name);
 }
 
 const st_tensor *builder_find(const builder *b, const char *from) {
