@@ -73,12 +73,13 @@ typedef struct omni_session_params {
     bool use_audio_in_video;  /* hear a video's own sound track too, merged with the picture in time */
     double max_audio_seconds; /* limits on what one sound or video may bring; 0: the defaults, 3600 seconds of sound and */
     int max_video_frames;     /* 768 frames */
+    bool forbid_files;        /* omni_session_add_json takes media as data: URLs only: for JSON from someone who may not read files here */
 } omni_session_params;
 
 OMNI_API omni_session_params omni_session_params_default(void);
 OMNI_API omni_status omni_session_create(omni_model *model, const omni_session_params *params, omni_session **out, omni_error *err);
 OMNI_API void omni_session_destroy(omni_session *session);
-/* Forgets the conversation. */
+/* Forgets the conversation; tools stay. */
 OMNI_API void omni_session_reset(omni_session *session);
 /* Tokens of the conversation so far, and how many fit. */
 OMNI_API int64_t omni_session_used(const omni_session *session);
@@ -106,9 +107,10 @@ typedef struct omni_message {
 OMNI_API omni_status omni_session_add(omni_session *session, const omni_message *message, omni_error *err);
 /* Appends a conversation given as JSON text: a list of {"role", "content"}, content a string or a list of parts
  * {"type": "text", "text"} | {"type": "image"|"audio"|"video", "path"} | OpenAI's image_url and input_audio; or an object
- * with "messages", and optionally "tools", "fps" and "use_audio_in_video". */
+ * with "messages", and optionally "tools", "fps", "use_audio_in_video" (they hold for what is added later, too) and "audio": sounds
+ * of videos that have none, such as .npy frames. A failure leaves everything as it was. */
 OMNI_API omni_status omni_session_add_json(omni_session *session, const char *json, size_t size, omni_error *err);
-/* Tools that the model may call: OpenAI's "tools" list as JSON text. Before the first message. */
+/* Tools that the model may call, in place of any given before: OpenAI's "tools" list as JSON text. Before the first message. */
 OMNI_API omni_status omni_session_set_tools(omni_session *session, const char *json, size_t size, omni_error *err);
 
 /* ------------------------------------------------------------------------------------------------ answers */

@@ -150,8 +150,9 @@ static omni_status read_prompt(run *r, omni_result *result, omni_error *err) {
         int64_t n = p->n - first < s->params.batch ? p->n - first : s->params.batch;
         TRY(read_piece(r, first, n, err));
         first += n;
-        if (is_cancelled(r) ||
-            (r->params->on_progress && !r->params->on_progress(r->params->arg, "reading", (uint64_t)(first - known), (uint64_t)(p->n - known)))) {
+        bool go_on =
+            !r->params->on_progress || r->params->on_progress(r->params->arg, "reading", (uint64_t)(first - known), (uint64_t)(p->n - known));
+        if (!go_on || is_cancelled(r)) {
             return cancelled(err);
         }
     }
@@ -231,7 +232,8 @@ static omni_status feed(run *r, int32_t id, omni_error *err) {
 /* Working memory for an utterance after so many prompt rows: what is there, or a larger one. */
 static omni_status reserve_speech(omni_session *s, int64_t rows, const omni_generate_params *params, omni_error *err) {
     enum { OPENING = 16 }; /* the talker's own rows before the first frame */
-    int64_t frames = params->max_frames > 0 ? params->max_frames : SPEECH_DEFAULT_FRAMES, positions = rows + frames + OPENING;
+    int64_t frames = params->max_frames > 0 ? params->max_frames : SPEECH_DEFAULT_FRAMES, most = talker_get_config(s->model->talker)->context_length;
+    int64_t positions = rows + OPENING + (frames < most ? frames : most);
     if (s->speech && speech_fits(s->speech, positions)) {
         return OMNI_OK;
     }

@@ -33,21 +33,20 @@ static omni_status load_sound(const encoders *e, const char *path, const void *d
     return OMNI_OK;
 }
 
-static omni_status load_video(const encoders *e, const char *path, const medium_options *options, medium *m, omni_error *err) {
+static omni_status load_video(const encoders *e, const char *path, const void *data, size_t size, const medium_options *options, medium *m,
+                              omni_error *err) {
     TRY(need_vision(e, m->name, err));
-    if (!path) {
-        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: a video must be a file; give its path", m->name);
-    }
     video v = {0};
     video_options o = {.fps = options->fps, .max_frames = options->max_video_frames};
-    TRY(video_open(path, &vision_encoder_config(e->vision)->video, &o, &v, err));
+    const patch_params *p = &vision_encoder_config(e->vision)->video;
+    TRY(path ? video_open(path, p, &o, &v, err) : video_open_memory(data, size, m->name, p, &o, &v, err));
     m->patches = v.patches;
     v.patches = (patch_set){0};
     m->seconds_per_grid = v.seconds_per_group;
     bool frames_only = v.sampled;
     video_free(&v);
     /* .npy frames have no sound of their own; the session pairs them with a sound that was given beside them. */
-    return options->use_audio_in_video && !frames_only ? load_sound(e, path, NULL, 0, options, m, err) : OMNI_OK;
+    return options->use_audio_in_video && !frames_only ? load_sound(e, path, data, size, options, m, err) : OMNI_OK;
 }
 
 omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options,
@@ -64,7 +63,7 @@ omni_status medium_load(const encoders *e, omni_kind kind, const char *path, con
     }
     omni_status status = kind == OMNI_IMAGE   ? load_image(e, path, data, size, out, err)
                          : kind == OMNI_AUDIO ? load_sound(e, path, data, size, options, out, err)
-                                              : load_video(e, path, options, out, err);
+                                              : load_video(e, path, data, size, options, out, err);
     if (status != OMNI_OK) {
         medium_free(e, out);
         return status;

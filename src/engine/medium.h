@@ -49,7 +49,7 @@ typedef struct medium_options {
     int max_video_frames;
 } medium_options;
 
-/* Reads and decodes a file (path) or its bytes (data, size; images and sounds only). On failure nothing is left in *out. */
+/* Reads and decodes a file (path) or its bytes (data, size). On failure nothing is left in *out. */
 omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options,
                         medium *out, omni_error *err);
 void medium_free(const encoders *e, medium *m);

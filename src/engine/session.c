@@ -13,8 +13,8 @@ omni_session_params omni_session_params_default(void) {
 
 static omni_status check_params(const omni_model *m, omni_session_params *p, omni_error *err) {
     int64_t most = m->thinker->context;
-    if (p->context < 0 || p->batch < 0 || p->fps < 0 || p->max_audio_seconds < 0 || p->max_video_frames < 0) {
-        return fail(err, OMNI_ERR_ARGUMENT, "session parameters must not be negative");
+    if (p->context < 0 || p->batch < 0 || !(p->fps >= 0) || !(p->max_audio_seconds >= 0) || p->max_video_frames < 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "session parameters must be numbers of 0 or more");
     }
     if (p->context > most) {
         return fail(err, OMNI_ERR_LIMIT, "a context of %lld tokens asked for; the model was made for %lld", (long long)p->context, (long long)most);
@@ -122,47 +122,70 @@ static omni_status load_medium(omni_session *s, omni_kind kind, const char *path
     return OMNI_OK;
 }
 
-/* Frames without a sound track (.npy) take the sounds given beside them in the same message as theirs, in order. Returns whether the
- * sound just loaded has found its video; it is then no medium of its own. */
-static bool pair_sound(omni_session *s, size_t first) {
-    medium *last = &s->media[s->media_count - 1];
-    for (size_t i = first; i + 1 < s->media_count; i++) {
+/* Frames without a sound track (.npy) take the sounds given beside them in the same message, in order. A sound that has found its video
+ * so is left empty, without has_sound: it is no medium of its own. */
+static void pair_sounds(omni_session *s, size_t first) {
+    size_t next = first;
+    for (size_t i = first; i < s->media_count; i++) {
         medium *m = &s->media[i];
-        if (m->kind == PROMPT_VIDEO && !m->has_sound) {
-            m->sound = last->sound;
-            m->has_sound = true;
-            last->sound = (sound){0};
-            truncate_media(s, s->media_count - 1);
-            return true;
+        if (m->kind != PROMPT_VIDEO || m->has_sound) {
+            continue;
+        }
+        while (next < s->media_count && s->media[next].kind != PROMPT_AUDIO) {
+            next++;
+        }
+        if (next == s->media_count) {
+            return;
+        }
+        medium *from = &s->media[next++];
+        m->sound = from->sound;
+        m->has_sound = true;
+        from->sound = (sound){0};
+        from->has_sound = false;
+    }
+}
+
+static void remove_medium(omni_session *s, size_t i) {
+    medium_free(&s->model->encoders, &s->media[i]);
+    s->media_count--;
+    memmove(&s->media[i], &s->media[i + 1], (s->media_count - i) * sizeof *s->media);
+}
+
+static omni_status load_parts(omni_session *s, const omni_message *message, omni_error *err) {
+    for (size_t i = 0; i < message->part_count; i++) {
+        const omni_part *p = &message->parts[i];
+        if ((unsigned)p->kind > OMNI_VIDEO || (p->kind == OMNI_TEXT ? !p->text : !p->path && !p->data)) {
+            return fail(err, OMNI_ERR_ARGUMENT, "part %zu of the message has no content", i + 1);
+        }
+        if (p->kind != OMNI_TEXT) {
+            TRY(load_medium(s, p->kind, p->path, p->data, p->size, err));
         }
     }
-    return false;
+    return OMNI_OK;
 }
 
 static omni_status add_message(omni_session *s, const omni_message *message, omni_error *err) {
     static const chat_role roles[] = {CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL};
     static const chat_kind kinds[] = {CHAT_TEXT, CHAT_IMAGE, CHAT_AUDIO, CHAT_VIDEO};
     chat_message *m;
-    size_t first = s->media_count;
+    size_t at = s->media_count;
     if ((unsigned)message->role > OMNI_TOOL) {
         return fail(err, OMNI_ERR_ARGUMENT, "%d is no role", (int)message->role);
     }
     TRY(chat_add_message(&s->chat, roles[message->role], &m, err));
+    TRY(load_parts(s, message, err));
+    if (s->params.use_audio_in_video) {
+        pair_sounds(s, at);
+    }
     for (size_t i = 0; i < message->part_count; i++) {
         const omni_part *p = &message->parts[i];
-        if ((unsigned)p->kind > OMNI_VIDEO || (p->kind == OMNI_TEXT ? !p->text : !p->path && !p->data)) {
-            return fail(err, OMNI_ERR_ARGUMENT, "part %zu of the message has no content", i + 1);
-        }
         if (p->kind == OMNI_TEXT) {
             TRY(chat_add_text(m, p->text, p->size ? p->size : strlen(p->text), err));
-            continue;
+        } else if (p->kind == OMNI_AUDIO && !s->media[at].has_sound) {
+            remove_medium(s, at);
+        } else { /* the conversation needs to know only that there is a medium: it is loaded */
+            TRY(chat_add_media(m, kinds[p->kind], s->media[at++].name, NULL, 0, err));
         }
-        TRY(load_medium(s, p->kind, p->path, p->data, p->size, err));
-        if (p->kind == OMNI_AUDIO && s->params.use_audio_in_video && pair_sound(s, first)) {
-            continue;
-        }
-        /* The conversation needs to know only that there is a medium: it is loaded. */
-        TRY(chat_add_media(m, kinds[p->kind], s->media[s->media_count - 1].name, NULL, 0, err));
     }
     return OMNI_OK;
 }
@@ -177,11 +200,67 @@ omni_status omni_session_add(omni_session *s, const omni_message *message, omni_
     return status;
 }
 
-omni_status omni_session_add_json(omni_session *s, const char *json, size_t size, omni_error *err) {
+/* Sounds given beside a conversation for its videos without sound. As in the reference's processor there is one list, the sounds of the
+ * messages before those beside them, and what needs a sound takes the next in the order of the text. */
+static omni_status deal_sounds(omni_session *s, size_t first, const chat_message *beside, omni_error *err) {
+    size_t count = s->media_count, takers = 0, given = beside->part_count, dealt = 0;
+    for (size_t i = first; i < count; i++) {
+        bool silent = s->media[i].kind == PROMPT_VIDEO && !s->media[i].has_sound;
+        takers += silent || s->media[i].kind == PROMPT_AUDIO;
+        given += s->media[i].kind == PROMPT_AUDIO;
+    }
+    if (!s->params.use_audio_in_video || given != takers) {
+        return fail(err, OMNI_ERR_ARGUMENT,
+                    "\"audio\" has %zu sounds, which go to videos without sound when use_audio_in_video is set; there are %zu", beside->part_count,
+                    s->params.use_audio_in_video ? takers - (given - beside->part_count) : 0);
+    }
+    sound *list = calloc(given + 1, sizeof *list);
+    omni_status status = list ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    for (size_t i = 0; status == OMNI_OK && i < beside->part_count; i++) {
+        const chat_part *p = &beside->parts[i];
+        status = load_medium(s, OMNI_AUDIO, p->path, p->data, p->size, err);
+    }
+    if (status == OMNI_OK) {
+        size_t n = 0;
+        for (size_t i = first; i < s->media_count; i++) {
+            if (s->media[i].kind == PROMPT_AUDIO) {
+                list[n++] = s->media[i].sound;
+                s->media[i].sound = (sound){0};
+            }
+        }
+        for (size_t i = first; i < count; i++) {
+            medium *m = &s->media[i];
+            if (m->kind == PROMPT_AUDIO || (m->kind == PROMPT_VIDEO && !m->has_sound)) {
+                m->sound = list[dealt++];
+                m->has_sound = true;
+            }
+        }
+    }
+    truncate_media(s, count);
+    free(list);
+    return status;
+}
+
+static omni_status load_json_media(omni_session *s, size_t first_message, const chat_message *sounds, omni_error *err) {
     static const omni_kind kinds[] = {[CHAT_IMAGE] = OMNI_IMAGE, [CHAT_AUDIO] = OMNI_AUDIO, [CHAT_VIDEO] = OMNI_VIDEO};
-    size_t messages = s->chat.count, media = s->media_count;
+    size_t first = s->media_count;
+    for (size_t i = first_message; i < s->chat.count; i++) {
+        for (size_t k = 0; k < s->chat.messages[i].part_count; k++) {
+            const chat_part *p = &s->chat.messages[i].parts[k];
+            if (p->kind != CHAT_TEXT) {
+                TRY(load_medium(s, kinds[p->kind], p->path, p->data, p->size, err));
+            }
+        }
+    }
+    return sounds->part_count > 0 ? deal_sounds(s, first, sounds, err) : OMNI_OK;
+}
+
+omni_status omni_session_add_json(omni_session *s, const char *json, size_t size, omni_error *err) {
+    size_t messages = s->chat.count, media = s->media_count, tools = s->chat.tool_count;
+    const omni_session_params before = s->params;
     message_options options = {0};
     message_limits limits = message_limits_default();
+    limits.forbid_files = s->params.forbid_files;
     TRY(messages_parse(json, size, &limits, &s->chat, &options, err));
     if (options.has_fps) {
         s->params.fps = options.fps;
@@ -189,18 +268,13 @@ omni_status omni_session_add_json(omni_session *s, const char *json, size_t size
     if (options.has_use_audio_in_video) {
         s->params.use_audio_in_video = options.use_audio_in_video;
     }
-    omni_status status = OMNI_OK;
-    for (size_t i = messages; status == OMNI_OK && i < s->chat.count; i++) {
-        for (size_t k = 0; status == OMNI_OK && k < s->chat.messages[i].part_count; k++) {
-            const chat_part *p = &s->chat.messages[i].parts[k];
-            if (p->kind != CHAT_TEXT) {
-                status = load_medium(s, kinds[p->kind], p->path, p->data, p->size, err);
-            }
-        }
-    }
+    omni_status status = load_json_media(s, messages, &options.sounds, err);
+    message_options_free(&options);
     if (status != OMNI_OK) {
         chat_truncate(&s->chat, messages);
+        chat_truncate_tools(&s->chat, tools);
         truncate_media(s, media);
+        s->params = before;
     }
     return status;
 }
@@ -210,5 +284,9 @@ omni_status omni_session_set_tools(omni_session *s, const char *json, size_t siz
         return fail(err, OMNI_ERR_ARGUMENT, "tools must be given before the first message");
     }
     message_limits limits = message_limits_default();
-    return messages_parse_tools(json, size, &limits, &s->chat, err);
+    chat given = {0};
+    TRY(messages_parse_tools(json, size, &limits, &given, err));
+    chat_free(&s->chat);
+    s->chat = given;
+    return OMNI_OK;
 }

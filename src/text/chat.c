@@ -40,7 +40,7 @@ const char *chat_kind_name(chat_kind kind) {
     return names[kind];
 }
 
-static void message_free(chat_message *m) {
+void chat_message_free(chat_message *m) {
     for (size_t i = 0; i < m->part_count; i++) {
         free(m->parts[i].text);
         free(m->parts[i].path);
@@ -55,19 +55,24 @@ static void message_free(chat_message *m) {
     free(m->calls);
     free(m->reasoning);
     token_list_free(&m->answer);
+    *m = (chat_message){0};
 }
 
 void chat_truncate(chat *c, size_t count) {
     while (c->count > count) {
-        message_free(&c->messages[--c->count]);
+        chat_message_free(&c->messages[--c->count]);
+    }
+}
+
+void chat_truncate_tools(chat *c, size_t count) {
+    while (c->tool_count > count) {
+        free(c->tools[--c->tool_count]);
     }
 }
 
 void chat_free(chat *c) {
     chat_truncate(c, 0);
-    for (size_t i = 0; i < c->tool_count; i++) {
-        free(c->tools[i]);
-    }
+    chat_truncate_tools(c, 0);
     free(c->messages);
     free(c->tools);
     *c = (chat){0};

@@ -54,6 +54,7 @@ typedef struct chat {
 } chat;
 
 void chat_free(chat *c);
+void chat_message_free(chat_message *m);
 const char *chat_role_name(chat_role role);
 const char *chat_kind_name(chat_kind kind);
 
@@ -66,6 +67,7 @@ omni_status chat_add_call(chat_message *m, const char *id, const char *name, con
 omni_status chat_add_tool(chat *c, const char *json, omni_error *err);
 /* Takes messages from the end of the conversation until count are left: undoes what failed half-way. */
 void chat_truncate(chat *c, size_t count);
+void chat_truncate_tools(chat *c, size_t count);
 
 /* What the model reads, in order: tokens, and media between their brackets. */
 typedef struct chat_segment {

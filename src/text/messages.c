@@ -14,11 +14,21 @@ message_limits message_limits_default(void) {
     return (message_limits){.json_size = (size_t)256 << 20, .messages = 10000, .parts = 1000, .media_size = (size_t)128 << 20};
 }
 
-/* Where a fault lies: message, and part (-1: the message itself). */
+/* Where a fault lies: message, and part (WHOLE_MESSAGE: the message itself; VIDEO_SOUND: that entry of "audio" instead). */
+enum { WHOLE_MESSAGE = -1, VIDEO_SOUND = -2 };
 typedef struct place {
     size_t message;
     long part;
 } place;
+
+static const char *place_name(place at, char text[static 64]) {
+    if (at.part >= 0) {
+        snprintf(text, 64, "messages[%zu].content[%ld]", at.message, at.part);
+    } else {
+        snprintf(text, 64, at.part == VIDEO_SOUND ? "audio[%zu]" : "messages[%zu]", at.message);
+    }
+    return text;
+}
 
 __attribute__((format(printf, 3, 4))) static omni_status wrong(omni_error *err, place at, const char *format, ...) {
     char text[700];
@@ -26,10 +36,8 @@ __attribute__((format(printf, 3, 4))) static omni_status wrong(omni_error *err, 
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (at.part >= 0) {
-        return fail(err, OMNI_ERR_FORMAT, "messages[%zu].content[%ld]: %s", at.message, at.part, text);
-    }
-    return fail(err, OMNI_ERR_FORMAT, "messages[%zu]: %s", at.message, text);
+    char name[64];
+    return fail(err, OMNI_ERR_FORMAT, "%s: %s", place_name(at, name), text);
 }
 
 static const char *type_name(const json_t *v) {
@@ -60,7 +68,8 @@ static omni_status add_base64(chat_message *m, chat_kind kind, const char *s, si
     size_t size;
     omni_status status = base64_decode(s, n, limits->media_size, &data, &size, err);
     if (status != OMNI_OK) {
-        return fail_in(err, status, "messages[%zu].content[%ld]", at.message, at.part);
+        char name[64];
+        return fail_in(err, status, "%s", place_name(at, name));
     }
     status = size > 0 ? chat_add_media(m, kind, NULL, data, size, err) : wrong(err, at, "the %s has no bytes", chat_kind_name(kind));
     free(data);
@@ -269,8 +278,27 @@ static omni_status add_tools(chat *c, const json_t *tools, const message_limits 
     return OMNI_OK;
 }
 
-static omni_status read_options(const json_t *root, message_options *o, omni_error *err) {
-    const json_t *fps = json_object_get(root, "fps"), *sound = json_object_get(root, "use_audio_in_video");
+static omni_status add_sounds(chat_message *sounds, const json_t *list, const message_limits *limits, omni_error *err) {
+    if (!json_is_array(list)) {
+        return fail(err, OMNI_ERR_FORMAT, "audio: must be a list of sounds, found %s", type_name(list));
+    }
+    if (json_array_size(list) > limits->parts) {
+        return fail(err, OMNI_ERR_LIMIT, "audio: %zu sounds; up to %zu are taken", json_array_size(list), limits->parts);
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const place at = {i, VIDEO_SOUND};
+        const char *url = plain_string(json_array_get(list, i));
+        TRY(url ? add_url(sounds, CHAT_AUDIO, url, limits, at, err) : wrong(err, at, "must be a path or a data: URL"));
+    }
+    return OMNI_OK;
+}
+
+void message_options_free(message_options *o) {
+    chat_message_free(&o->sounds);
+}
+
+static omni_status read_options(const json_t *root, const message_limits *limits, message_options *o, omni_error *err) {
+    const json_t *fps = json_object_get(root, "fps"), *sound = json_object_get(root, "use_audio_in_video"), *audio = json_object_get(root, "audio");
     *o = (message_options){.has_fps = present(fps), .has_use_audio_in_video = present(sound)};
     if (o->has_fps) {
         o->fps = json_number_value(fps);
@@ -284,7 +312,7 @@ static omni_status read_options(const json_t *root, message_options *o, omni_err
         }
         o->use_audio_in_video = json_is_true(sound);
     }
-    return OMNI_OK;
+    return present(audio) ? add_sounds(&o->sounds, audio, limits, err) : OMNI_OK;
 }
 
 /* Values in the text, roughly: each costs the parser some fifty bytes, which a few bytes of JSON can ask for. */
@@ -321,12 +349,6 @@ static omni_status load(const char *json, size_t size, const message_limits *lim
     return OMNI_OK;
 }
 
-static void truncate_tools(chat *c, size_t count) {
-    while (c->tool_count > count) {
-        free(c->tools[--c->tool_count]);
-    }
-}
-
 static omni_status add_all(chat *c, const json_t *root, const message_limits *limits, message_options *options, omni_error *err) {
     const json_t *list = json_is_array(root) ? root : json_object_get(root, "messages");
     if (!json_is_array(list)) {
@@ -338,31 +360,36 @@ static omni_status add_all(chat *c, const json_t *root, const message_limits *li
     if (json_array_size(list) > limits->messages) {
         return fail(err, OMNI_ERR_LIMIT, "messages: %zu of them; up to %zu are taken", json_array_size(list), limits->messages);
     }
-    message_options read = {0};
     if (json_is_object(root)) {
-        TRY(read_options(root, &read, err));
+        TRY(read_options(root, limits, options, err));
         if (present(json_object_get(root, "tools"))) {
             TRY(add_tools(c, json_object_get(root, "tools"), limits, err));
         }
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
-        TRY(add_message(c, json_array_get(list, i), limits, (place){i, -1}, err));
-    }
-    if (options) {
-        *options = read;
+        TRY(add_message(c, json_array_get(list, i), limits, (place){i, WHOLE_MESSAGE}, err));
     }
     return OMNI_OK;
 }
 
 omni_status messages_parse(const char *json, size_t size, const message_limits *limits, chat *c, message_options *options, omni_error *err) {
     json_t *root = NULL;
+    if (options) {
+        *options = (message_options){0};
+    }
     TRY(load(json, size, limits, &root, err));
     size_t messages = c->count, tools = c->tool_count;
-    omni_status status = add_all(c, root, limits, options, err);
+    message_options read = {0};
+    omni_status status = add_all(c, root, limits, &read, err);
     json_decref(root);
+    if (status == OMNI_OK && options) {
+        *options = read;
+    } else {
+        message_options_free(&read);
+    }
     if (status != OMNI_OK) {
         chat_truncate(c, messages);
-        truncate_tools(c, tools);
+        chat_truncate_tools(c, tools);
     }
     return status;
 }
@@ -374,7 +401,7 @@ omni_status messages_parse_tools(const char *json, size_t size, const message_li
     omni_status status = add_tools(c, root, limits, err);
     json_decref(root);
     if (status != OMNI_OK) {
-        truncate_tools(c, tools);
+        chat_truncate_tools(c, tools);
     }
     return status;
 }

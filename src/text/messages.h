@@ -1,5 +1,6 @@
 /* Conversations given as JSON, in the forms that clients use:
- *   a list of messages, or an object with "messages" and optionally "tools", "fps" and "use_audio_in_video";
+ *   a list of messages, or an object with "messages" and optionally "tools", "fps", "use_audio_in_video" and "audio" (a list of sounds of
+ *   videos that have none of their own, each a path or a data: URL);
  *   a message: {"role": "system" | "developer" | "user" | "assistant" | "tool", "content"}, content a string, null or a list of parts; for an
  *   assistant also "tool_calls" and "reasoning_content";
  *   a part: {"type": "text", "text"}, {"type": "image" | "audio" | "video", "path"} (or the kind's own name as key: "image": FILE);
@@ -31,9 +32,12 @@ typedef struct message_options {
     bool has_fps, has_use_audio_in_video;
     double fps; /* > 0 */
     bool use_audio_in_video;
+    chat_message sounds; /* "audio": its parts. message_options_free releases them. */
 } message_options;
 
-/* Appends the conversation to *c; on an error c is as it was. options may be NULL. */
+void message_options_free(message_options *o);
+
+/* Appends the conversation to *c; on an error c is as it was and *options is empty. options may be NULL. */
 omni_status messages_parse(const char *json, size_t size, const message_limits *limits, chat *c, message_options *options, omni_error *err);
 /* Appends a list of tools ([{"type": "function", "function": {"name", ...}}]); on an error c is as it was. */
 omni_status messages_parse_tools(const char *json, size_t size, const message_limits *limits, chat *c, omni_error *err);

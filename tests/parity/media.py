@@ -1,5 +1,6 @@
 """Pictures, sounds and videos for the comparison with the reference: made from a seed, so nothing needs to be stored."""
 import os
+import subprocess
 import wave
 
 import numpy as np
@@ -41,13 +42,23 @@ def video(path, frames, width, height, seed):
     return path
 
 
+def film(path, frames, sound, fps):
+    """Frames and sound as a Matroska file without loss, so that a reader gets exactly what the two hold."""
+    _, height, width, _ = np.load(frames).shape
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(fps), "-i", "-",
+                    "-i", sound, "-c:v", "ffv1", "-pix_fmt", "gbrp", "-c:a", "pcm_s16le", path], input=np.load(frames).tobytes(), check=True)
+    return path
+
+
 def make(folder, seed):
-    """The media of one variant, by name."""
+    """The media of one variant, by name; "films" gives for frames (sampled at 2 a second) a film that has a sound too."""
     os.makedirs(folder, exist_ok=True)
     f = lambda name: os.path.join(folder, name)
-    return dict(
+    media = dict(
         square=picture(f("square.png"), 224, 224, seed + 1), odd=picture(f("odd.png"), 301, 187, seed + 2),
         wide=picture(f("wide.png"), 512, 64, seed + 3), short=sound(f("short.wav"), 0.7, seed + 4),
         medium=sound(f("medium.wav"), 3.21, seed + 5), long=sound(f("long.wav"), 19.37, seed + 6), exact=sound(f("exact.wav"), 2.0, seed + 7),
         clip=video(f("clip.npy"), 8, 96, 64, seed + 8), clip2=video(f("clip2.npy"), 6, 160, 96, seed + 9), odd_clip=video(f("odd_clip.npy"), 5, 118, 90, seed + 10),
         clip_sound=sound(f("clip_sound.wav"), 4.0, seed + 11), clip2_sound=sound(f("clip2_sound.wav"), 2.7, seed + 12))
+    media["films"] = {media[name]: film(f(name + ".mkv"), media[name], media[name + "_sound"], 2) for name in ("clip", "clip2")}
+    return media

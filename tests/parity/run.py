@@ -36,6 +36,10 @@ def cases(m):
         dict(role="user", content=[dict(type="text", text="First a sound: "), dict(type="audio", path=m["short"]), dict(type="image", path=m["wide"]),
                                    dict(type="text", text="then a picture and a film "), dict(type="video", path=m["clip"]),
                                    dict(type="audio", path=m["exact"]), dict(type="text", text="what do they share?")])]
+    films = [  # sounds of the videos are given beside the conversation; one sound of its own comes before them
+        dict(role="user", content=[dict(type="audio", path=m["short"]), dict(type="video", path=m["clip2"]), dict(type="text", text="What happens here?")]),
+        dict(role="assistant", content="Something moves."),
+        dict(role="user", content=[dict(type="video", path=m["clip"]), dict(type="text", text="And here?")])]
     return {
         "text": dict(prompt="What is this? 這是什麼？ 123", tokens=16),
         "text-system": dict(system="You are a pirate.", prompt="  Hello,\n\n\tworld!  \U0001F600 café cafe\u0301 1234567", tokens=12),
@@ -56,6 +60,9 @@ def cases(m):
         "videos-sound": dict(video=[m["clip2"], m["clip"]], audio=[m["clip2_sound"], m["clip_sound"]], use_audio_in_video=True,
                              prompt="Which one is louder?", tokens=8),
         "turns": dict(messages=turns, tokens=12),
+        "turns-video-sound": dict(messages=films, audio=[m["clip2_sound"], m["clip_sound"]], use_audio_in_video=True, tokens=8),
+        "turns-film-file": dict(messages=films, audio=[m["clip2_sound"], m["clip_sound"]], use_audio_in_video=True, tokens=8, files=m["films"]),
+        "video-file": dict(video=[m["clip2"], m["clip"]], prompt="Which one moves faster?", tokens=8, files=m["films"]),
         "speak-chelsie": dict(prompt="Say hello to everybody.", tokens=12, speak=True, speaker="Chelsie", frames=30),
         "speak-ethan": dict(image=[m["square"]], audio=[m["short"]], prompt="Describe both.", tokens=10, speak=True, speaker="Ethan", frames=20),
         "speak-aiden": dict(video=[m["clip"]], audio=[m["clip_sound"]], use_audio_in_video=True, prompt="Tell me.", tokens=10, speak=True,
@@ -88,14 +95,20 @@ def random_variant(seed):
 def omni_command(omni, files, case, trace):
     command = [omni, "run", "--model", files["model"], "--mmproj", files["mmproj"], "--talker", files["talker"], "--greedy", "--ignore-eos",
                "--max-tokens", str(case.get("tokens", 12)), "--trace", trace]
+    files = case.get("files") or {}  # frames -> the same as a film with its sound, which only we can read
     if case.get("messages"):
         path = trace + ".messages.json"
-        json.dump(case["messages"], open(path, "w"))
+        conversation = json.loads(json.dumps(case["messages"]))
+        for part in (x for message in conversation if isinstance(message["content"], list) for x in message["content"] if x["type"] == "video"):
+            part["path"] = files.get(part["path"], part["path"])
+        if case.get("audio") and not files:
+            conversation = dict(messages=conversation, audio=case["audio"])
+        json.dump(conversation, open(path, "w"))
         command += ["--messages", path]
     else:
         for kind in ("image", "video", "audio"):
             for path in case.get(kind) or []:
-                command += ["--" + kind, path]
+                command += ["--" + kind, files.get(path, path)]
         command += ["-p", case["prompt"]]
         if case.get("system"):
             command += ["--system", case["system"]]

@@ -85,6 +85,28 @@ static void media_in_all_their_forms(void **state) {
     chat_free(&c);
 }
 
+static void sounds_of_videos(void **state) {
+    message_options options;
+    chat c = parse("{\"audio\":[\"a.wav\",\"data:audio/wav;base64,UklGRg==\"],\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}", &options);
+    assert_int_equal(options.sounds.part_count, 2);
+    assert_string_equal(options.sounds.parts[0].path, "a.wav");
+    assert_memory_equal(options.sounds.parts[1].data, "RIFF", 4);
+    message_options_free(&options);
+    chat_free(&c);
+    static const char *const faults[][2] = {{"\"x\"", "audio: must be a list"},
+                                            {"[\"a\", 1]", "audio[1]: must be a path"},
+                                            {"[\"http://a\"]", "audio[0]: "},
+                                            {"[\"data:;base64,?\"]", "audio[0]"}};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        char json[200];
+        omni_error err = {0};
+        snprintf(json, sizeof json, "{\"audio\":%s,\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}", faults[i][0]);
+        assert_int_equal(messages_parse(json, strlen(json), &limits, &c, &options, &err), OMNI_ERR_FORMAT);
+        assert_ptr_equal(strstr(err.text, faults[i][1]), err.text);
+        assert_int_equal(options.sounds.part_count, 0);
+    }
+}
+
 static void options_tools_and_calls(void **state) {
     message_options options;
     chat c = parse(
@@ -262,9 +284,13 @@ static void base64_decodes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_in_all_its_forms),   cmocka_unit_test(media_in_all_their_forms),
-        cmocka_unit_test(options_tools_and_calls), cmocka_unit_test(errors_say_what_and_where),
-        cmocka_unit_test(limits_are_kept),         cmocka_unit_test(json_is_written_as_python_writes_it),
+        cmocka_unit_test(text_in_all_its_forms),
+        cmocka_unit_test(media_in_all_their_forms),
+        cmocka_unit_test(sounds_of_videos),
+        cmocka_unit_test(options_tools_and_calls),
+        cmocka_unit_test(errors_say_what_and_where),
+        cmocka_unit_test(limits_are_kept),
+        cmocka_unit_test(json_is_written_as_python_writes_it),
         cmocka_unit_test(base64_decodes),
     };
     return cmocka_run_group_tests_name("messages", tests, set_up, NULL);

@@ -1,0 +1,445 @@
+/* Conversations through the public interface, on the tiny model that ships with the sources: what a session answers turn by turn, from its cache, is
+ * bit for bit what a new session answers to the whole conversation; nothing that goes wrong on the way leaves a trace in it. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+#include <cmocka.h> /* its fail() macro must come after our function of that name */
+
+#define MODELS TEST_DATA "/../../models"
+
+static omni_model *model;
+static omni_error err;
+
+static void must(omni_status status) {
+    if (status != OMNI_OK) {
+        fail_msg("%s", err.text);
+    }
+}
+
+static int set_up(void **state) {
+    omni_model_params p = omni_model_params_default();
+    p.model = MODELS "/tiny/qwen3-omni-f16.gguf";
+    p.mmproj = MODELS "/tiny/mmproj-qwen3-omni-f16.gguf";
+    p.talker = MODELS "/tiny/talker-qwen3-omni-f16.gguf";
+    p.threads = 2;
+    must(omni_model_open(&p, &model, &err));
+    return 0;
+}
+
+static int tear_down(void **state) {
+    omni_model_close(model);
+    return 0;
+}
+
+/* What an answer gave, and how to go about it. */
+typedef struct heard {
+    char text[8192];
+    size_t text_size;
+    float *samples;
+    size_t sample_count;
+    int pieces, stop_after; /* stop_after: pieces of text after which the receiver has had enough; 0: never */
+    omni_session *cancel;   /* cancelled as soon as the prompt is being read */
+    omni_result result;
+} heard;
+
+static bool take_text(void *arg, const char *text, size_t size) {
+    heard *h = arg;
+    assert_true(h->text_size + size < sizeof h->text);
+    memcpy(h->text + h->text_size, text, size);
+    h->text_size += size;
+    h->text[h->text_size] = 0;
+    return ++h->pieces != h->stop_after;
+}
+
+static bool take_audio(void *arg, const float *samples, size_t count) {
+    heard *h = arg;
+    h->samples = realloc(h->samples, (h->sample_count + count) * sizeof *samples);
+    assert_non_null(h->samples);
+    memcpy(h->samples + h->sample_count, samples, count * sizeof *samples);
+    h->sample_count += count;
+    return true;
+}
+
+static bool take_progress(void *arg, const char *what, uint64_t done, uint64_t total) {
+    heard *h = arg;
+    if (h->cancel && strcmp(what, "reading") == 0) {
+        omni_cancel(h->cancel);
+    }
+    return true;
+}
+
+static omni_generate_params asking(heard *h, int64_t tokens) {
+    omni_generate_params p = omni_generate_params_default();
+    p.text.greedy = p.speech.greedy = true;
+    p.ignore_eos = true;
+    p.max_tokens = tokens;
+    p.max_frames = 9;
+    p.on_text = take_text;
+    p.on_audio = take_audio;
+    p.on_progress = take_progress;
+    p.arg = h;
+    return p;
+}
+
+static void forget(heard *h) {
+    free(h->samples);
+    *h = (heard){0};
+}
+
+static omni_session *start(const omni_session_params *p) {
+    omni_session *s;
+    must(omni_session_create(model, p, &s, &err));
+    return s;
+}
+
+static void say(omni_session *s, omni_kind kind, const char *file, const char *text) {
+    omni_part parts[] = {{.kind = kind, .path = file}, {.kind = OMNI_TEXT, .text = text}};
+    must(omni_session_add(s, &(omni_message){OMNI_USER, parts + !file, file ? 2 : 1}, &err));
+}
+
+static void answer(omni_session *s, heard *h, int64_t tokens, bool speak) {
+    omni_generate_params p = asking(h, tokens);
+    p.speak = speak;
+    must(omni_generate(s, &p, &h->result, &err));
+}
+
+/* The conversation of `from` without its last message, given to a new session as a whole. media(s, i) adds user message i. */
+typedef void (*turn_maker)(omni_session *s, int turn);
+
+static omni_session *retell(const omni_session *from, const omni_session_params *p, turn_maker make) {
+    omni_session *s = start(p);
+    int turn = 0;
+    for (size_t i = 0; i + 1 < from->chat.count; i++) {
+        const chat_message *m = &from->chat.messages[i];
+        if (m->role != CHAT_ASSISTANT) {
+            make(s, turn++);
+            continue;
+        }
+        chat_message *copy;
+        must(chat_add_message(&s->chat, CHAT_ASSISTANT, &copy, &err));
+        for (size_t k = 0; k < m->answer.count; k++) {
+            must(token_list_push(&copy->answer, m->answer.ids[k], &err));
+        }
+    }
+    return s;
+}
+
+static void assert_same(const omni_session *a, const omni_session *b, const heard *x, const heard *y) {
+    assert_string_equal(x->text, y->text);
+    assert_int_equal(x->result.prompt_tokens, y->result.prompt_tokens);
+    assert_int_equal(x->result.answer_tokens, y->result.answer_tokens);
+    assert_int_equal(a->seq.length, b->seq.length);
+    assert_memory_equal(decoder_logits(batch_decoder(a->batch)), decoder_logits(batch_decoder(b->batch)),
+                        (size_t)model->thinker->config.vocab * sizeof(float));
+    assert_int_equal(x->result.frames, y->result.frames);
+    assert_int_equal(x->sample_count, y->sample_count);
+    if (x->sample_count > 0) {
+        assert_memory_equal(x->samples, y->samples, x->sample_count * sizeof *x->samples);
+    }
+}
+
+static void media_turn(omni_session *s, int turn) {
+    static const struct {
+        omni_kind kind;
+        const char *file, *text;
+    } turns[] = {
+        {OMNI_IMAGE, MODELS "/media/picture.jpg", "What is in this picture?"},
+        {OMNI_AUDIO, MODELS "/media/question.ogg", "And what is asked here?"},
+        {OMNI_TEXT, NULL, "Say both again, please."},
+        {OMNI_IMAGE, MODELS "/media/picture.jpg", "Is it still the same?"},
+    };
+    say(s, turns[turn].kind, turns[turn].file, turns[turn].text);
+}
+
+static void check_turns(const omni_session_params *incremental, const omni_session_params *whole) {
+    omni_session *s = start(incremental);
+    for (int turn = 0; turn < 4; turn++) {
+        heard x = {0}, y = {0};
+        media_turn(s, turn);
+        answer(s, &x, 5 + 4 * turn, true);
+        assert_true(turn == 0 ? x.result.cached_tokens == 0 : x.result.cached_tokens > 0);
+        assert_true(x.sample_count > 0);
+        omni_session *again = retell(s, whole, media_turn);
+        answer(again, &y, 5 + 4 * turn, true);
+        assert_int_equal(y.result.cached_tokens, 0);
+        assert_same(s, again, &x, &y);
+        omni_session_destroy(again);
+        forget(&x);
+        forget(&y);
+    }
+    omni_session_destroy(s);
+}
+
+static void turn_by_turn_is_the_whole(void **state) {
+    omni_session_params p = omni_session_params_default();
+    check_turns(&p, &p);
+}
+
+static void half_precision_cache_and_small_batches(void **state) {
+    omni_session_params p = omni_session_params_default(), other = p;
+    p.kv_f16 = other.kv_f16 = true;
+    p.context = other.context = 2048;
+    p.batch = 7;
+    other.batch = 64;
+    check_turns(&p, &other);
+}
+
+static void text_turn(omni_session *s, int turn) {
+    static const char *const texts[] = {"Tell me a long story about the sea.", "Go on.", "And how does it end?"};
+    say(s, OMNI_TEXT, NULL, texts[turn]);
+}
+
+static void goes_on_after_a_cancelled_answer(void **state) {
+    omni_session *s = start(NULL);
+    heard x = {0}, y = {0};
+    text_turn(s, 0);
+    x.stop_after = 4;
+    answer(s, &x, 30, true);
+    assert_int_equal(x.result.finish, OMNI_FINISH_CANCELLED);
+    assert_int_equal(s->chat.count, 2);
+    assert_true(s->chat.messages[1].answer.count > 0 && s->chat.messages[1].answer.count < 30);
+    forget(&x);
+    text_turn(s, 1);
+    answer(s, &x, 12, true);
+    assert_true(x.result.cached_tokens > 0);
+    omni_session *again = retell(s, NULL, text_turn);
+    answer(again, &y, 12, true);
+    assert_same(s, again, &x, &y);
+    omni_session_destroy(again);
+    omni_session_destroy(s);
+    forget(&x);
+    forget(&y);
+}
+
+static void goes_on_after_a_cancelled_prompt(void **state) {
+    omni_session_params p = omni_session_params_default();
+    p.batch = 16;
+    omni_session *s = start(&p), *plain = start(&p);
+    heard x = {.cancel = s}, y = {0};
+    media_turn(s, 0);
+    answer(s, &x, 8, true);
+    assert_int_equal(x.result.finish, OMNI_FINISH_CANCELLED);
+    assert_int_equal(x.text_size, 0);
+    assert_int_equal(s->chat.count, 1);
+    forget(&x);
+    answer(s, &x, 8, true);
+    assert_int_equal(x.result.finish, OMNI_FINISH_LENGTH);
+    assert_int_equal(x.result.cached_tokens, 16);
+    media_turn(plain, 0);
+    answer(plain, &y, 8, true);
+    assert_same(s, plain, &x, &y);
+    omni_session_destroy(s);
+    omni_session_destroy(plain);
+    forget(&x);
+    forget(&y);
+}
+
+static void reset_is_a_fresh_start(void **state) {
+    omni_session *s = start(NULL), *fresh = start(NULL);
+    heard x = {0}, y = {0};
+    media_turn(s, 1);
+    answer(s, &x, 8, true);
+    forget(&x);
+    omni_session_reset(s);
+    assert_int_equal(omni_session_used(s), 0);
+    media_turn(s, 0);
+    answer(s, &x, 8, true);
+    assert_int_equal(x.result.cached_tokens, 0);
+    media_turn(fresh, 0);
+    answer(fresh, &y, 8, true);
+    assert_same(s, fresh, &x, &y);
+    omni_session_destroy(s);
+    omni_session_destroy(fresh);
+    forget(&x);
+    forget(&y);
+}
+
+static void a_full_context_ends_the_answer(void **state) {
+    omni_session_params p = omni_session_params_default();
+    p.context = 64;
+    omni_session *s = start(&p);
+    heard h = {0};
+    text_turn(s, 0);
+    answer(s, &h, 1000, false);
+    assert_int_equal(h.result.finish, OMNI_FINISH_LENGTH);
+    assert_int_equal(omni_session_used(s), 64);
+    forget(&h);
+    text_turn(s, 1);
+    omni_generate_params g = asking(&h, 5);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(omni_generate(s, &g, &h.result, &err), OMNI_ERR_LIMIT);
+        assert_non_null(strstr(err.text, "64"));
+        assert_int_equal(s->chat.count, 3);
+    }
+    omni_session_reset(s);
+    text_turn(s, 1);
+    answer(s, &h, 5, false);
+    assert_int_equal(h.result.answer_tokens, 5);
+    omni_session_destroy(s);
+    forget(&h);
+}
+
+static void stop_strings(void **state) {
+    omni_session *s = start(NULL);
+    heard all = {0}, h = {0};
+    text_turn(s, 0);
+    answer(s, &all, 40, false);
+    assert_true(all.text_size > 8);
+    size_t at = all.text_size / 2;
+    while (((unsigned char)all.text[at] & 0xC0) == 0x80) {
+        at++;
+    }
+    char wanted[5] = {0};
+    memcpy(wanted, all.text + at, 4); /* may end inside a character: stop strings are bytes */
+    const char *stop[] = {"does not occur in it", wanted};
+    omni_session_reset(s);
+    text_turn(s, 0);
+    omni_generate_params p = asking(&h, 40);
+    p.stop = stop;
+    p.stop_count = 2;
+    must(omni_generate(s, &p, &h.result, &err));
+    assert_int_equal(h.result.finish, OMNI_FINISH_STOP);
+    assert_int_equal(h.text_size, strstr(all.text, wanted) - all.text);
+    assert_memory_equal(h.text, all.text, h.text_size);
+    omni_session_destroy(s);
+    forget(&all);
+    forget(&h);
+}
+
+static void many_sessions_of_one_model(void **state) {
+    enum { SESSIONS = 20, TURNS = 2 };
+    omni_session *all[SESSIONS];
+    heard first[SESSIONS][TURNS] = {0};
+    omni_session_params p = omni_session_params_default();
+    p.context = 512;
+    for (int pass = 0; pass < 2; pass++) { /* one by one, then in turns */
+        for (int i = 0; i < SESSIONS; i++) {
+            all[i] = start(&p);
+        }
+        for (int k = 0; k < SESSIONS * TURNS; k++) {
+            int i = pass == 0 ? k / TURNS : k % SESSIONS, turn = pass == 0 ? k % TURNS : k / SESSIONS;
+            char text[64];
+            snprintf(text, sizeof text, "%.*s %d", 5 + i, "Question about many different things", i);
+            heard h = {0};
+            say(all[i], i % 5 == 4 ? OMNI_IMAGE : OMNI_TEXT, i % 5 == 4 ? MODELS "/media/picture.jpg" : NULL, text);
+            answer(all[i], &h, 4 + i % 3, i % 7 == 0);
+            if (pass == 0) {
+                first[i][turn] = h;
+                continue;
+            }
+            assert_string_equal(h.text, first[i][turn].text);
+            assert_int_equal(h.sample_count, first[i][turn].sample_count);
+            if (h.sample_count > 0) {
+                assert_memory_equal(h.samples, first[i][turn].samples, h.sample_count * sizeof *h.samples);
+            }
+            forget(&h);
+            forget(&first[i][turn]);
+        }
+        for (int i = 0; i < SESSIONS; i++) {
+            omni_session_destroy(all[i]);
+        }
+    }
+}
+
+static void a_given_text_leaves_the_conversation_alone(void **state) {
+    omni_session *s = start(NULL), *plain = start(NULL);
+    heard x = {0}, y = {0}, spoken[2] = {0};
+    text_turn(s, 0);
+    answer(s, &x, 6, true);
+    forget(&x);
+    omni_generate_params p = asking(&spoken[0], 0);
+    must(omni_speak(s, "Something else entirely.", &p, &spoken[0].result, &err));
+    text_turn(s, 1);
+    answer(s, &x, 6, true);
+    text_turn(plain, 0);
+    answer(plain, &y, 6, true);
+    forget(&y);
+    text_turn(plain, 1);
+    answer(plain, &y, 6, true);
+    assert_same(s, plain, &x, &y);
+    p.arg = &spoken[1];
+    must(omni_speak(s, "Something else entirely.", &p, &spoken[1].result, &err));
+    assert_true(spoken[0].sample_count > 0);
+    assert_int_equal(spoken[0].sample_count, spoken[1].sample_count);
+    assert_memory_equal(spoken[0].samples, spoken[1].samples, spoken[0].sample_count * sizeof(float));
+    omni_session_destroy(s);
+    omni_session_destroy(plain);
+    forget(&x);
+    forget(&y);
+    forget(&spoken[0]);
+    forget(&spoken[1]);
+}
+
+static void what_fails_leaves_nothing_behind(void **state) {
+    static const char bad[] =
+        "{\"fps\": 9, \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}], \"messages\": [{\"role\": \"user\", \"content\": "
+        "[{\"type\": \"image\", \"path\": \"" MODELS "/media/picture.jpg\"}, {\"type\": \"image\", \"path\": \"/nowhere.png\"}]}]}";
+    omni_session *s = start(NULL), *plain = start(NULL);
+    heard x = {0}, y = {0};
+    omni_part parts[] = {{.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"}, {.kind = OMNI_AUDIO, .path = "/nowhere.wav"}};
+    media_turn(s, 0);
+    assert_int_not_equal(omni_session_add(s, &(omni_message){OMNI_USER, parts, 2}, &err), OMNI_OK);
+    assert_int_not_equal(omni_session_add_json(s, bad, sizeof bad - 1, &err), OMNI_OK);
+    assert_int_equal(s->chat.count, 1);
+    assert_int_equal(s->chat.tool_count, 0);
+    assert_int_equal(s->media_count, 1);
+    assert_true(s->params.fps != 9);
+    answer(s, &x, 8, true);
+    media_turn(plain, 0);
+    answer(plain, &y, 8, true);
+    assert_same(s, plain, &x, &y);
+    omni_session_destroy(s);
+    omni_session_destroy(plain);
+    forget(&x);
+    forget(&y);
+}
+
+static void absurd_parameters(void **state) {
+    omni_session *s = start(NULL);
+    heard h = {0};
+    text_turn(s, 0);
+    omni_generate_params p = asking(&h, 3);
+    p.speak = true;
+    p.max_frames = INT64_MAX;
+    h.stop_after = 2;
+    must(omni_generate(s, &p, &h.result, &err));
+    p.text.temperature = NAN;
+    p.text.greedy = false;
+    assert_int_equal(omni_generate(s, &p, &h.result, &err), OMNI_ERR_ARGUMENT);
+    omni_session_destroy(s);
+    omni_session_params q = omni_session_params_default();
+    q.fps = NAN;
+    assert_int_equal(omni_session_create(model, &q, &s, &err), OMNI_ERR_ARGUMENT);
+    q = omni_session_params_default();
+    q.max_audio_seconds = NAN;
+    assert_int_equal(omni_session_create(model, &q, &s, &err), OMNI_ERR_ARGUMENT);
+    q = omni_session_params_default();
+    q.context = INT64_MAX;
+    assert_int_equal(omni_session_create(model, &q, &s, &err), OMNI_ERR_LIMIT);
+    forget(&h);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(turn_by_turn_is_the_whole),
+        cmocka_unit_test(half_precision_cache_and_small_batches),
+        cmocka_unit_test(goes_on_after_a_cancelled_answer),
+        cmocka_unit_test(goes_on_after_a_cancelled_prompt),
+        cmocka_unit_test(reset_is_a_fresh_start),
+        cmocka_unit_test(a_full_context_ends_the_answer),
+        cmocka_unit_test(stop_strings),
+        cmocka_unit_test(many_sessions_of_one_model),
+        cmocka_unit_test(a_given_text_leaves_the_conversation_alone),
+        cmocka_unit_test(what_fails_leaves_nothing_behind),
+        cmocka_unit_test(absurd_parameters),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
