@@ -130,7 +130,7 @@ typedef struct omni_generate_params {
     int64_t max_tokens;   /* tokens of answer; 0: up to the context's end */
     int64_t max_frames;   /* frames of speech, 12.5 a second; 0: 4096 */
     bool ignore_eos;      /* go on past the end-of-turn token, up to max_tokens */
-    const char *const *stop; /* text that ends the answer, itself left out */
+    const char *const *stop; /* text that ends the answer; on_text does not get it, the conversation keeps it */
     size_t stop_count;
 
     bool speak;           /* needs a talker */
@@ -140,6 +140,10 @@ typedef struct omni_generate_params {
     bool (*on_text)(void *arg, const char *text, size_t size);
     bool (*on_audio)(void *arg, const float *samples, size_t count);
     omni_progress on_progress; /* encoding media, reading the prompt */
+    /* What stands in <think> at the answer's start, and each whole tool call: its name, and its arguments as JSON text. Where a callback
+     * is NULL, on_text gets such markup as it is. */
+    bool (*on_reasoning)(void *arg, const char *text, size_t size);
+    bool (*on_tool_call)(void *arg, const char *name, const char *arguments);
     void *arg;
 
     const char *trace; /* a .safetensors file to write the run's tensors to; NULL: none */

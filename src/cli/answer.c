@@ -23,30 +23,46 @@ static void stop_answer(int number) {
     }
 }
 
+/* Where text goes: standard output, unless sound goes there. */
+static FILE *text_output(const answer *a) {
+    return a->sound_path && strcmp(a->sound_path, "-") == 0 ? stderr : stdout;
+}
+
+static bool collect(answer *a, collected *to, const char *text, size_t size) {
+    if (to->size + size > to->capacity) {
+        size_t capacity = 2 * (to->size + size);
+        char *larger = realloc(to->text, capacity);
+        if (!larger) {
+            a->text_failed = true;
+            return false;
+        }
+        to->text = larger;
+        to->capacity = capacity;
+    }
+    if (size > 0) {
+        memcpy(to->text + to->size, text, size);
+    }
+    to->size += size;
+    return true;
+}
+
 static bool take_text(void *arg, const char *text, size_t size) {
     answer *a = arg;
     progress_clear(&a->bar);
     if (a->json) {
-        if (a->text_size + size > a->text_capacity) {
-            size_t capacity = 2 * (a->text_size + size);
-            char *larger = realloc(a->text, capacity);
-            if (!larger) {
-                a->text_failed = true;
-                return false;
-            }
-            a->text = larger;
-            a->text_capacity = capacity;
-        }
-        memcpy(a->text + a->text_size, text, size);
-        a->text_size += size;
-        return true;
+        return collect(a, &a->text, text, size);
     }
     if (size > 0) {
         a->last_was_newline = text[size - 1] == '\n';
     }
-    FILE *to = a->sound_path && strcmp(a->sound_path, "-") == 0 ? stderr : stdout;
+    FILE *to = text_output(a);
     a->text_failed = fwrite(text, 1, size, to) != size || fflush(to) != 0;
     return !a->text_failed;
+}
+
+static bool take_reasoning(void *arg, const char *text, size_t size) {
+    answer *a = arg;
+    return collect(a, &a->reasoning, text, size);
 }
 
 static bool take_audio(void *arg, const float *samples, size_t count) {
@@ -77,11 +93,40 @@ static void print_json_string(FILE *to, const char *s, size_t n) {
     fputc('"', to);
 }
 
+/* A line of its own, or an entry of the JSON's tool_calls. */
+static bool take_call(void *arg, const char *name, const char *arguments) {
+    answer *a = arg;
+    progress_clear(&a->bar);
+    char *line = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&line, &size);
+    if (f && a->json) {
+        fputs(a->calls.size > 0 ? ", {\"name\": " : "{\"name\": ", f);
+        print_json_string(f, name, strlen(name));
+        fputs(", \"arguments\": ", f);
+        print_json_string(f, arguments, strlen(arguments));
+        fputc('}', f);
+    } else if (f) {
+        fprintf(f, "%s[tool call] %s %s\n", a->last_was_newline ? "" : "\n", name, arguments);
+    }
+    bool ok = f && fclose(f) == 0 && (a->json ? collect(a, &a->calls, line, size) : take_text(a, line, size));
+    a->text_failed = a->text_failed || !ok;
+    free(line);
+    return ok;
+}
+
 static void print_json(const answer *a, const omni_result *r) {
     static const char *const finish[] = {"stop", "length", "cancelled"};
-    FILE *to = a->sound_path && strcmp(a->sound_path, "-") == 0 ? stderr : stdout;
+    FILE *to = text_output(a);
     fprintf(to, "{\"text\": ");
-    print_json_string(to, a->text ? a->text : "", a->text_size);
+    print_json_string(to, a->text.text, a->text.size);
+    if (a->reasoning.size > 0) {
+        fprintf(to, ", \"reasoning\": ");
+        print_json_string(to, a->reasoning.text, a->reasoning.size);
+    }
+    if (a->calls.size > 0) {
+        fprintf(to, ", \"tool_calls\": [%.*s]", (int)a->calls.size, a->calls.text);
+    }
     fprintf(to,
             ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"cached_tokens\": %lld, \"answer_tokens\": %lld, \"frames\": %lld, \"samples\": %lld, "
             "\"speech_cut\": %s",
@@ -104,13 +149,14 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     omni_result result = {0};
     a->sound = NULL;
     a->sound_failed = a->text_failed = false;
-    a->text = NULL;
-    a->text_size = a->text_capacity = 0;
+    a->text = a->reasoning = a->calls = (collected){0};
     a->last_was_newline = true;
     if (a->sound_path && omni_sound_open(a->sound_path, sample_rate, &a->sound, &err) != OMNI_OK) {
         return report(&err);
     }
     params->on_text = take_text;
+    params->on_reasoning = a->json ? take_reasoning : NULL;
+    params->on_tool_call = take_call;
     params->on_audio = a->sound ? take_audio : NULL;
     params->on_progress = take_progress;
     params->arg = a;
@@ -127,7 +173,7 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     progress_clear(&a->bar);
 
     if (!a->last_was_newline) {
-        fputc('\n', a->sound_path && strcmp(a->sound_path, "-") == 0 ? stderr : stdout);
+        fputc('\n', text_output(a));
     }
     int exit_status = 0;
     if (a->sound) {
@@ -150,7 +196,8 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
         }
         exit_status = interrupted ? 130 : 0;
     }
-    free(a->text);
-    a->text = NULL;
+    free(a->text.text);
+    free(a->reasoning.text);
+    free(a->calls.text);
     return exit_status;
 }

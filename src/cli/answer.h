@@ -8,6 +8,11 @@
 #include "cli/progress.h"
 #include "omni.h"
 
+typedef struct collected {
+    char *text;
+    size_t size, capacity;
+} collected;
+
 typedef struct answer {
     const char *sound_path; /* NULL: no sound */
     bool json;              /* keep the text back and print one JSON object at the end */
@@ -16,8 +21,7 @@ typedef struct answer {
     omni_sound *sound;
     omni_error sound_error;
     bool sound_failed, text_failed;
-    char *text; /* collected for JSON */
-    size_t text_size, text_capacity;
+    collected text, reasoning, calls; /* for JSON; calls: the entries of a list */
     bool last_was_newline;
 } answer;
 

@@ -31,7 +31,8 @@ typedef struct run {
     token_stream stream;
     char *text; /* room for the text of one token */
     stop_matcher *stop;
-    float position[3]; /* of the last row read */
+    answer_parser *parser; /* NULL: on_text gets the answer as it is */
+    float position[3];     /* of the last row read */
     bool speaking, speech_ended, stopped;
     double started, first_text;
 } run;
@@ -188,35 +189,70 @@ static int32_t draw(run *r) {
     return id;
 }
 
-static bool hand_over(run *r, const char *text, size_t size) {
-    if (size == 0) {
-        return true;
-    }
-    if (r->first_text == 0) {
-        r->first_text = engine_now();
-    }
+/* The callbacks, whose first call is timed. */
+
+static void note_first_text(run *r) {
+    r->first_text = r->first_text == 0 ? engine_now() : r->first_text;
+}
+
+static bool tell_text(void *arg, const char *text, size_t size) {
+    run *r = arg;
+    note_first_text(r);
     return !r->params->on_text || r->params->on_text(r->params->arg, text, size);
 }
 
-/* Shows what a token completes; r->stopped once a stop string has come. False: the receiver wants no more. */
-static bool show(run *r, int32_t id) {
+static bool tell_reasoning(void *arg, const char *text, size_t size) {
+    run *r = arg;
+    note_first_text(r);
+    return r->params->on_reasoning(r->params->arg, text, size);
+}
+
+static bool tell_call(void *arg, const char *name, const char *arguments) {
+    run *r = arg;
+    note_first_text(r);
+    return r->params->on_tool_call(r->params->arg, name, arguments);
+}
+
+static omni_status open_parser(run *r, omni_error *err) {
+    const omni_generate_params *p = r->params;
+    if (!p->on_reasoning && !p->on_tool_call) {
+        return OMNI_OK;
+    }
+    const answer_events events = {tell_text, p->on_reasoning ? tell_reasoning : NULL, p->on_tool_call ? tell_call : NULL, r};
+    return answer_create(&events, false, &r->parser, err);
+}
+
+static omni_status hand_over(run *r, const char *text, size_t size, omni_error *err) {
+    if (!text) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for the answer");
+    }
+    if (r->parser) {
+        return answer_push(r->parser, text, size, err);
+    }
+    return size == 0 || tell_text(r, text, size) ? OMNI_OK : cancelled(err);
+}
+
+/* Shows what a token completes; r->stopped once a stop string has come. OMNI_CANCELLED: the receiver wants no more. */
+static omni_status show(run *r, int32_t id, omni_error *err) {
     size_t size = token_stream_push(&r->stream, r->m->tokenizer, id, r->text);
     const char *text = r->text;
     if (r->stop) {
         r->stopped = stop_push(r->stop, r->text, size, &text, &size);
     }
-    return hand_over(r, text, size);
+    return hand_over(r, text, size, err);
 }
 
-static void show_rest(run *r) {
+/* What was held back. */
+static omni_status show_rest(run *r, omni_error *err) {
     size_t size = r->stopped ? 0 : token_stream_flush(&r->stream, r->text);
     const char *text = r->text;
     if (r->stop && !r->stopped) {
         r->stopped = stop_push(r->stop, r->text, size, &text, &size);
-        hand_over(r, text, size);
+        TRY(hand_over(r, text, size, err));
         stop_flush(r->stop, &text, &size);
     }
-    hand_over(r, text, size);
+    TRY(hand_over(r, text, size, err));
+    return r->parser ? answer_finish(r->parser, err) : OMNI_OK;
 }
 
 static omni_status feed(run *r, int32_t id, omni_error *err) {
@@ -262,8 +298,8 @@ static omni_status answer_loop(run *r, omni_finish *finish, omni_error *err) {
         int32_t id = draw(r);
         bool end = !r->params->ignore_eos && tokenizer_is_end(r->m->tokenizer, id);
         TRY(token_list_push(&r->answer, id, err));
-        if (!end && !show(r, id)) {
-            return cancelled(err);
+        if (!end) {
+            TRY(show(r, id, err));
         }
         if (end || r->stopped) {
             *finish = OMNI_FINISH_STOP;
@@ -349,6 +385,7 @@ static omni_status run_all(run *r, omni_result *result, omni_error *err) {
     if (p->stop_count > 0) {
         TRY(stop_create(p->stop, p->stop_count, &r->stop, err));
     }
+    TRY(open_parser(r, err));
     double prompt_start = engine_now();
     TRY(read_prompt(r, result, err));
     memset(s->seen, 0, (size_t)vocab);
@@ -362,7 +399,9 @@ static omni_status run_all(run *r, omni_result *result, omni_error *err) {
     }
     omni_status status = answer_loop(r, &result->finish, err);
     if (status == OMNI_OK) {
-        show_rest(r);
+        status = show_rest(r, err);
+    }
+    if (status == OMNI_OK) {
         status = r->speaking && !r->speech_ended ? say_rest(s->speech, &s->cancelled, err) : OMNI_OK;
     }
     if (r->speaking && (status == OMNI_OK || status == OMNI_CANCELLED)) {
@@ -434,6 +473,7 @@ omni_status omni_generate(omni_session *s, const omni_generate_params *params, o
     conversation_free(&r.c);
     token_list_free(&r.answer);
     stop_destroy(r.stop);
+    answer_destroy(r.parser);
     free(r.row);
     free(r.text);
     return status;

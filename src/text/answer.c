@@ -156,8 +156,8 @@ omni_status answer_create(const answer_events *events, bool in_reasoning, answer
         return fail(err, OMNI_ERR_MEMORY, "no memory for the answer");
     }
     p->events = *events;
-    p->state = in_reasoning ? IN_REASONING : AT_START;
-    p->skip_newlines = in_reasoning;
+    p->state = !events->on_reasoning ? IN_TEXT : in_reasoning ? IN_REASONING : AT_START;
+    p->skip_newlines = p->state == IN_REASONING;
     return OMNI_OK;
 }
 
@@ -224,6 +224,11 @@ static bool parse_stretch(answer_parser *p, bool last, bool *go_on) {
         return false;
     }
     p->skip_newlines = false;
+    if (p->state == IN_TEXT && !p->events.on_call) {
+        *go_on = emit(p, p->text.data, p->text.size);
+        text_drop(&p->text, p->text.size);
+        return false;
+    }
     const char *s = p->text.data, *found = memmem(s, p->text.size, tag, strlen(tag));
     if (found) {
         size_t at = (size_t)(found - s);
@@ -249,7 +254,7 @@ static bool emit_call(answer_parser *p, const char *s, size_t n, bool *go_on) {
     const json_t *arguments = json_object_get(call, "arguments");
     char *text = !name ? NULL : json_is_string(arguments) ? strdup(json_string_value(arguments)) : arguments ? json_text(arguments) : strdup("{}");
     if (text) {
-        *go_on = !p->events.on_call || p->events.on_call(p->events.arg, name, text);
+        *go_on = p->events.on_call(p->events.arg, name, text);
     }
     free(text);
     json_decref(call);

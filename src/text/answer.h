@@ -25,10 +25,12 @@ void stop_flush(stop_matcher *m, const char **text, size_t *text_size);
 /* ---- reasoning and tool calls ---- */
 
 typedef struct answer_events {
-    /* Text of the answer, of its reasoning; return false to stop. */
+    /* Text of the answer; may be NULL. Every callback returns false to stop. */
     bool (*on_text)(void *arg, const char *text, size_t size);
+    /* Text of its reasoning. NULL: reasoning is text, tags and all. */
     bool (*on_reasoning)(void *arg, const char *text, size_t size);
-    /* One whole tool call: its name, and its arguments as JSON text. A block that is no such JSON is passed on as text, tags and all. */
+    /* One whole tool call: its name, and its arguments as JSON text. A block that is no such JSON, and every one when this is NULL, is passed
+     * on as text, tags and all. */
     bool (*on_call)(void *arg, const char *name, const char *arguments);
     void *arg;
 } answer_events;

@@ -331,6 +331,34 @@ static void answers_are_taken_apart(void **state) {
     }
 }
 
+static void what_nobody_asks_for_is_text(void **state) {
+    static const char text[] = "<think>\na\n</think>\n\nb\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>";
+    static const struct {
+        bool reasoning, calls;
+        const char *want;
+    } cases[] = {
+        {false, false, "T(<think>\na\n</think>\n\nb\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>)"},
+        {true, false, "R(a)T(b\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>)"},
+        {false, true, "T(<think>\na\n</think>\n\nb)C(f {})"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (size_t step = 1; step < sizeof text; step++) {
+            events e = {0};
+            answer_events with = {on_text, cases[i].reasoning ? on_reasoning : NULL, cases[i].calls ? on_call : NULL, &e};
+            answer_parser *p;
+            assert_int_equal(answer_create(&with, false, &p, NULL), OMNI_OK);
+            for (size_t k = 0; k < strlen(text); k += step) {
+                size_t left = strlen(text) - k;
+                assert_int_equal(answer_push(p, text + k, left < step ? left : step, NULL), OMNI_OK);
+            }
+            assert_int_equal(answer_finish(p, NULL), OMNI_OK);
+            answer_destroy(p);
+            gather(&e.log, ")", e.last != 0);
+            assert_string_equal(e.log.text, cases[i].want);
+        }
+    }
+}
+
 static void answers_stop_when_told(void **state) {
     events e = {.allowed = 2};
     answer_events with = handlers;
@@ -350,6 +378,7 @@ int main(void) {
         cmocka_unit_test(stop_strings_end_the_answer),
         cmocka_unit_test(stop_strings_hold_back_no_more_than_they_must),
         cmocka_unit_test(answers_are_taken_apart),
+        cmocka_unit_test(what_nobody_asks_for_is_text),
         cmocka_unit_test(answers_stop_when_told),
     };
     return cmocka_run_group_tests_name("chat", tests, set_up, tear_down);

@@ -314,6 +314,32 @@ static void stop_strings(void **state) {
     forget(&h);
 }
 
+static bool take_markup(void *arg, const char *text, size_t size) {
+    return take_text(arg, text, size);
+}
+
+static bool take_call(void *arg, const char *name, const char *arguments) {
+    return true;
+}
+
+/* An answer without markup is the same text to those who listen for markup. */
+static void listening_for_markup(void **state) {
+    omni_session *s = start(NULL);
+    heard plain = {0}, h = {0};
+    text_turn(s, 0);
+    answer(s, &plain, 40, false);
+    omni_session_reset(s);
+    text_turn(s, 0);
+    omni_generate_params p = asking(&h, 40);
+    p.on_reasoning = take_markup;
+    p.on_tool_call = take_call;
+    must(omni_generate(s, &p, &h.result, &err));
+    assert_string_equal(h.text, plain.text);
+    omni_session_destroy(s);
+    forget(&plain);
+    forget(&h);
+}
+
 static void many_sessions_of_one_model(void **state) {
     enum { SESSIONS = 20, TURNS = 2 };
     omni_session *all[SESSIONS];
@@ -436,6 +462,7 @@ int main(void) {
         cmocka_unit_test(reset_is_a_fresh_start),
         cmocka_unit_test(a_full_context_ends_the_answer),
         cmocka_unit_test(stop_strings),
+        cmocka_unit_test(listening_for_markup),
         cmocka_unit_test(many_sessions_of_one_model),
         cmocka_unit_test(a_given_text_leaves_the_conversation_alone),
         cmocka_unit_test(what_fails_leaves_nothing_behind),
