@@ -123,6 +123,7 @@ void kernels_neon(cpu_kernels *k);
 void packed_generic(cpu_kernels *k);
 void packed_avx2(cpu_kernels *k);
 void packed_avx512vnni(cpu_kernels *k);
+void packed_neon(cpu_kernels *k);
 void packed_neon_dotprod(cpu_kernels *k);
 
 enum { KERNEL_LEVELS = 8 };

@@ -1,6 +1,9 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include "cpu/kernels.h"
@@ -31,6 +34,9 @@ int kernels_levels(const char *names[KERNEL_LEVELS]) {
     }
 #elif defined(__aarch64__)
     names[n++] = "neon";
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) {
+        names[n++] = "dotprod";
+    }
 #endif
     return n;
 }
@@ -57,6 +63,10 @@ bool kernels_select(const char *level, cpu_kernels *k) {
 #elif defined(__aarch64__)
         else if (strcmp(names[i], "neon") == 0) {
             kernels_neon(k);
+            packed_neon(k);
+        } else if (strcmp(names[i], "dotprod") == 0) {
+            packed_neon_dotprod(k);
+            k->name = "NEON with dot products";
         }
 #endif
         if (strcmp(names[i], level) == 0) {
