@@ -19,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 
 
 def cpu_model():
@@ -41,8 +42,24 @@ def machine(threads):
     return {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory, 1), "threads": threads}
 
 
-def load():
-    return round(os.getloadavg()[0], 2)
+def busy(seconds=1.0):
+    """Share of all cores that other programs use, by the kernel's counters over so many seconds in which this one sleeps."""
+    def sample():
+        with open("/proc/stat") as f:
+            v = [int(x) for x in f.readline().split()[1:9]]
+        return sum(v), v[3] + v[4]  # all, idle and waiting for the disk
+    total, idle = sample()
+    time.sleep(seconds)
+    after, after_idle = sample()
+    return round(1 - (after_idle - idle) / max(1, after - total), 3)
+
+
+def wait_until_quiet(args):
+    """Others' share of the cores once it is low enough, or when waiting has taken too long."""
+    end, share = time.monotonic() + args.wait, busy()
+    while share > args.quiet and time.monotonic() < end:
+        share = busy(2.0)
+    return share
 
 
 def run(command):
@@ -84,13 +101,13 @@ def run_peer(args, tests):
 
 
 def measure(args, tests):
-    ours, peer, limits, loads, commit = {t: [] for t in tests}, {t: [] for t in tests}, [], [], "unknown"
+    ours, peer, limits, shares, commit = {t: [] for t in tests}, {t: [] for t in tests}, [], [], "unknown"
     with open(args.model, "rb") as f:  # into the file cache, for both
         while f.read(1 << 24):
             pass
     for i in range(args.rounds):
         for who in ("ours", "peer") if i % 2 == 0 else ("peer", "ours"):
-            loads.append(load())
+            shares.append(wait_until_quiet(args))
             if who == "ours":
                 rows, limit = run_ours(args, tests)
                 limits.append(limit)
@@ -101,7 +118,7 @@ def measure(args, tests):
                 for t in tests:
                     peer[t].append(rates[t])
         print(f"round {i + 1}/{args.rounds}: " + "  ".join(f"{t} {ours[t][-1]['median']:.2f} : {peer[t][-1]:.2f}" for t in tests), flush=True)
-    return ours, peer, limits, loads, commit
+    return ours, peer, limits, shares, commit
 
 
 def summary(tests, ours, peer):
@@ -139,7 +156,11 @@ def markdown(result, name):
             f"llama.cpp {result['llama_cpp_commit']}. {result['rounds']} rounds, alternating; medians (range).", "",
             table(result["rows"]), "",
             f"Limits measured in the same run (medians): memory {limits['read']:.1f} GB/s, float32 FMA {limits['fma']:.0f} GFLOP/s. "
-            f"Load average before each run: {min(result['loads'])} to {max(result['loads'])}."]
+            f"Before the runs other programs used {100 * min(result['busy']):.0f}% to {100 * max(result['busy']):.0f}% of the cores "
+            f"(median {100 * statistics.median(result['busy']):.0f}%)."]
+    if statistics.median(result["busy"]) > 0.25:
+        text += ["", "**The machine was busy with other work.** Threads that wait for each other suffer more than the figures can tell; measure again "
+                 "on a quiet one."]
     if any(" b" in r["test"] for r in result["rows"]):
         text += ["", "`tgN bM`: M sequences decoded together. llama-bench has no such test; its prompt of M tokens stands in, which computes one row of "
                  "logits where omni computes M."]
@@ -181,6 +202,8 @@ def main():
     p.add_argument("--tests", default="pp512,tg32,tg16 b8")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--quiet", type=float, default=0.1, help="start a run only when others use less than this share of the cores (0.1)")
+    p.add_argument("--wait", type=float, default=60, help="but wait for that no longer than so many seconds a run (60)")
     p.add_argument("--note", default="", help="a sentence kept with the result")
     p.add_argument("--out", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "results"))
     args = p.parse_args()
@@ -190,7 +213,7 @@ def main():
     for t in tests:
         peer_test(t)
 
-    ours, peer, limits, loads, commit = measure(args, tests)
+    ours, peer, limits, shares, commit = measure(args, tests)
     date = datetime.date.today().isoformat()
     result = {
         "date": date,
@@ -199,7 +222,7 @@ def main():
         "omni_version": run([args.omni, "--version"]).split()[-1],
         "llama_cpp_commit": commit,
         "rounds": args.rounds,
-        "loads": loads,
+        "busy": shares,
         "limits": {k: statistics.median(l[k] for l in limits) for k in ("read", "fma")},
         "rows": summary(tests, ours, peer),
         "runs": {"omni": ours, "llama_cpp": peer, "limits": limits},
