@@ -3,7 +3,7 @@ PRESET_FLAGS = -G Ninja
 JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
-.PHONY: help all setup build demo test asan tsan fuzz parity arm64 install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 install format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
@@ -39,6 +39,14 @@ fuzz: setup ## every fuzz target for SECONDS (60) each
 parity: build ## live comparison with the reference implementation (builds its Python environment outside the tree)
 	@scripts/parity.sh build/omni $(SHARED)
 
+llama: build ## llama.cpp (built outside the tree, some minutes the first time) runs the files that omni writes
+	@scripts/llama.sh build/omni $(SHARED)
+
+clang: setup ## built by clang, every warning an error, installed and linked against
+	@CC=clang cmake -S . -B build-clang $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS=-Werror -DBUILD_TESTING=OFF >/dev/null
+	@ninja -C build-clang -j $(JOBS)
+	@CC=clang scripts/check-install.sh build-clang
+
 arm64: setup ## cross-compile the kernels and check them under emulation
 	@scripts/check-arm64.sh
 
@@ -49,4 +57,4 @@ format: ## clang-format over the sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 clean:
-	@rm -rf build build-asan build-tsan build-fuzz build-arm64
+	@rm -rf build build-asan build-tsan build-clang build-fuzz build-arm64

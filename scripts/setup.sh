@@ -3,10 +3,10 @@
 set -eu
 
 packages=(
-  gcc clang libclang-rt-dev ninja-build cmake pkg-config clang-format
-  libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libswresample-dev
-  libjpeg-dev libpng-dev libwebp-dev libgif-dev libsoxr-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev libcmocka-dev
-  python3 python3-venv ffmpeg gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+  gcc g++ clang libclang-rt-dev ninja-build cmake pkg-config clang-format
+  libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
+  libjpeg-dev libpng-dev libwebp-dev libgif-dev libsoxr-dev libjansson-dev libutf8proc-dev libedit-dev libcmocka-dev
+  python3 python3-venv ffmpeg espeak-ng sox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 )
 
 if ! command -v dpkg-query >/dev/null; then

@@ -1,10 +1,16 @@
 #define _GNU_SOURCE
 #include "base/file.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -103,6 +109,43 @@ omni_status file_read(const char *path, size_t limit, char **data, size_t *size,
     return OMNI_OK;
 }
 
+/* Whether a process of this number runs, as far as this process can see. */
+static bool process_alive(long pid) {
+    return pid > 0 && pid <= INT_MAX && (kill((pid_t)pid, 0) == 0 || errno != ESRCH);
+}
+
+/* Removes what earlier writers of path left when they were killed: PATH.part-PID where no such process runs and nobody holds the lock (the
+ * writer may be one of another container, whose numbers mean nothing here). Failing to is no error. */
+static void remove_stale(const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    DIR *dir = folder ? opendir(folder) : NULL;
+    size_t n = strlen(base);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        const char *name = entry->d_name;
+        if (strncmp(name, base, n) != 0 || strncmp(name + n, ".part-", 6) != 0 || !isdigit((unsigned char)name[n + 6])) {
+            continue;
+        }
+        char *end = NULL;
+        long pid = strtol(name + n + 6, &end, 10);
+        if (*end || process_alive(pid)) {
+            continue;
+        }
+        int fd = openat(dirfd(dir), name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        struct stat st;
+        if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            unlinkat(dirfd(dir), name, 0);
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+    if (dir) {
+        closedir(dir);
+    }
+    free(folder);
+}
+
 omni_status file_out_open(const char *path, file_out *out, omni_error *err) {
     *out = (file_out){.fd = -1};
     if (asprintf(&out->temporary, "%s.part-%ld", path, (long)getpid()) < 0) {
@@ -113,6 +156,7 @@ omni_status file_out_open(const char *path, file_out *out, omni_error *err) {
         file_out_abandon(out);
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
     }
+    remove_stale(path);
     out->fd = open(out->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (out->fd < 0) {
         omni_status status = fail(err, OMNI_ERR_IO, "%s: cannot create: %s", out->temporary, strerror(errno));
@@ -121,6 +165,7 @@ omni_status file_out_open(const char *path, file_out *out, omni_error *err) {
         file_out_abandon(out);
         return status;
     }
+    flock(out->fd, LOCK_EX | LOCK_NB); /* tells remove_stale() of others that it is in use; nothing depends on it here */
     return OMNI_OK;
 }
 

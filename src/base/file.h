@@ -25,7 +25,8 @@ void file_map_forget(const file_map *m, size_t offset, size_t size);
 omni_status file_read(const char *path, size_t limit, char **data, size_t *size, omni_error *err);
 
 /* Output written beside its final name ("PATH.part-PID"), then synced and renamed by file_out_commit.
- * Until then nothing exists under the final name; file_out_abandon removes what was written. */
+ * Until then nothing exists under the final name; file_out_abandon removes what was written. file_out_open removes the part files
+ * that killed writers of the same path left behind. */
 typedef struct file_out {
     int fd;
     char *path, *temporary;

@@ -3,6 +3,8 @@
 
 #include <ctype.h>
 #include <editline/readline.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +53,26 @@ static char *sound_name(const char *path, int number) {
         return strdup(path);
     }
     return asprintf(&name, "%.*s-%d%s", (int)(dot - path), path, number, dot) < 0 ? NULL : name;
+}
+
+/* Ctrl+C while a line is typed drops the line. The line editor cannot be left otherwise than by a jump out of the handler. */
+static sigjmp_buf typing;
+
+static void drop_line(int number) {
+    siglongjmp(typing, 1);
+}
+
+/* A line from the terminal, the caller's to free; NULL at its end. */
+static char *edit_line(void) {
+    struct sigaction act = {.sa_handler = drop_line};
+    sigemptyset(&act.sa_mask);
+    if (sigsetjmp(typing, 1) != 0) {
+        fprintf(stderr, "\n");
+    }
+    sigaction(SIGINT, &act, NULL);
+    char *line = readline("> ");
+    signal(SIGINT, SIG_DFL); /* as it was; answers have a handler of their own */
+    return line;
 }
 
 static void trim(char *s) {
@@ -113,8 +135,9 @@ static bool order(state *st, char *line) {
     } else if (which == 5) {
         return false;
     } else if (which == 6) {
-        fprintf(stderr, "/image F, /audio F, /video F: add to the next message; /voice NAME; /reset: forget the conversation; /quit or Ctrl+D: end\n"
-                        "Ctrl+C stops an answer.\n");
+        fprintf(stderr, "/image F, /audio F, /video F: add to the next message (an empty line sends them alone); /voice NAME; /reset: forget the "
+                        "conversation; /quit or Ctrl+D: end\n"
+                        "Ctrl+C stops an answer, or drops the line being typed.\n");
     } else {
         const char *near = args_nearest(line, names, NAMES);
         fprintf(stderr, "unknown: %s; %s%s\n", line, near ? "did you mean " : "see ", near ? near : "/help");
@@ -122,11 +145,12 @@ static bool order(state *st, char *line) {
     return true;
 }
 
+/* text may be empty when media are waiting. */
 static int say(state *st, answer *a, const char *text) {
     omni_error err = {0};
     omni_part alone, *parts = st->media.parts ? st->media.parts : &alone;
     parts[st->media.count] = (omni_part){.kind = OMNI_TEXT, .text = text};
-    omni_status status = omni_session_add(st->session, &(omni_message){OMNI_USER, parts, st->media.count + 1}, &err);
+    omni_status status = omni_session_add(st->session, &(omni_message){OMNI_USER, parts, st->media.count + (*text != 0)}, &err);
     if (status != OMNI_OK) {
         return report(&err); /* the media stay, for another try */
     }
@@ -134,22 +158,30 @@ static int say(state *st, answer *a, const char *text) {
     return answer_run(a, st->session, st->params, NULL, omni_model_sample_rate(st->model));
 }
 
-int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const char *system) {
+int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const char *system, const omni_part *media,
+         size_t media_count) {
     state st = {model, session, params, system, {0}};
     const char *path = a->sound_path;
     bool terminal = isatty(STDIN_FILENO) == 1;
     int answers = 0, status = 0;
     char *plain = NULL;
     size_t plain_size = 0;
+    for (size_t i = 0; i < media_count; i++) {
+        if (!keep(&st.media, media[i].kind, media[i].path)) {
+            forget(&st.media);
+            return 1;
+        }
+    }
     if (terminal) {
         fprintf(stderr, "omni %s; /help for commands, Ctrl+D to end\n", omni_version());
         rl_readline_name = "omni";
+        rl_catch_signals = 0; /* Ctrl+C is handled here alone */
         using_history();
     }
     for (;;) {
         char *line;
         if (terminal) {
-            line = readline("> ");
+            line = edit_line();
         } else {
             line = getline(&plain, &plain_size, stdin) < 0 ? NULL : plain;
         }
@@ -158,8 +190,8 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
         }
         trim(line);
         bool go_on = true;
-        if (*line) {
-            if (terminal) {
+        if (*line || st.media.count > 0) {
+            if (terminal && *line) {
                 add_history(line);
             }
             if (*line == '/') {

@@ -68,8 +68,8 @@ int command_convert(int argc, char **argv) {
         return status;
     }
     if (count == 0 || !p.out_dir) {
-        fprintf(stderr, "omni convert: %s; usage: omni convert CHECKPOINT_DIR -o OUT_DIR [--type TYPE]\n",
-                count == 0 ? "which checkpoint?" : "where should the files go? give -o OUT_DIR");
+        fprintf(stderr, "omni convert: %s usage: omni convert CHECKPOINT_DIR -o OUT_DIR [--type TYPE]\n",
+                count == 0 ? "which checkpoint?" : "where should the files go? give -o OUT_DIR;");
         return 2;
     }
     if (parts && (p.parts = parse_parts(parts)) == 0) {

@@ -23,6 +23,17 @@ static const struct {
 
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
+/* Output that could not be written (a full disk, a reader that went away) is a failure, however late it is noticed. */
+static int finish(int status) {
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        if (status == 0) {
+            fprintf(stderr, "omni: cannot write to standard output\n");
+            status = 1;
+        }
+    }
+    return status;
+}
+
 static void usage(FILE *to) {
     fprintf(to, "omni %s: Qwen3-Omni in C. usage: omni COMMAND [flags]\n\n", omni_version());
     for (int i = 0; i < COMMANDS; i++) {
@@ -46,16 +57,16 @@ int main(int argc, char **argv) {
     for (int i = 0; i < COMMANDS; i++) {
         names[i] = commands[i].name;
         if (strcmp(argv[1], commands[i].name) == 0) {
-            return commands[i].run(argc - 1, argv + 1);
+            return finish(commands[i].run(argc - 1, argv + 1));
         }
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         usage(stdout);
-        return 0;
+        return finish(0);
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("omni %s\n", omni_version());
-        return 0;
+        return finish(0);
     }
     const char *near = args_nearest(argv[1], names, COMMANDS);
     if (near) {

@@ -1,8 +1,10 @@
+#define _GNU_SOURCE
 /* omni run: one answer (-p or --messages), or a conversation (cli/chat.c). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/answer.h"
 #include "cli/chat.h"
@@ -48,31 +50,38 @@ static omni_kind kind_of(const char *name) {
     return strcmp(name, "--image") == 0 ? OMNI_IMAGE : strcmp(name, "--audio") == 0 ? OMNI_AUDIO : OMNI_VIDEO;
 }
 
-/* The user's message: media in the order of their flags, then the text. */
-static omni_status add_prompt(omni_session *session, const flag_list *media, const char *system, const char *prompt, omni_error *err) {
-    omni_status status = OMNI_OK;
-    if (system) {
-        omni_part part = {.kind = OMNI_TEXT, .text = system};
-        status = omni_session_add(session, &(omni_message){OMNI_SYSTEM, &part, 1}, err);
-    }
-    if (status != OMNI_OK || (!prompt && media->count == 0)) {
-        return status;
-    }
+/* The media of the flags, in their order, with room for one part more; NULL after reporting. The caller frees it. */
+static omni_part *media_parts(const flag_list *media) {
     omni_part *parts = calloc(media->count + 1, sizeof *parts);
     if (!parts) {
-        *err = (omni_error){OMNI_ERR_MEMORY, "out of memory"};
-        return OMNI_ERR_MEMORY;
+        fprintf(stderr, "omni: out of memory\n");
+        return NULL;
     }
-    size_t n = 0;
-    for (; n < media->count; n++) {
-        parts[n] = (omni_part){.kind = kind_of(media->entries[n].name), .path = media->entries[n].value};
+    for (size_t i = 0; i < media->count; i++) {
+        parts[i] = (omni_part){.kind = kind_of(media->entries[i].name), .path = media->entries[i].value};
+        if (access(parts[i].path, R_OK) != 0) { /* said now, not after loading the model */
+            fprintf(stderr, "omni: %s: cannot open: %s\n", parts[i].path, strerror(errno));
+            free(parts);
+            return NULL;
+        }
     }
-    if (prompt) {
-        parts[n++] = (omni_part){.kind = OMNI_TEXT, .text = prompt};
+    return parts;
+}
+
+/* The system message; then, with a prompt, the user's message: media, then the text. Without, both are left to the conversation. */
+static omni_status add_prompt(omni_session *session, omni_part *parts, size_t media_count, const char *system, const char *prompt, omni_error *err) {
+    if (system) {
+        omni_part part = {.kind = OMNI_TEXT, .text = system};
+        omni_status status = omni_session_add(session, &(omni_message){OMNI_SYSTEM, &part, 1}, err);
+        if (status != OMNI_OK) {
+            return status;
+        }
     }
-    status = omni_session_add(session, &(omni_message){OMNI_USER, parts, n}, err);
-    free(parts);
-    return status;
+    if (!prompt) {
+        return OMNI_OK;
+    }
+    parts[media_count] = (omni_part){.kind = OMNI_TEXT, .text = prompt};
+    return omni_session_add(session, &(omni_message){OMNI_USER, parts, media_count + (*prompt != 0 || media_count == 0)}, err);
 }
 
 int command_run(int argc, char **argv) {
@@ -108,6 +117,7 @@ int command_run(int argc, char **argv) {
                        flag_count};
     size_t count;
     int status = args_parse(&c, argc, argv, NULL, 0, &count);
+    omni_part *parts = NULL;
     char *json = NULL, *tools_json = NULL;
     size_t json_size = 0, tools_size = 0;
     const char **stop_texts = calloc(stops.count + 1, sizeof *stop_texts);
@@ -140,7 +150,8 @@ int command_run(int argc, char **argv) {
     }
     o.generate.stop = stop_texts;
     o.generate.stop_count = stop_texts ? stops.count : 0;
-    if ((messages && !(json = read_text(messages, &json_size))) || (tools && !(tools_json = read_text(tools, &tools_size)))) {
+    if (!(parts = media_parts(&media)) || (messages && !(json = read_text(messages, &json_size))) ||
+        (tools && !(tools_json = read_text(tools, &tools_size)))) {
         goto done;
     }
     answer a = {.sound_path = o.output, .json = o.json};
@@ -152,7 +163,7 @@ int command_run(int argc, char **argv) {
         (o.output && omni_model_find_voice(model, o.generate.voice, &o.generate.voice, &err) != OMNI_OK) ||
         (tools && omni_session_set_tools(session, tools_json, tools_size, &err) != OMNI_OK) ||
         (json && omni_session_add_json(session, json, json_size, &err) != OMNI_OK) ||
-        (!json && add_prompt(session, &media, system, o.prompt, &err) != OMNI_OK)) {
+        (!json && add_prompt(session, parts, media.count, system, o.prompt, &err) != OMNI_OK)) {
         progress_clear(&a.bar);
         status = report(&err);
         goto done;
@@ -162,13 +173,14 @@ int command_run(int argc, char **argv) {
     if (json || o.prompt) {
         status = answer_run(&a, session, &o.generate, NULL, omni_model_sample_rate(model));
     } else {
-        status = chat(&a, model, session, &o.generate, system);
+        status = chat(&a, model, session, &o.generate, system, parts, media.count);
     }
 done:
     omni_session_destroy(session);
     omni_model_close(model);
     free(json);
     free(tools_json);
+    free(parts);
     free(media.entries);
     free(stops.entries);
     free(stop_texts);

@@ -39,8 +39,8 @@ int command_tokenize(int argc, char **argv) {
         return status;
     }
     if (!model || count == 0) {
-        fprintf(stderr, "omni tokenize: %s; usage: omni tokenize --model F TEXT\n",
-                model ? "which text?" : "which model's tokenizer? give --model F");
+        fprintf(stderr, "omni tokenize: %s usage: omni tokenize --model F TEXT\n",
+                model ? "which text?" : "which model's tokenizer? give --model F;");
         return 2;
     }
     omni_error err = {0};

@@ -1,0 +1,389 @@
+#!/usr/bin/env python3
+"""Tests of the command line on the tiny model that ships with the repository. usage: run.py OMNI [unittest's arguments]"""
+import json, os, signal, subprocess, sys, threading, time, unittest
+
+import harness
+from harness import Case, Terminal, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, VIDEOS
+
+RUN = ["run", "-m", THINKER]
+ALL = RUN + ["--mmproj", MMPROJ, "--talker", TALKER]
+COMMANDS = ["run", "speak", "convert", "synth", "info", "tokenize"]
+ENDLESS = ["--ignore-eos", "-n", 4000]  # seconds of work, unless stopped
+
+
+class Mistakes(Case):
+    def test_commands(self):
+        out, err = self.omni(status=2)
+        self.assertEqual(out, "")
+        for c in COMMANDS:
+            self.assertIn(f"\n  {c} ", err)
+        self.assertEqual(self.omni("--help")[0], err)
+        self.assertRegex(self.omni("--version")[0], r"^omni \d+\.\d+\.\d+\n$")
+        self.fails("rnu", status=2, say="did you mean run?")
+        self.fails("frobnicate", status=2, say="see omni --help")
+
+    def test_help_names_every_flag(self):
+        for c in COMMANDS:
+            out, err = self.omni(c, "--help")
+            self.assertEqual(err, "")
+            self.assertTrue(out.startswith(f"usage: omni {c}"), out)
+            flags = [w for line in out.split("\n") if line.startswith("  -") for w in line.replace(",", " ").split() if w.startswith("--")]
+            self.assertIn("--help", flags)
+            self.assertEqual(out, self.omni(c, "-h")[0])
+            for f in flags:
+                if f != "--help" and len(f) > 5:  # a letter too many
+                    self.fails(c, f + "q", status=2, say=f"did you mean {f}?")
+
+    def test_unknown_flag(self):
+        self.fails(*RUN, "--zzzzzzzzzzzzz", status=2, say=["unknown flag --zzzzzzzzzzzzz", "see omni run --help"])
+        self.fails(*RUN, "-z", "-p", "x", status=2, say="unknown flag -z")
+
+    def test_values(self):
+        for flag in ["-m", "--talker", "-p", "-o", "--temp", "--seed", "--image", "--stop", "--fps"]:
+            self.fails("run", flag, status=2, say="needs a value")
+        for flag, values in {"--temp": ["", "x", "-1", "nan", "1e9", "1x"], "--top-k": ["-1", "1.5", "99999999999999999999", "0x"], "--top-p": ["1.1", "-0.1"],
+                             "--min-p": ["2"], "--repeat-penalty": ["0", "inf"], "--seed": ["-1", "1e3"], "-n": ["0", "-5"], "--max-frames": ["0"], "-c": ["0", "-1"],
+                             "-t": ["0", "513", "two"], "--fps": ["0", "nan", "241"]}.items():
+            for value in values:
+                self.fails(*RUN, "-p", "x", flag, value, status=2, say=["takes a", f'not "{value}"'])
+        self.fails(*RUN, "--greedy=1", status=2, say="takes no value")
+        self.fails(*RUN, "-p", "x", "more", status=2, say='unexpected argument "more"')
+        self.fails(*RUN, "-p", "x", "--stop", "", say="stop string is empty")
+
+    def test_missing(self):
+        self.fails("run", "-p", "x", status=2, say="--model")
+        self.fails(*RUN, "-p", "x", "-o", "a.wav", status=2, say="--talker")
+        self.fails(*RUN, "-p", "x", "--ignore-eos", status=2, say="--max-tokens")
+        self.fails(*RUN, "-p", "x", "--messages", "m.json", status=2, say="--messages is the whole conversation")
+        self.fails("speak", status=2, say="--model")
+        self.fails("speak", "-m", THINKER, status=2, say="--talker")
+        self.fails("speak", "-m", THINKER, "--talker", TALKER, status=2, say="-p TEXT")
+        self.fails("speak", "-m", THINKER, "--talker", TALKER, "-p", "x", status=2, say="-o OUT")
+        self.fails("convert", status=2, say="which checkpoint?")
+        self.fails("convert", "x", status=2, say="-o OUT_DIR")
+        self.fails("convert", "x", "-o", "y", "--parts", "thinker,foo", status=2, say="foo")
+        self.fails("info", status=2, say="which file?")
+        self.fails("synth", status=2, say="which file")
+        self.fails("tokenize", "x", status=2, say="--model")
+        self.fails("tokenize", "-m", THINKER, status=2, say="which text?")
+
+    def test_missing_files(self):
+        none = "No such file or directory"
+        self.fails("run", "-m", "no.gguf", "-p", "x", say=["no.gguf", none])
+        self.fails(*RUN, "--mmproj", "no.gguf", "-p", "x", say=["no.gguf", none])
+        self.fails(*RUN, "--talker", "no.gguf", "-p", "x", say=["no.gguf", none])
+        for flag in ["--image", "--audio", "--video", "--messages", "--tools"]:
+            self.fails(*ALL, *([] if flag == "--messages" else ["-p", "x"]), flag, "no.file", say=["no.file", none])
+        self.fails("info", "no.gguf", say=["no.gguf", none])
+        self.fails("tokenize", "-m", "no.gguf", "x", say=["no.gguf", none])
+        self.fails("convert", "nodir", "-o", "out", say=["nodir/config.json", none])
+        self.assertEqual(os.listdir(self.folder.name), [])
+
+    def test_wrong_files(self):
+        self.fails("run", "-m", TALKER, "-p", "x", say="thinker")
+        self.fails(*RUN, "--talker", THINKER, "-p", "x", say="talker")
+        self.fails(*RUN, "--mmproj", TALKER, "-p", "x", say="audio encoder")
+        self.fails("run", "-m", PICTURE, "-p", "x", say=PICTURE)
+        self.fails(*ALL, "-p", "x", "--image", QUESTION, say=QUESTION)
+        self.fails(*ALL, "-p", "x", "--audio", PICTURE, say=PICTURE)
+        self.fails(*ALL, "-p", "x", "--video", THINKER, say=THINKER)
+        self.fails(*RUN, "-p", "x", "--image", PICTURE, say="--mmproj")
+        for name in ["a.mp3", "a", "no/a.wav"]:
+            self.fails(*ALL, "-p", "x", "-o", name, say=name)
+        self.fails(*ALL, "-p", "x", "-o", "a.wav", "--voice", "nobody", say=["nobody", "chelsie"])
+        self.assertEqual(os.listdir(self.folder.name), [])
+
+
+class Answers(Case):
+    def test_media(self):
+        """Picture, sound and video, from a container and from frames, change the answer's prompt, in any order."""
+        tokens = {}
+        for name, media in {"none": [], "image": ["--image", PICTURE], "audio": ["--audio", QUESTION], "mp4": ["--video", f"{VIDEOS}/sound.mp4"],
+                            "npy": ["--video", f"{VIDEOS}/sound.mp4.npy"], "webm": ["--video", f"{VIDEOS}/vp9.webm"],
+                            "heard": ["--use-audio-in-video", "--video", f"{VIDEOS}/sound.mp4"]}.items():
+            r = json.loads(self.omni(*ALL, *media, "-p", "What?", "--greedy", "-n", 4, "--json")[0])
+            tokens[name] = r["prompt_tokens"]
+            self.assertEqual(r["answer_tokens"], 4)
+        for name in ["image", "audio", "mp4", "npy", "webm"]:
+            self.assertGreater(tokens[name], tokens["none"] + 2)
+        self.assertGreater(tokens["heard"], tokens["mp4"])
+        alone = tokens["none"]
+        both = json.loads(self.omni(*ALL, "--audio", QUESTION, "--image", PICTURE, "-p", "What?", "--greedy", "-n", 4, "--json")[0])
+        self.assertEqual(both["prompt_tokens"], tokens["image"] + tokens["audio"] - alone)
+
+    def test_speech_files(self):
+        common = [*ALL, "--audio", QUESTION, "-p", "x", "--greedy", "-n", 12, "--max-frames", 20]
+        text = self.omni(*common, "-o", "a.wav")[0]
+        samples = self.wav(self.path("a.wav"))
+        self.assertGreater(len(samples), 1000)
+        self.assertGreater(len(set(samples)), 100)
+        self.assertEqual(self.omni(*common, "-o", "a.pcm")[0], text)
+        with open(self.path("a.wav"), "rb") as w, open(self.path("a.pcm"), "rb") as p:
+            self.assertEqual(w.read()[44:], p.read())
+        stream, err = self.omni(*common, "-o", "-", text=False)
+        self.assertEqual(self.wav_bytes(stream, True), samples)
+        self.assertEqual(err, text)
+        self.assertEqual(self.omni(*common)[0], text)
+        self.assertEqual(sorted(os.listdir(self.folder.name)), ["a.pcm", "a.wav"])
+
+    def test_json(self):
+        r = json.loads(self.omni(*ALL, "-p", 'say "x"\n\\', "--greedy", "-n", 9, "--max-frames", 5, "--json", "-o", "a.wav")[0])
+        self.assertEqual(r["output"], "a.wav")
+        self.assertEqual(r["frames"], 5)
+        self.assertEqual(r["samples"], len(self.wav(self.path("a.wav"))))
+        self.assertEqual((r["finish"], r["answer_tokens"], r["cached_tokens"]), ("length", 9, 0))
+        self.assertEqual(r["text"] + "\n", self.omni(*ALL, "-p", 'say "x"\n\\', "--greedy", "-n", 9)[0])
+        for seed in range(20):  # random tokens: control characters, quotes, halves of characters
+            json.loads(self.omni(*RUN, "-p", "x", "--temp", 100, "--top-k", 0, "--top-p", 1, "-s", seed, "-n", 100, "--json", "--ignore-eos")[0])
+
+    def test_stop(self):
+        whole = self.omni(*RUN, "-p", "x", "--greedy", "-n", 30)[0].rstrip("\n")
+        stop = whole[10:14]
+        at = min(whole.find(stop), whole.find(stop))
+        self.assertEqual(self.omni(*RUN, "-p", "x", "--greedy", "-n", 30, "--stop", "not in it", "--stop", stop)[0].rstrip("\n"), whole[:at].rstrip("\n"))
+        self.assertEqual(json.loads(self.omni(*RUN, "-p", "x", "--greedy", "-n", 30, "--stop", stop, "--json")[0])["finish"], "stop")
+
+    def test_seed(self):
+        common = [*ALL, "-p", "x", "-n", 20, "--max-frames", 10]
+        runs = [self.omni(*common, "-s", s, "-t", t, "-o", f"{i}.wav")[0] for i, (s, t) in enumerate([(1, 1), (1, 2), (2, 1)])]
+        sounds = [self.wav(self.path(f"{i}.wav")) for i in range(3)]
+        self.assertEqual((runs[0], sounds[0]), (runs[1], sounds[1]))
+        self.assertNotEqual((runs[0], sounds[0]), (runs[2], sounds[2]))
+        self.assertEqual(self.omni(*RUN, "-p", "x", "-n", 9, "--temp", 0)[0], self.omni(*RUN, "-p", "x", "-n", 9, "--greedy")[0])
+
+    def test_messages(self):
+        conversation = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}])
+        with open(self.path("m.json"), "w") as f:
+            f.write(conversation)
+        flags = ["--greedy", "-n", 12]
+        expected = self.omni(*RUN, "--system", "Be brief.", "-p", "x", *flags)[0]
+        self.assertEqual(self.omni(*RUN, "--messages", "m.json", *flags)[0], expected)
+        self.assertEqual(self.omni(*RUN, "--messages", "-", *flags, stdin=conversation)[0], expected)
+        parts = [{"role": "user", "content": [{"type": "image", "path": PICTURE}, {"type": "text", "text": "x"}]}]
+        self.assertEqual(self.omni(*ALL, "--messages", "-", *flags, stdin=json.dumps(parts))[0], self.omni(*ALL, "--image", PICTURE, "-p", "x", *flags)[0])
+        for bad in ["", "{", "[]", "3", '[{"role": "user"}]', '[{"role": "nobody", "content": "x"}]', '[{"role": "user", "content": [{"type": "smell"}]}]']:
+            self.fails(*RUN, "--messages", "-", *flags, stdin=bad, say="omni: ")
+
+    def test_context(self):
+        self.fails(*RUN, "-p", "x " * 100, "-c", 50, say=["context 50", "-c"])
+        r = json.loads(self.omni(*RUN, "-p", "x", "-c", 20, "--greedy", "--ignore-eos", "-n", 100, "--json")[0])
+        self.assertEqual(r["finish"], "length")
+        self.assertLessEqual(r["prompt_tokens"] + r["answer_tokens"], 21)  # the last token is drawn, not read
+
+    def test_voices(self):
+        out, err = self.omni(*ALL, "-p", "x", "-o", "a.wav", "--voice", "nobody", status=1)
+        voices = err.split("has: ")[1].strip().split(", ")
+        self.assertIn("chelsie", voices)
+        sounds = []
+        for v in [*voices, voices[0].upper()]:
+            self.omni("speak", "-m", THINKER, "--talker", TALKER, "-p", "Hello there", "-o", "v.wav", "--voice", v, "--greedy", "--max-frames", 8)
+            sounds.append(self.wav(self.path("v.wav")))
+        self.assertEqual(len(set(sounds)), len(voices))
+        self.assertEqual(sounds[0], sounds[-1])
+        self.omni("speak", "-m", THINKER, "--talker", TALKER, "-p", "Hello there", "-o", "d.wav", "--greedy", "--max-frames", 8)
+        self.assertEqual(self.wav(self.path("d.wav")), sounds[voices.index("chelsie")])
+
+    def test_tools(self):
+        tools = json.dumps([{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}}])
+        with open(self.path("t.json"), "w") as f:
+            f.write(tools)
+        with_tools = json.loads(self.omni(*RUN, "-p", "x", "--tools", "t.json", "-n", 3, "--json")[0])
+        self.assertGreater(with_tools["prompt_tokens"], 20)
+        with open(self.path("t.json"), "w") as f:
+            f.write("{")
+        self.fails(*RUN, "-p", "x", "--tools", "t.json", say="JSON")
+
+
+class Tools(Case):
+    def test_tokenize(self):
+        out = self.omni("tokenize", "-m", THINKER, "Hi\n <|im_end|>")[0]
+        ids = [line.split()[0] for line in out.splitlines()]
+        self.assertEqual(self.omni("tokenize", "-m", THINKER, "--ids", "Hi\n <|im_end|>")[0].split(), ids)
+        marked = self.omni("tokenize", "-m", THINKER, "--ids", "--markup", "Hi\n <|im_end|>")[0].split()
+        self.assertLess(len(marked), len(ids))
+        self.assertIn('"\\n', out)
+        self.assertEqual(self.omni("tokenize", "-m", THINKER, "")[0], "")
+        self.assertEqual(self.omni("tokenize", "-m", THINKER, "--ids", "--", "--ids")[0].count("\n"), 1)
+
+    def test_info(self):
+        for f in [THINKER, MMPROJ, TALKER]:
+            d = json.loads(self.omni("info", f, "--json")[0])
+            self.assertIsInstance(d, dict)
+            out = self.omni("info", f)[0]
+            self.assertIn(f"{os.path.getsize(f):,} bytes", out)
+        self.fails("info", PICTURE, say=PICTURE)
+
+    def test_lost_output(self):
+        for args in [["info", THINKER], ["tokenize", "-m", THINKER, "x"], ["run", "--help"], ["--help"], ["--version"], [*RUN, "-p", "x", "-n", 4],
+                     [*RUN, "-p", "x", "-n", 4, "--json"], [*ALL, "-p", "x", "-n", 4, "-o", "-"]]:
+            with open("/dev/full", "w") as full:
+                p = self.start(*args, stdout=full)
+                err = p.stderr.read().decode()
+            self.assertEqual(p.wait(), 1, args)
+            self.assertIn("standard output", err)
+
+    def test_broken_pipe(self):
+        for args in [[*RUN, "-p", "x", *ENDLESS], [*ALL, "-p", "x", *ENDLESS, "-o", "-"]]:
+            p = self.start(*args)
+            self.assertTrue(p.stdout.read(1))
+            started = time.monotonic()
+            p.stdout.close()
+            err = p.stderr.read().decode(errors="replace")
+            self.assertEqual(p.wait(), 1)
+            self.assertIn("standard output", err)
+
+
+class Interrupts(Case):
+    def test_answer(self):
+        for number in [signal.SIGINT, signal.SIGTERM]:
+            p = self.start(*ALL, "-p", "x", *ENDLESS, "-o", "a.wav")
+            p.stdout.read(200)
+            self.assertFalse(os.path.exists(self.path("a.wav")))
+            p.send_signal(number)
+            out, err = p.communicate(timeout=harness.LONG)
+            self.assertEqual((p.returncode, err), (130, b""))
+            self.assertGreater(len(self.wav(self.path("a.wav"))), 0)
+            self.assertEqual(os.listdir(self.folder.name), ["a.wav"])
+            os.remove(self.path("a.wav"))
+
+    def test_json(self):
+        p = self.start(*ALL, "-p", "x", *ENDLESS, "-o", "a.wav", "--json")
+        while not [n for n in os.listdir(self.folder.name) if os.path.getsize(self.path(n)) > 2000]:
+            time.sleep(0.01)
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=harness.LONG)
+        self.assertEqual(p.returncode, 130)
+        r = json.loads(out)
+        self.assertEqual(r["finish"], "cancelled")
+        self.assertEqual(len(self.wav(self.path("a.wav"))), r["samples"])
+
+    def test_killed_leaves_no_final_name(self):
+        p = self.start(*ALL, "-p", "x", *ENDLESS, "-o", "a.wav")
+        p.stdout.read(50)
+        p.kill()
+        p.wait()
+        self.assertEqual(os.listdir(self.folder.name), [f"a.wav.part-{p.pid}"])
+        open(self.path(f"a.wav.part-{os.getpid()}"), "w").close()  # a living process's
+        open(self.path("a.wav.part-x"), "w").close()
+        self.omni(*ALL, "-p", "x", "-n", 4, "--max-frames", 3, "-o", "a.wav")
+        self.assertEqual(sorted(os.listdir(self.folder.name)), ["a.wav", f"a.wav.part-{os.getpid()}", "a.wav.part-x"])
+
+    def test_synth(self):
+        """The writer that convert shares: killed or interrupted midway, nothing is there under the final name."""
+        for number, status, left in [(signal.SIGINT, 130, 0), (signal.SIGKILL, -9, 1)]:
+            p = self.start("synth", "a.gguf", "--layers", 4, "-t", 1)
+            while not [n for n in os.listdir(self.folder.name) if n == f"a.gguf.part-{p.pid}" and os.path.getsize(self.path(n)) > 1 << 20]:
+                self.assertIsNone(p.poll(), "ended before it could be stopped")
+                time.sleep(0.01)
+            p.send_signal(number)
+            p.communicate(timeout=harness.LONG)
+            self.assertEqual(p.returncode, status)
+            self.assertEqual(os.listdir(self.folder.name), [f"a.gguf.part-{p.pid}"] * left)
+
+
+class Conversation(Case):
+    def test_piped(self):
+        out = self.omni(*RUN, "--greedy", "-n", 6, "--json", stdin="one\n\ntwo\n/reset\none\n/quit\nthree\n")[0]
+        a = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(len(a), 3)
+        self.assertEqual(a[0]["cached_tokens"], 0)
+        # the second turn's prompt holds the first; all of it but the last token drawn had been read
+        self.assertGreaterEqual(a[1]["cached_tokens"], a[0]["prompt_tokens"] + a[0]["answer_tokens"] - 1)
+        self.assertEqual({k: a[2][k] for k in ("text", "prompt_tokens", "cached_tokens")}, {k: a[0][k] for k in ("text", "prompt_tokens", "cached_tokens")})
+
+    def test_cached_turns_answer_as_whole_ones(self):
+        a = [json.loads(line) for line in self.omni(*RUN, "--greedy", "-n", 6, "--json", stdin="one\ntwo\n")[0].splitlines()]
+        whole = [{"role": "user", "content": "one"}, {"role": "assistant", "content": a[0]["text"]}, {"role": "user", "content": "two"}]
+        b = json.loads(self.omni(*RUN, "--greedy", "-n", 6, "--json", "--messages", "-", stdin=json.dumps(whole))[0])
+        if b["prompt_tokens"] == a[1]["prompt_tokens"]:  # the answer's text tokenizes to the tokens that were drawn
+            self.assertEqual(b["text"], a[1]["text"])
+
+    def test_media(self):
+        out, err = self.omni(*ALL, "--greedy", "-n", 6, stdin=f"/image {PICTURE}\nx\n")
+        alone = self.omni(*ALL, "--greedy", "-n", 6, "--image", PICTURE, "-p", "x")[0]
+        self.assertEqual(out, alone)
+        self.assertEqual(self.omni(*ALL, "--greedy", "-n", 6, "--image", PICTURE, stdin="x\n")[0], alone)
+        self.assertEqual(self.omni(*ALL, "--greedy", "-n", 6, "--audio", QUESTION, stdin="\n")[0],
+                         self.omni(*ALL, "--greedy", "-n", 6, "--audio", QUESTION, "-p", "")[0])
+
+    def test_sound_files(self):
+        self.omni(*ALL, "--greedy", "-n", 6, "--max-frames", 4, "-o", "a.wav", stdin="one\ntwo\nthree\n")
+        self.assertEqual(sorted(os.listdir(self.folder.name)), ["a-2.wav", "a-3.wav", "a.wav"])
+        for n in os.listdir(self.folder.name):
+            self.wav(self.path(n))
+
+    def test_errors_go_on(self):
+        out, err = self.omni(*ALL, "--greedy", "-n", 3, stdin="/imgae x\n/image\n/image no.png\n/voice nobody\nx\n")
+        for part in ["did you mean /image", "which file?", "no.png", "nobody"]:
+            self.assertIn(part, err)
+        self.assertEqual(out, self.omni(*ALL, "--greedy", "-n", 3, "-p", "x")[0])
+        err = self.omni(*RUN, "-c", 30, "-n", 3, stdin="x " * 100 + "\n", status=1)[1]
+        self.assertIn("context 30", err)
+
+    def test_interrupt_stops_the_answer_only(self):
+        p = self.start(*RUN, *ENDLESS, "-c", 4000, "--json", stdin=subprocess.PIPE)
+        p.stdin.write(b"one\n")
+        p.stdin.flush()
+        time.sleep(0.5)
+        while p.poll() is None and p.stdin:
+            p.send_signal(signal.SIGINT)
+            break
+        p.stdin.write(b"two\n")
+        out, err = p.communicate(timeout=harness.LONG)
+        a = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(a[0]["finish"], "cancelled", err)
+        self.assertEqual(len(a), 2)
+        self.assertGreater(a[1]["cached_tokens"], 0)
+
+
+class Interactive(Case):
+    def test_session(self):
+        t = Terminal(self, *ALL, "--greedy", "-n", 6)
+        t.expect("/help for commands")
+        t.prompt()
+        t.send("/vice EHAN\x1b[D\x1b[D\x1b[DT\x01\x1b[C\x1b[Co\x05\r")  # letters put in at two places
+        t.expect("voice: ethan")
+        t.prompt()
+        t.send("\x1b[A\r")  # the line before
+        t.expect("voice: ethan")
+        t.prompt()
+        t.send(f"/image {PICTURE}\r")
+        t.expect("goes with the next message")
+        t.send("what is it\r")
+        t.prompt()
+        t.send("/voice ETHAN\r")
+        t.expect("voice: ethan")
+        t.send("/reset\r")
+        t.expect("a new conversation")
+        t.send("/help\r")
+        t.expect("/quit or Ctrl\\+D")
+        t.send("/qiut\r")
+        t.expect("did you mean /quit")
+        t.send("/quit\r")
+        self.assertEqual(t.wait(), 0)
+
+    def test_end_of_input(self):
+        t = Terminal(self, *RUN)
+        t.prompt()
+        t.send("\x04")
+        self.assertEqual(t.wait(), 0)
+
+    def test_interrupts(self):
+        t = Terminal(self, *RUN, *ENDLESS, "-c", 4000)
+        t.prompt()
+        t.send("half a line")
+        t.expect("half a line")
+        for _ in range(3):  # drops the line, and another, empty one
+            t.send("\x03")
+            t.expect("\n> ")
+        t.send("go on\r")
+        t.expect("go on\r\n.{20}")
+        t.send("\x03")  # stops the answer
+        t.prompt()
+        t.send("/quit\r")
+        self.assertEqual(t.wait(), 0)
+
+
+if __name__ == "__main__":
+    harness.use(sys.argv.pop(1))
+    unittest.main()
