@@ -18,6 +18,7 @@ typedef struct worker {
 
 struct pool {
     int threads;
+    int limit;                   /* threads that take part in a job */
     worker *workers;             /* threads - 1 of them; index 0 is the caller */
     _Atomic uint64_t generation; /* counts jobs; a change wakes the workers */
     _Atomic int running;         /* workers still in the current job */
@@ -55,7 +56,9 @@ static void *work(void *arg) {
         if (atomic_load(&p->stop)) {
             return NULL;
         }
-        p->job(p->arg, w->index, p->threads);
+        if (w->index < p->limit) {
+            p->job(p->arg, w->index, p->limit);
+        }
         if (atomic_fetch_sub_explicit(&p->running, 1, memory_order_acq_rel) == 1) {
             pthread_mutex_lock(&p->mutex);
             pthread_cond_signal(&p->idle);
@@ -84,6 +87,7 @@ omni_status pool_create(int threads, pool **out, omni_error *err) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for %d threads", threads);
     }
     p->threads = 1;
+    p->limit = threads;
     p->workers = workers;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->wake, NULL);
@@ -129,8 +133,12 @@ int pool_threads(const pool *p) {
     return p->threads;
 }
 
+void pool_limit(pool *p, int threads) {
+    p->limit = threads < 1 ? 1 : threads < p->threads ? threads : p->threads;
+}
+
 void pool_run(pool *p, pool_job job, void *arg) {
-    if (p->threads == 1) {
+    if (p->limit == 1) {
         job(arg, 0, 1);
         return;
     }
@@ -138,7 +146,7 @@ void pool_run(pool *p, pool_job job, void *arg) {
     p->arg = arg;
     atomic_store_explicit(&p->running, p->threads - 1, memory_order_release);
     start(p);
-    job(arg, 0, p->threads);
+    job(arg, 0, p->limit);
     for (int i = 0; i < SPINS && atomic_load_explicit(&p->running, memory_order_acquire) != 0; i++) {
         relax();
     }
@@ -175,7 +183,7 @@ void pool_for(pool *p, int64_t n, int64_t grain, pool_body body, void *arg) {
     if (n <= 0) {
         return;
     }
-    if (p->threads == 1 || n <= grain) {
+    if (p->limit == 1 || n <= grain) {
         body(arg, 0, n, 0);
         return;
     }

@@ -13,6 +13,8 @@ typedef struct pool pool;
 omni_status pool_create(int threads, pool **out, omni_error *err);
 void pool_destroy(pool *p);
 int pool_threads(const pool *p);
+/* Later jobs use only so many of the threads, at least 1; pool_threads is as before. Not while a job runs. */
+void pool_limit(pool *p, int threads);
 
 /* Calls job(arg, thread, threads) once on every thread and returns when all have finished. */
 typedef void (*pool_job)(void *arg, int thread, int threads);

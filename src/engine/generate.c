@@ -410,6 +410,8 @@ static omni_status run_all(run *r, omni_result *result, omni_error *err) {
         double first_audio;
         speech_account(s->speech, result, &first_audio);
         result->seconds_first_audio = first_audio > 0 ? first_audio - r->started : 0;
+    } else if (r->speaking) {
+        speech_abandon(s->speech);
     }
     result->seconds_answer = engine_now() - answer_start;
     result->seconds_first_text = r->first_text > 0 ? r->first_text - r->started : 0;

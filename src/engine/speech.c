@@ -3,9 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/cpu.h"
 #include "engine/engine.h"
+#include "engine/piece_decoder.h"
 
-enum { MAX_PIECE = 25 };
+/* A piece costs hardly more a frame when it is small; larger ones only save reading the weights. MAX_HELD: frames that may wait for
+ * the decoder. */
+enum { MAX_PIECE = 8, MAX_HELD = 25 };
 
 struct speech {
     talker *talker;
@@ -13,9 +17,12 @@ struct speech {
     talker_runner *runner;
     talker_seq *seq;
     code2wav_state *state;
+    piece_decoder *decoder; /* NULL: pieces are decoded between the frames */
+    pool *pool;             /* the talker's; its threads are shared with the decoder */
+    int decoder_threads;
     int groups;
-    int32_t *codes; /* [MAX_PIECE, groups]: frames not yet decoded */
-    float *samples; /* [MAX_PIECE * upsample] */
+    int32_t *codes; /* [MAX_HELD, groups]: frames not yet decoded */
+    float *samples; /* [MAX_HELD * upsample] */
 
     const omni_generate_params *params;
     trace *trace;
@@ -27,6 +34,20 @@ struct speech {
     double first_audio, talker_seconds, code2wav_seconds;
 };
 
+/* With several CPU threads some of them decode while the others make the next frames. A profile counts one backend: then all in turn. */
+static omni_status create_decoder(speech *s, backend *b, omni_error *err) {
+    if (strcmp(b->name, "cpu") != 0 || b->profile) {
+        return OMNI_OK;
+    }
+    s->pool = cpu_backend_pool(b);
+    const int threads = pool_threads(s->pool);
+    if (threads < 2) {
+        return OMNI_OK;
+    }
+    s->decoder_threads = (threads + 2) / 4;
+    return piece_decoder_create(s->state, s->groups, code2wav_upsample(s->code2wav), MAX_HELD, s->decoder_threads, &s->decoder, err);
+}
+
 omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions, speech **out, omni_error *err) {
     *out = NULL;
     speech *s = calloc(1, sizeof *s);
@@ -36,8 +57,8 @@ omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions,
     s->talker = t;
     s->code2wav = c;
     s->groups = code2wav_groups(c);
-    s->codes = calloc((size_t)MAX_PIECE * (size_t)s->groups, sizeof *s->codes);
-    s->samples = calloc((size_t)(MAX_PIECE * code2wav_upsample(c)), sizeof *s->samples);
+    s->codes = calloc((size_t)MAX_HELD * (size_t)s->groups, sizeof *s->codes);
+    s->samples = calloc((size_t)(MAX_HELD * code2wav_upsample(c)), sizeof *s->samples);
     int64_t most = talker_get_config(t)->context_length;
     s->positions = positions < most ? positions : most;
     talker_runner_params p = {.max_sequences = 1, .positions = s->positions, .kv_type = DTYPE_F32};
@@ -45,6 +66,7 @@ omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions,
     status = status == OMNI_OK ? talker_runner_create(t, &p, &s->runner, err) : status;
     status = status == OMNI_OK ? talker_seq_create(s->runner, &s->seq, err) : status;
     status = status == OMNI_OK ? code2wav_state_create(c, MAX_PIECE, &s->state, err) : status;
+    status = status == OMNI_OK ? create_decoder(s, b, err) : status;
     if (status != OMNI_OK) {
         speech_destroy(s);
         return status;
@@ -59,6 +81,8 @@ bool speech_fits(const speech *s, int64_t positions) {
 
 void speech_destroy(speech *s) {
     if (s) {
+        speech_abandon(s);
+        piece_decoder_destroy(s->decoder);
         code2wav_state_destroy(s->state);
         talker_seq_destroy(s->seq);
         talker_runner_destroy(s->runner);
@@ -87,6 +111,7 @@ omni_status speech_begin(speech *s, const talker_prompt *opening, const omni_gen
     s->max_frames = params->max_frames > 0 ? params->max_frames : SPEECH_DEFAULT_FRAMES;
     s->ended = s->cut = false;
     s->first_audio = s->talker_seconds = s->code2wav_seconds = 0;
+    speech_abandon(s);
     code2wav_state_reset(s->state);
     double start = engine_now();
     omni_status status = talker_begin(s->seq, opening, voice, &sampling, err);
@@ -102,31 +127,74 @@ void speech_finish_text(speech *s) {
     talker_finish_text(s->seq);
 }
 
-static omni_status decode_held(speech *s, omni_error *err) {
-    int64_t n = 0;
-    if (s->held == 0) {
-        return OMNI_OK;
-    }
-    double start = engine_now();
-    TRY(code2wav_push(s->state, s->codes, s->held, s->samples, &n, err));
-    s->code2wav_seconds += engine_now() - start;
-    trace_append_codes(s->trace, s->codes, s->held, s->groups);
-    trace_append(s->trace, "wav", s->samples, n, 0);
-    s->held = 0;
-    s->made_samples += n;
-    s->piece = s->piece * 2 < MAX_PIECE ? s->piece * 2 : MAX_PIECE;
-    if (n > 0 && s->params->on_audio) {
+/* Samples of a piece to the receiver. */
+static omni_status deliver(speech *s, const piece *p, omni_error *err) {
+    s->code2wav_seconds += p->seconds;
+    trace_append_codes(s->trace, p->codes, p->frames, s->groups);
+    trace_append(s->trace, "wav", p->samples, p->count, 0);
+    s->made_samples += p->count;
+    if (p->count > 0 && s->params->on_audio) {
         if (s->first_audio == 0) {
             s->first_audio = engine_now();
         }
-        if (!s->params->on_audio(s->params->arg, s->samples, (size_t)n)) {
+        if (!s->params->on_audio(s->params->arg, p->samples, (size_t)p->count)) {
             return fail(err, OMNI_CANCELLED, "stopped by the receiver of the sound");
         }
     }
     return OMNI_OK;
 }
 
-omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
+/* What the decoder has finished. */
+static omni_status collect(speech *s, bool wait, omni_error *err) {
+    piece p;
+    omni_status status;
+    if (!s->decoder || !piece_decoder_take(s->decoder, wait, &p, &status, err)) {
+        return OMNI_OK;
+    }
+    pool_limit(s->pool, pool_threads(s->pool));
+    return status == OMNI_OK ? deliver(s, &p, err) : status;
+}
+
+void speech_abandon(speech *s) {
+    piece p;
+    omni_status status;
+    if (s->decoder && piece_decoder_take(s->decoder, true, &p, &status, NULL)) {
+        pool_limit(s->pool, pool_threads(s->pool));
+    }
+}
+
+/* With all threads, on the calling one: the first piece, for which there is nothing else to do, and the last. */
+static omni_status decode_here(speech *s, omni_error *err) {
+    piece p = {.codes = s->codes, .samples = s->samples, .frames = s->held};
+    if (s->held == 0) {
+        return OMNI_OK;
+    }
+    double start = engine_now();
+    TRY(code2wav_push(s->state, s->codes, s->held, s->samples, &p.count, err));
+    p.seconds = engine_now() - start;
+    s->held = 0;
+    return deliver(s, &p, err);
+}
+
+static omni_status decode_held(speech *s, omni_error *err) {
+    if (!s->decoder || s->made_samples == 0) {
+        TRY(decode_here(s, err));
+    } else {
+        if (piece_decoder_busy(s->decoder)) {
+            if (s->held < MAX_HELD) {
+                return OMNI_OK;
+            }
+            TRY(collect(s, true, err));
+        }
+        piece_decoder_start(s->decoder, s->codes, s->held);
+        pool_limit(s->pool, pool_threads(s->pool) - s->decoder_threads);
+        s->held = 0;
+    }
+    s->piece = s->piece * 2 < MAX_PIECE ? s->piece * 2 : MAX_PIECE;
+    return OMNI_OK;
+}
+
+static omni_status run_frames(speech *s, int64_t most, bool *ended, omni_error *err) {
     for (int64_t made = 0; !s->ended && made < most; made++) {
         if (s->frames >= s->max_frames) {
             s->ended = s->cut = true;
@@ -145,7 +213,9 @@ omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
             break;
         }
         s->frames++;
-        if (++s->held >= s->piece) {
+        s->held++;
+        TRY(collect(s, false, err));
+        if (s->held >= s->piece) {
             TRY(decode_held(s, err));
         }
     }
@@ -153,8 +223,17 @@ omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
     return OMNI_OK;
 }
 
+omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
+    omni_status status = run_frames(s, most, ended, err);
+    if (status != OMNI_OK && status != OMNI_CANCELLED) {
+        speech_abandon(s);
+    }
+    return status;
+}
+
 omni_status speech_end(speech *s, omni_error *err) {
-    omni_status status = decode_held(s, err);
+    omni_status status = collect(s, true, err);
+    status = status == OMNI_OK ? decode_here(s, err) : status;
     trace_append_codes(s->trace, s->codes, 0, s->groups); /* also when there is no frame at all: the tensors exist, empty */
     trace_append(s->trace, "wav", s->samples, 0, 0);
     return status;

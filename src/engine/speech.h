@@ -28,6 +28,8 @@ void speech_finish_text(speech *s);
 omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err);
 /* Frames, samples and times so far; first_audio: when the first samples were handed over (engine_now), 0: not yet. */
 void speech_account(const speech *s, omni_result *r, double *first_audio);
+/* The utterance will not go on: what is under way comes to an end and is forgotten. speech_end does that too. */
+void speech_abandon(speech *s);
 /* Hands over what is still held back; then gives the trace its tensors. */
 omni_status speech_end(speech *s, omni_error *err);
 

@@ -11,6 +11,7 @@ static const float CONVNEXT_EPS = 1e-6f; /* of the ConvNeXt blocks' LayerNorm: w
 
 struct code2wav_state {
     const code2wav *m;
+    backend *b; /* that computes: the model's, or another with the same memory */
     int64_t max_frames;
     int64_t frames; /* since the stream began: the rotation's position */
     int64_t filled; /* rows in the key/value windows */
@@ -140,6 +141,7 @@ omni_status code2wav_state_create(const code2wav *m, int64_t max_frames, code2wa
         return fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
     }
     s->m = m;
+    s->b = m->b;
     s->max_frames = max_frames;
     s->kv_capacity = window_capacity(m, max_frames);
     range count = {0};
@@ -189,12 +191,20 @@ void code2wav_state_destroy(code2wav_state *s) {
     }
 }
 
+void code2wav_state_run_on(code2wav_state *s, backend *b) {
+    s->b = b;
+}
+
+backend *code2wav_state_backend(const code2wav_state *s) {
+    return s->b;
+}
+
 /* ---- transformer ---- */
 
 /* Angles, and which rows of the window each new row attends to: itself and the window - 1 before it. */
 static void place_rows(code2wav_state *s, int64_t rows) {
     const code2wav *m = s->m;
-    const ops *op = m->b->ops;
+    const ops *op = s->b->ops;
     const int64_t half = m->head_dim / 2, past = m->window - 1;
     float *cosines = s->host_angles, *sines = s->host_angles + rows * half;
     for (int64_t r = 0; r < rows; r++) {
@@ -206,10 +216,10 @@ static void place_rows(code2wav_state *s, int64_t rows) {
         first[r] = (int32_t)largest(0, s->filled + r - past);
         end[r] = (int32_t)(s->filled + r + 1);
     }
-    op->upload(m->b, s->cos, cosines, (size_t)(rows * half) * sizeof *cosines);
-    op->upload(m->b, s->sin, sines, (size_t)(rows * half) * sizeof *sines);
-    op->upload(m->b, s->first, first, (size_t)rows * sizeof *first);
-    op->upload(m->b, s->end, end, (size_t)rows * sizeof *end);
+    op->upload(s->b, s->cos, cosines, (size_t)(rows * half) * sizeof *cosines);
+    op->upload(s->b, s->sin, sines, (size_t)(rows * half) * sizeof *sines);
+    op->upload(s->b, s->first, first, (size_t)rows * sizeof *first);
+    op->upload(s->b, s->end, end, (size_t)rows * sizeof *end);
 }
 
 /* Makes room behind the window when its buffer is full. Rows move by whole blocks, so that an attention that sums block by
@@ -222,8 +232,8 @@ static void slide_window(code2wav_state *s, int64_t rows) {
     const int64_t width = m->kv_heads * m->head_dim, drop = (s->filled - (m->window - 1)) / KV_BLOCK * KV_BLOCK, keep = s->filled - drop;
     for (int64_t l = 0; l < m->layers; l++) {
         float *k = s->k + l * s->kv_capacity * width, *v = s->v + l * s->kv_capacity * width;
-        m->b->ops->copy(m->b, k, k + drop * width, (size_t)(keep * width) * sizeof *k);
-        m->b->ops->copy(m->b, v, v + drop * width, (size_t)(keep * width) * sizeof *v);
+        s->b->ops->copy(s->b, k, k + drop * width, (size_t)(keep * width) * sizeof *k);
+        s->b->ops->copy(s->b, v, v + drop * width, (size_t)(keep * width) * sizeof *v);
     }
     s->filled = keep;
 }
@@ -231,7 +241,7 @@ static void slide_window(code2wav_state *s, int64_t rows) {
 /* x[rows, hidden] through the layers and the final norm, in place. */
 static void transform(code2wav_state *s, int64_t rows) {
     const code2wav *m = s->m;
-    backend *b = m->b;
+    backend *b = s->b;
     const ops *op = b->ops;
     const int64_t h = m->hidden, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
     const int heads = (int)m->heads, kv_heads = (int)m->kv_heads, d = (int)m->head_dim;
@@ -275,7 +285,7 @@ static void join_past(backend *b, float *window, float *tail, int64_t past, int6
 
 /* Transposed convolution of in[rows] by way of z to out; returns the first row that is not trimmed and counts them in *rows. */
 static float *upsample(code2wav_state *s, const c2w_transposed *c, const float *in, int64_t *rows, float *tail, int64_t *skip, float *out) {
-    backend *b = s->m->b;
+    backend *b = s->b;
     b->ops->linear(b, &c->w, NULL, in, *rows, c->in, s->z, c->kernel * c->out);
     b->ops->overlap_add(b, s->z, c->bias, *rows, c->kernel, c->stride, c->out, tail, out);
     const int64_t made = *rows * c->stride, dropped = *skip < made ? *skip : made;
@@ -286,7 +296,7 @@ static float *upsample(code2wav_state *s, const c2w_transposed *c, const float *
 
 /* Depthwise convolution, LayerNorm, two linear maps with GELU between, LayerScale, residual; in place on x[rows, hidden]. */
 static void convnext(code2wav_state *s, const c2w_upsample *u, float *tail, float *x, int64_t rows) {
-    backend *b = s->m->b;
+    backend *b = s->b;
     const ops *op = b->ops;
     const int64_t h = s->m->hidden, past = u->dw_kernel - 1;
     float *y = s->y, *z = s->z;
@@ -302,7 +312,7 @@ static void convnext(code2wav_state *s, const c2w_upsample *u, float *tail, floa
 
 /* x += conv2(snake2(conv1(snake1(x)))), x[rows, channels]. */
 static void residual_unit(code2wav_state *s, const c2w_unit *u, float *tail, float *x, int64_t rows) {
-    backend *b = s->m->b;
+    backend *b = s->b;
     const ops *op = b->ops;
     const int64_t c = u->conv1.out, past1 = past_rows(&u->conv1), past2 = past_rows(&u->conv2);
     float *y = s->y, *z = s->z;
@@ -318,7 +328,7 @@ static void residual_unit(code2wav_state *s, const c2w_unit *u, float *tail, flo
 /* One piece of at most max_frames frames, its codes already in place; returns the number of samples, which are in z. */
 static int64_t run(code2wav_state *s, int64_t rows) {
     const code2wav *m = s->m;
-    backend *b = m->b;
+    backend *b = s->b;
     const ops *op = b->ops;
     slide_window(s, rows);
     place_rows(s, rows);
@@ -370,9 +380,9 @@ omni_status code2wav_push(code2wav_state *s, const int32_t *codes, int64_t frame
     *n = 0;
     for (int64_t i = 0; i < frames;) {
         const int64_t rows = frames - i < s->max_frames ? frames - i : s->max_frames;
-        m->b->ops->upload(m->b, s->codes, codes + i * m->groups, (size_t)(rows * m->groups) * sizeof *codes);
+        s->b->ops->upload(s->b, s->codes, codes + i * m->groups, (size_t)(rows * m->groups) * sizeof *codes);
         const int64_t made = run(s, rows);
-        m->b->ops->download(m->b, samples + *n, s->z, (size_t)made * sizeof *samples);
+        s->b->ops->download(s->b, samples + *n, s->z, (size_t)made * sizeof *samples);
         *n += made;
         i += rows;
     }

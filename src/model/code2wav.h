@@ -40,6 +40,10 @@ omni_status code2wav_state_create(const code2wav *m, int64_t max_frames, code2wa
 size_t code2wav_state_memory(const code2wav *m, int64_t max_frames);
 void code2wav_state_reset(code2wav_state *s); /* to the start of a stream */
 void code2wav_state_destroy(code2wav_state *s);
+/* Later pushes are computed by b, which must take the memory and the weights of the model's backend: two CPU backends do. So a stream
+ * can be decoded beside other work of the model's backend. */
+void code2wav_state_run_on(code2wav_state *s, backend *b);
+backend *code2wav_state_backend(const code2wav_state *s);
 
 /* Decodes codes[frames, groups] (host memory) and writes the samples that became final, at most frames * upsample, to
  * samples (host memory); *n is how many. A code outside the codebook is an error that leaves the stream as it was. */

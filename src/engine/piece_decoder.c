@@ -1,0 +1,138 @@
+#include "engine/piece_decoder.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+#include "engine/engine.h"
+
+struct piece_decoder {
+    code2wav_state *state;
+    backend *b, *before; /* its own; the state's otherwise */
+    int groups;
+    int32_t *codes;
+    float *samples;
+    piece piece;
+    bool busy; /* started and not taken: the caller's side alone */
+
+    pthread_t thread;
+    bool running; /* the thread exists */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool wanted, ready, stop; /* under mutex */
+    omni_status status;
+    omni_error err;
+};
+
+static void *work(void *arg) {
+    piece_decoder *d = arg;
+    pthread_mutex_lock(&d->mutex);
+    for (;;) {
+        while (!d->wanted && !d->stop) {
+            pthread_cond_wait(&d->changed, &d->mutex);
+        }
+        if (!d->wanted) {
+            break;
+        }
+        pthread_mutex_unlock(&d->mutex);
+        double start = engine_now();
+        code2wav_state_run_on(d->state, d->b);
+        d->status = code2wav_push(d->state, d->codes, d->piece.frames, d->samples, &d->piece.count, &d->err);
+        code2wav_state_run_on(d->state, d->before);
+        d->piece.seconds = engine_now() - start;
+        pthread_mutex_lock(&d->mutex);
+        d->wanted = false;
+        d->ready = true;
+        pthread_cond_broadcast(&d->changed);
+    }
+    pthread_mutex_unlock(&d->mutex);
+    return NULL;
+}
+
+omni_status piece_decoder_create(code2wav_state *state, int groups, int64_t samples_a_frame, int64_t max_frames, int threads, piece_decoder **out,
+                                 omni_error *err) {
+    *out = NULL;
+    piece_decoder *d = calloc(1, sizeof *d);
+    if (!d) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for the decoder of speech");
+    }
+    d->state = state;
+    d->before = code2wav_state_backend(state);
+    d->groups = groups;
+    pthread_mutex_init(&d->mutex, NULL);
+    pthread_cond_init(&d->changed, NULL);
+    d->codes = calloc((size_t)(max_frames * groups), sizeof *d->codes);
+    d->samples = calloc((size_t)(max_frames * samples_a_frame), sizeof *d->samples);
+    omni_status s = d->codes && d->samples ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for the decoder of speech");
+    if (s == OMNI_OK) {
+        s = cpu_backend_create(threads, &d->b, err);
+    }
+    if (s == OMNI_OK) {
+        int e = pthread_create(&d->thread, NULL, work, d);
+        d->running = e == 0;
+        s = e == 0 ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "cannot start the thread that decodes speech: %s", strerror(e));
+    }
+    if (s != OMNI_OK) {
+        piece_decoder_destroy(d);
+        return s;
+    }
+    *out = d;
+    return OMNI_OK;
+}
+
+void piece_decoder_destroy(piece_decoder *d) {
+    if (!d) {
+        return;
+    }
+    if (d->running) {
+        pthread_mutex_lock(&d->mutex);
+        d->stop = true;
+        pthread_cond_broadcast(&d->changed);
+        pthread_mutex_unlock(&d->mutex);
+        pthread_join(d->thread, NULL);
+    }
+    cpu_backend_destroy(d->b);
+    pthread_mutex_destroy(&d->mutex);
+    pthread_cond_destroy(&d->changed);
+    free(d->codes);
+    free(d->samples);
+    free(d);
+}
+
+void piece_decoder_start(piece_decoder *d, const int32_t *codes, int64_t frames) {
+    memcpy(d->codes, codes, (size_t)(frames * d->groups) * sizeof *codes);
+    d->piece = (piece){.codes = d->codes, .samples = d->samples, .frames = frames};
+    d->busy = true;
+    pthread_mutex_lock(&d->mutex);
+    d->wanted = true;
+    d->ready = false;
+    pthread_cond_broadcast(&d->changed);
+    pthread_mutex_unlock(&d->mutex);
+}
+
+bool piece_decoder_busy(const piece_decoder *d) {
+    return d->busy;
+}
+
+bool piece_decoder_take(piece_decoder *d, bool wait, piece *out, omni_status *status, omni_error *err) {
+    if (!d->busy) {
+        return false;
+    }
+    pthread_mutex_lock(&d->mutex);
+    while (wait && !d->ready) {
+        pthread_cond_wait(&d->changed, &d->mutex);
+    }
+    bool ready = d->ready;
+    pthread_mutex_unlock(&d->mutex);
+    if (!ready) {
+        return false;
+    }
+    d->busy = false;
+    *out = d->piece;
+    *status = d->status;
+    if (d->status != OMNI_OK && err) {
+        *err = d->err;
+    }
+    return true;
+}

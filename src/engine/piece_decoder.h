@@ -1,0 +1,29 @@
+/* Codes to samples on a thread of its own. code2wav computes, the talker waits for memory: side by side both cores are busy. */
+#ifndef OMNI_ENGINE_PIECE_DECODER_H
+#define OMNI_ENGINE_PIECE_DECODER_H
+
+#include "model/code2wav.h"
+
+typedef struct piece_decoder piece_decoder;
+
+/* threads of its own, at least 1; pieces of at most max_frames frames. state is the decoder's while a piece is under way. */
+omni_status piece_decoder_create(code2wav_state *state, int groups, int64_t samples_a_frame, int64_t max_frames, int threads, piece_decoder **out,
+                                 omni_error *err);
+void piece_decoder_destroy(piece_decoder *d); /* NULL is fine; finishes the piece under way */
+
+/* Takes a copy of codes[frames, groups]. The piece before must have been taken. */
+void piece_decoder_start(piece_decoder *d, const int32_t *codes, int64_t frames);
+/* A piece is under way or has not been taken. */
+bool piece_decoder_busy(const piece_decoder *d);
+
+typedef struct piece {
+    const int32_t *codes; /* valid until the next start */
+    const float *samples;
+    int64_t frames, count;
+    double seconds;
+} piece;
+
+/* The piece that was started; false when wait is not wanted and it is not ready, or there is none. *status: what became of it. */
+bool piece_decoder_take(piece_decoder *d, bool wait, piece *out, omni_status *status, omni_error *err);
+
+#endif

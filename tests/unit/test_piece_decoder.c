@@ -1,0 +1,114 @@
+/* Decoding beside the talker: the same samples as decoding in turn, and a pool that is held to some of its threads. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/pool.h"
+#include "engine/piece_decoder.h"
+
+#include "talker_vectors.h"
+
+enum { FRAMES = 23, PIECE = 5 };
+
+static void test_same_samples(void **state) {
+    omni_error err = {0};
+    backend *b;
+    code2wav *m;
+    code2wav_state *s;
+    piece_decoder *d;
+    must(cpu_backend_create(2, &b, &err), &err);
+    gguf *g = vectors_open("talker.gguf");
+    must(code2wav_open(b, g, &m, &err), &err);
+    must(code2wav_state_create(m, PIECE, &s, &err), &err);
+    const int groups = code2wav_groups(m);
+    const int64_t up = code2wav_upsample(m);
+    int32_t *codes = malloc(FRAMES * (size_t)groups * sizeof *codes);
+    for (int i = 0; i < FRAMES * groups; i++) {
+        codes[i] = i * 7919 % code2wav_codebook(m);
+    }
+    float *want = calloc((size_t)(FRAMES * up), sizeof *want), *got = calloc((size_t)(FRAMES * up), sizeof *got);
+    int64_t n, made = 0;
+    must(code2wav_push(s, codes, FRAMES, want, &n, &err), &err);
+
+    must(piece_decoder_create(s, groups, up, PIECE, 1, &d, &err), &err);
+    code2wav_state_reset(s);
+    piece p;
+    omni_status status;
+    assert_false(piece_decoder_take(d, true, &p, &status, &err)); /* nothing was started */
+    for (int64_t i = 0; i < FRAMES; i += PIECE) {
+        piece_decoder_start(d, codes + i * groups, FRAMES - i < PIECE ? FRAMES - i : PIECE);
+        assert_true(piece_decoder_busy(d));
+        while (!piece_decoder_take(d, i % 2 == 0, &p, &status, &err)) { /* by waiting and by asking */
+        }
+        assert_false(piece_decoder_busy(d));
+        must(status, &err);
+        assert_memory_equal(p.codes, codes + i * groups, (size_t)(p.frames * groups) * sizeof *codes);
+        memcpy(got + made, p.samples, (size_t)p.count * sizeof *got);
+        made += p.count;
+    }
+    assert_int_equal(made, n);
+    assert_memory_equal(got, want, (size_t)n * sizeof *got);
+    assert_ptr_equal(code2wav_state_backend(s), b);
+
+    codes[0] = code2wav_codebook(m); /* an error comes back from the other thread with its text */
+    piece_decoder_start(d, codes, 1);
+    assert_true(piece_decoder_take(d, true, &p, &status, &err));
+    assert_int_equal(status, OMNI_ERR_ARGUMENT);
+    assert_non_null(strstr(err.text, "group 0"));
+    codes[0] = 0;
+    piece_decoder_start(d, codes, PIECE); /* still under way, perhaps, when it is destroyed */
+    piece_decoder_destroy(d);
+    code2wav_state_destroy(s);
+    code2wav_close(m);
+    gguf_close(g);
+    cpu_backend_destroy(b);
+    free(codes), free(want), free(got);
+}
+
+typedef struct seen {
+    _Atomic int jobs, pieces, highest;
+} seen;
+
+static void note_job(void *arg, int thread, int threads) {
+    seen *s = arg;
+    atomic_fetch_add(&s->jobs, 1);
+}
+
+static void note_piece(void *arg, int64_t begin, int64_t end, int thread) {
+    seen *s = arg;
+    atomic_fetch_add(&s->pieces, (int)(end - begin));
+    if (thread > atomic_load(&s->highest)) {
+        atomic_store(&s->highest, thread);
+    }
+}
+
+static void test_limit(void **state) {
+    omni_error err = {0};
+    pool *p;
+    must(pool_create(3, &p, &err), &err);
+    static const int limits[] = {3, 2, 1, 2, 9, 0}, expected[] = {3, 2, 1, 2, 3, 1};
+    for (int i = 0; i < 6; i++) {
+        pool_limit(p, limits[i]);
+        assert_int_equal(pool_threads(p), 3);
+        for (int k = 0; k < 200; k++) {
+            seen s = {0};
+            seen one = {0};
+            pool_for(p, 100, 1, note_piece, &s);
+            assert_int_equal(s.pieces, 100);
+            assert_true(s.highest < expected[i]);
+            if (k == 0) {
+                pool_run(p, note_job, &one);
+                assert_int_equal(one.jobs, expected[i]);
+            }
+        }
+    }
+    pool_destroy(p);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_samples),
+        cmocka_unit_test(test_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
