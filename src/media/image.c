@@ -9,27 +9,6 @@
 static const size_t DEFAULT_BYTES = (size_t)256 << 20;
 static const int64_t DEFAULT_PIXELS = 178956970;
 
-void image_free(image *im) {
-    free(im->rgb);
-    *im = (image){0};
-}
-
-omni_status image_allocate(int64_t width, int64_t height, int64_t max_pixels, const char *name, image *out, omni_error *err) {
-    if (width < 1 || height < 1 || width > INT32_MAX || height > INT32_MAX) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: an image of %lld x %lld pixels", name, (long long)width, (long long)height);
-    }
-    if (width > max_pixels / height) {
-        return fail(err, OMNI_ERR_LIMIT, "%s: %lld x %lld pixels, over the limit of %lld pixels", name, (long long)width, (long long)height,
-                    (long long)max_pixels);
-    }
-    uint8_t *rgb = malloc((size_t)width * (size_t)height * 3);
-    if (!rgb) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory for %lld x %lld pixels", name, (long long)width, (long long)height);
-    }
-    *out = (image){.width = (int)width, .height = (int)height, .rgb = rgb};
-    return OMNI_OK;
-}
-
 omni_status image_decode(const void *data, size_t size, const char *name, const image_limits *limits, image *out, omni_error *err) {
     static const uint8_t png[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
     size_t max_bytes = limits && limits->bytes ? limits->bytes : DEFAULT_BYTES;
