@@ -17,7 +17,7 @@
 
 omni_status file_map_open(const char *path, file_map *out, omni_error *err) {
     *out = (file_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused below, not waited for */
     if (fd < 0) {
         return fail(err, OMNI_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }

@@ -38,7 +38,7 @@ static omni_status encode_media(omni_session *s, const omni_generate_params *par
     for (size_t i = 0; i < s->media_count; i++) {
         all[i] = &s->media[i];
     }
-    omni_status status = media_encode(e, all, s->media_count, params, t, err);
+    omni_status status = media_encode(e, all, s->media_count, params, &s->cancelled, t, err);
     free(all);
     for (size_t i = 0; status == OMNI_OK && i < s->media_count; i++) {
         const medium *m = &s->media[i];
@@ -48,15 +48,27 @@ static omni_status encode_media(omni_session *s, const omni_generate_params *par
     return status;
 }
 
+/* Encoding may take minutes: what cannot fit is refused before. */
+static omni_status check_room(const omni_session *s, const chat_prompt *laid, omni_error *err) {
+    int64_t rows = (int64_t)laid->ids.count;
+    for (size_t i = 0; i < s->media_count; i++) {
+        rows += medium_least_rows(&s->model->encoders, &s->media[i]);
+    }
+    return rows <= s->params.context
+               ? OMNI_OK
+               : fail(err, OMNI_ERR_LIMIT,
+                      "the conversation needs %lld tokens, media included, and the context is %lld: give a larger one (-c) or start anew",
+                      (long long)rows, (long long)s->params.context);
+}
+
 omni_status conversation_prepare(omni_session *s, const omni_generate_params *params, trace *t, conversation *out, omni_error *err) {
     *out = (conversation){0};
     chat_prompt laid = {0};
     int32_t *ids = NULL;
     int64_t count = 0;
     omni_status status = chat_render(&s->chat, s->model->tokenizer, true, &laid, err);
-    if (status == OMNI_OK && (int64_t)laid.ids.count > s->params.context) {
-        status = fail(err, OMNI_ERR_LIMIT, "the conversation is %zu tokens long, the context %lld: give a larger one (-c) or start anew",
-                      laid.ids.count, (long long)s->params.context);
+    if (status == OMNI_OK) {
+        status = check_room(s, &laid, err);
     }
     if (status == OMNI_OK) {
         status = encode_media(s, params, t, out, err);

@@ -1,5 +1,6 @@
 #include "engine/medium.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,7 +224,14 @@ static omni_status encode_sounds(const encoders *e, medium **sounding, size_t n,
     return status;
 }
 
-omni_status media_encode(const encoders *e, medium *const *media, size_t count, const omni_generate_params *params, trace *t, omni_error *err) {
+/* Tells how far it is; OMNI_CANCELLED when the caller has had enough or *stop is set. */
+static omni_status tell(const omni_generate_params *params, const _Atomic bool *stop, const char *what, size_t done, size_t work, omni_error *err) {
+    bool go_on = !params->on_progress || params->on_progress(params->arg, what, done, work);
+    return go_on && !atomic_load(stop) ? OMNI_OK : fail(err, OMNI_CANCELLED, "cancelled");
+}
+
+omni_status media_encode(const encoders *e, medium *const *media, size_t count, const omni_generate_params *params, const _Atomic bool *stop,
+                         trace *t, omni_error *err) {
     medium **sounding = calloc(count + 1, sizeof *sounding);
     if (!sounding) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
@@ -241,16 +249,12 @@ omni_status media_encode(const encoders *e, medium *const *media, size_t count, 
     for (size_t i = 0; status == OMNI_OK && i < count; i++) {
         if (!media[i]->encoded && media[i]->kind != PROMPT_AUDIO) {
             status = encode_visual(e, media[i], err);
-            if (status == OMNI_OK && params->on_progress && !params->on_progress(params->arg, "seeing", ++done, work)) {
-                status = fail(err, OMNI_CANCELLED, "cancelled");
-            }
+            status = status == OMNI_OK ? tell(params, stop, "seeing", ++done, work, err) : status;
         }
     }
     if (status == OMNI_OK && sounds > 0) {
         status = encode_sounds(e, sounding, sounds, t, err);
-        if (status == OMNI_OK && params->on_progress && !params->on_progress(params->arg, "hearing", work, work)) {
-            status = fail(err, OMNI_CANCELLED, "cancelled");
-        }
+        status = status == OMNI_OK ? tell(params, stop, "hearing", work, work, err) : status;
     }
     if (status == OMNI_OK && t && e->vision) {
         status = trace_visual(t, e, media, count, PROMPT_IMAGE, err);
@@ -277,6 +281,14 @@ omni_status media_encode(const encoders *e, medium *const *media, size_t count, 
         }
     }
     return status;
+}
+
+int64_t medium_least_rows(const encoders *e, const medium *m) {
+    if (m->encoded) {
+        return m->visual_rows + m->audio_rows;
+    }
+    int64_t visual = m->kind == PROMPT_AUDIO ? 0 : vision_embeddings(vision_encoder_config(e->vision), &m->patches);
+    return visual + (m->has_sound ? audio_encoder_rows(e->audio, m->sound.count / audio_encoder_mel(e->audio)->hop) : 0);
 }
 
 prompt_media medium_prompt(const encoders *e, const medium *m) {

@@ -54,8 +54,13 @@ omni_status medium_load(const encoders *e, omni_kind kind, const char *path, con
                         medium *out, omni_error *err);
 void medium_free(const encoders *e, medium *m);
 
-/* Encodes those of count media that are not encoded yet, all sounds in one call (the reference's batch). trace may be NULL. */
-omni_status media_encode(const encoders *e, medium *const *media, size_t count, const omni_generate_params *params, trace *t, omni_error *err);
+/* Encodes those of count media that are not encoded yet, all sounds in one call (the reference's batch). trace may be NULL. OMNI_CANCELLED once
+ * *stop is set. */
+omni_status media_encode(const encoders *e, medium *const *media, size_t count, const omni_generate_params *params, const _Atomic bool *stop,
+                         trace *t, omni_error *err);
+
+/* How many rows of the prompt the medium will take at least, known before it is encoded. */
+int64_t medium_least_rows(const encoders *e, const medium *m);
 
 /* The encoded medium as positions see it. */
 prompt_media medium_prompt(const encoders *e, const medium *m);

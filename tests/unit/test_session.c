@@ -46,7 +46,9 @@ typedef struct heard {
     float *samples;
     size_t sample_count;
     int pieces, stop_after; /* stop_after: pieces of text after which the receiver has had enough; 0: never */
-    omni_session *cancel;   /* cancelled as soon as the prompt is being read */
+    omni_session *cancel;   /* cancelled as soon as the prompt is being read, or */
+    bool cancel_early;      /* as soon as anything is told of */
+    int seen;               /* pictures */
     omni_result result;
 } heard;
 
@@ -70,7 +72,8 @@ static bool take_audio(void *arg, const float *samples, size_t count) {
 
 static bool take_progress(void *arg, const char *what, uint64_t done, uint64_t total) {
     heard *h = arg;
-    if (h->cancel && strcmp(what, "reading") == 0) {
+    h->seen += strcmp(what, "seeing") == 0;
+    if (h->cancel && (strcmp(what, "reading") == 0 || h->cancel_early)) {
         omni_cancel(h->cancel);
     }
     return true;
@@ -242,6 +245,21 @@ static void goes_on_after_a_cancelled_prompt(void **state) {
     forget(&y);
 }
 
+static void a_cancel_stops_the_encoders(void **state) {
+    omni_session *s = start(NULL);
+    heard h = {.cancel = s, .cancel_early = true};
+    media_turn(s, 0);
+    media_turn(s, 3);
+    answer(s, &h, 8, false);
+    assert_int_equal(h.result.finish, OMNI_FINISH_CANCELLED);
+    assert_int_equal(h.seen, 1);
+    forget(&h);
+    answer(s, &h, 8, false);
+    assert_int_equal(h.result.answer_tokens, 8);
+    omni_session_destroy(s);
+    forget(&h);
+}
+
 static void reset_is_a_fresh_start(void **state) {
     omni_session *s = start(NULL), *fresh = start(NULL);
     heard x = {0}, y = {0};
@@ -285,6 +303,20 @@ static void a_full_context_ends_the_answer(void **state) {
     assert_int_equal(h.result.answer_tokens, 5);
     omni_session_destroy(s);
     forget(&h);
+}
+
+static void what_does_not_fit_is_not_encoded(void **state) {
+    omni_session_params p = omni_session_params_default();
+    p.context = 48;
+    omni_session *s = start(&p);
+    heard h = {0};
+    media_turn(s, 0);
+    media_turn(s, 1);
+    omni_generate_params g = asking(&h, 5);
+    assert_int_equal(omni_generate(s, &g, &h.result, &err), OMNI_ERR_LIMIT);
+    assert_non_null(strstr(err.text, "48"));
+    assert_false(s->media[0].encoded);
+    omni_session_destroy(s);
 }
 
 static void stop_strings(void **state) {
@@ -459,8 +491,10 @@ int main(void) {
         cmocka_unit_test(half_precision_cache_and_small_batches),
         cmocka_unit_test(goes_on_after_a_cancelled_answer),
         cmocka_unit_test(goes_on_after_a_cancelled_prompt),
+        cmocka_unit_test(a_cancel_stops_the_encoders),
         cmocka_unit_test(reset_is_a_fresh_start),
         cmocka_unit_test(a_full_context_ends_the_answer),
+        cmocka_unit_test(what_does_not_fit_is_not_encoded),
         cmocka_unit_test(stop_strings),
         cmocka_unit_test(listening_for_markup),
         cmocka_unit_test(many_sessions_of_one_model),
