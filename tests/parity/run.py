@@ -82,7 +82,7 @@ def random_variant(seed):
     groups, codebook = pick(3, 6, 12), pick(32, 96, 160)
     kv, a_heads, v_heads, t_kv, p_kv = pick(1, 2, 3), pick(2, 3, 5), pick(2, 3), pick(1, 2), pick(1, 2)
     layers, v_layers, experts, t_experts, w_heads = pick(3, 5, 6), pick(3, 4, 6), pick(5, 9, 16), pick(4, 7), pick(2, 4)
-    return dict(hidden=32 * pick(2, 3, 5), layers=layers, heads=kv * pick(1, 2, 4), kv=kv, head_dim=2 * half, mrope=[half - 2 * w, w, w],
+    sizes = dict(hidden=32 * pick(2, 3, 5), layers=layers, heads=kv * pick(1, 2, 4), kv=kv, head_dim=2 * half, mrope=[half - 2 * w, w, w],
                 moe=8 * pick(3, 5, 9), experts=experts, topk=pick(1, 3, 5), accept=int(r.integers(1, layers)), a_d=a_heads * 2 * pick(6, 8, 10),
                 a_layers=pick(1, 2, 4), a_heads=a_heads, a_ffn=pick(40, 56, 100), a_down=pick(4, 6, 20), v_d=v_heads * 4 * pick(5, 6, 9), v_layers=v_layers,
                 v_heads=v_heads, v_ffn=pick(44, 70, 90), v_deep=sorted(int(x) for x in r.choice(v_layers, min(3, layers), False)), v_grid=pick(5, 11, 20),
@@ -90,6 +90,9 @@ def random_variant(seed):
                 t_experts=t_experts, t_topk=pick(1, 2, 4), p_layers=pick(1, 2, 4), p_heads=p_kv * pick(1, 3), p_kv=p_kv, p_ffn=pick(24, 72), codebook=codebook,
                 groups=groups, t_vocab=codebook + 1024, w_hidden=w_heads * 2 * pick(5, 8), w_layers=pick(1, 3), w_heads=w_heads, w_ffn=pick(24, 56),
                 w_window=pick(3, 8, 15), w_dim=16 * pick(2, 3, 5))
+    if seed > 2:  # the ends: no deepstack or one from every layer, every expert used
+        sizes.update(v_deep=[] if seed % 2 else list(range(v_layers)), topk=experts if seed % 3 == 0 else sizes["topk"], t_topk=t_experts if seed % 3 == 1 else sizes["t_topk"])
+    return sizes
 
 
 def omni_command(omni, files, case, trace):
