@@ -86,7 +86,14 @@ static omni_status attach_memory(container *c, omni_error *err) {
 
 static int stored_quarters(const AVStream *stream) {
     size_t size = 0;
+#if LIBAVCODEC_VERSION_INT >= AV_VERSION_INT(61, 0, 0) /* FFmpeg 7 moved it */
+    const AVCodecParameters *of = stream->codecpar;
+    const AVPacketSideData *data = av_packet_side_data_get(of->coded_side_data, of->nb_coded_side_data, AV_PKT_DATA_DISPLAYMATRIX);
+    const uint8_t *matrix = data ? data->data : NULL;
+    size = data ? data->size : 0;
+#else
     const uint8_t *matrix = av_stream_get_side_data(stream, AV_PKT_DATA_DISPLAYMATRIX, &size);
+#endif
     if (!matrix || size < 9 * sizeof(int32_t)) {
         return 0;
     }
