@@ -172,8 +172,19 @@ static int frame_channels(const AVFrame *frame) {
 #endif
 }
 
+/* Samples at the frame's beginning that are no sound: newer versions of libav say so of Vorbis' first block, which older ones leave out. It
+ * comes as side data where libav does not cut itself. */
+static int frame_lead(const AVFrame *frame) {
+    const AVFrameSideData *data = av_frame_get_side_data(frame, AV_FRAME_DATA_SKIP_SAMPLES);
+    if (!data || data->size < 4) {
+        return 0;
+    }
+    const uint32_t lead = data->data[0] | (uint32_t)data->data[1] << 8 | (uint32_t)data->data[2] << 16 | (uint32_t)data->data[3] << 24;
+    return lead < (uint32_t)frame->nb_samples ? (int)lead : frame->nb_samples;
+}
+
 static omni_status add_frame(collector *c, const AVFrame *frame, omni_error *err) {
-    const int n = frame->nb_samples, channels = frame_channels(frame);
+    const int lead = frame_lead(frame), n = frame->nb_samples - lead, channels = frame_channels(frame);
     const enum AVSampleFormat format = frame->format, packed = av_get_packed_sample_fmt(format);
     if (n <= 0) {
         return OMNI_OK;
@@ -200,8 +211,8 @@ static omni_status add_frame(collector *c, const AVFrame *frame, omni_error *err
     for (int i = 0; i < n; i++) {
         float sum = 0;
         for (int ch = 0; ch < channels; ch++) {
-            sum += planar ? sample_value(packed, frame->extended_data[ch], i)
-                          : sample_value(packed, frame->extended_data[0], (int64_t)i * channels + ch);
+            sum += planar ? sample_value(packed, frame->extended_data[ch], lead + i)
+                          : sample_value(packed, frame->extended_data[0], (int64_t)(lead + i) * channels + ch);
         }
         mono[i] = sum / (float)channels;
         finite &= isfinite(mono[i]) != 0;
