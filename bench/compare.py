@@ -86,6 +86,9 @@ def run_ours(args, tests):
     if generate:
         command += ["-n", str(generate[0])]
     rows = {r["test"]: r for r in json.loads(run(command))}
+    missing = [t for t in tests if t not in rows]
+    if missing:
+        sys.exit(f"omni bench has no test named {', '.join(missing)}")
     return {t: rows[t] for t in tests}, {"read": rows["memory read"]["median"], "fma": rows["float32 FMA"]["median"]}
 
 
