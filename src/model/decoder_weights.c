@@ -88,7 +88,8 @@ static omni_status load_all(const char *prefix, const decoder_config *c, bool em
         if (gguf_tensor(w->g, name)) {
             TRY(weights_linear(w, &out->output, err, 2, table, "%s", name));
         } else {
-            out->output = out->token_embd; /* files leave a tied head out */
+            /* Files leave a tied head out. Where it is packed, the table stays in the file too: single rows are looked up in it. */
+            TRY(weights_linear(w, &out->output, err, 2, table, "%stoken_embd.weight", prefix));
         }
     }
     TRY(weights_vector(w, &out->output_norm, err, c->width, "%soutput_norm.weight", prefix));

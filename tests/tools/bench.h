@@ -62,35 +62,45 @@ static inline bool bench_wanted(const bench *m, const char *name) {
     return !m->only || strstr(name, m->only);
 }
 
+/* As operations find weights once a model is open: packed where the backend packs them. The bits do as both. */
+static inline tensor bench_weights(const bench *m, dtype type, int64_t in, int64_t outs, int64_t experts, bool packed) {
+    tensor w = {.type = type, .ne = {in, outs, experts, 1}, .size = dtype_row_bytes(type, in) * (size_t)(outs * experts), .data = m->memory};
+    size_t size = packed ? m->b->ops->packed_size(m->b, &w) : 0;
+    w.packed = size > 0;
+    w.size = size ? size : w.size;
+    return w;
+}
+
 /* rows x in times weights of one type. A single row reads memory that no cache holds; many rows reuse one matrix. */
-static inline void bench_linear(bench *m, dtype type, int64_t rows, int64_t in, int64_t outs) {
+static inline void bench_linear(bench *m, dtype type, bool packed, int64_t rows, int64_t in, int64_t outs) {
     char name[64];
-    snprintf(name, sizeof name, "linear %s %lld x %lld x %lld", dtype_find(type)->name, (long long)rows, (long long)in, (long long)outs);
+    snprintf(name, sizeof name, "linear %s%s %lld x %lld x %lld", packed ? "packed " : "", dtype_find(type)->name, (long long)rows, (long long)in,
+             (long long)outs);
     if (!bench_wanted(m, name)) {
         return;
     }
-    tensor w = {.type = type, .ne = {in, outs, 1, 1}, .data = m->memory};
-    double bytes = (double)dtype_row_bytes(type, in) * (double)outs, seconds;
+    tensor w = bench_weights(m, type, in, outs, 1, packed);
+    double bytes = (double)w.size, seconds;
     int64_t copies = (int64_t)(BENCH_FLOATS * 4.0 / bytes), at = 0;
     BENCH_TIME(seconds, {
-        w.data = (char *)m->memory + (size_t)at * (size_t)bytes;
+        w.data = (char *)m->memory + (size_t)at * w.size;
         at = rows < 16 && at + 1 < copies ? at + 1 : 0;
         m->b->ops->linear(m->b, &w, NULL, m->x, rows, in, m->y, outs);
     });
     bench_print(m, name, seconds, 2.0 * (double)rows * (double)in * (double)outs, rows < 16 ? bytes : 0);
 }
 
-static inline void bench_experts(bench *m, dtype type, int64_t rows) {
+static inline void bench_experts(bench *m, dtype type, bool packed, int64_t rows) {
     enum { WIDTH = 2048, FFN = 768, EXPERTS = 32, USED = 8 };
     char name[64];
-    snprintf(name, sizeof name, "moe %s %lld rows, 8 of 2048 x 768", dtype_find(type)->name, (long long)rows);
+    snprintf(name, sizeof name, "moe %s%s %lld rows, 8 of 2048 x 768", packed ? "packed " : "", dtype_find(type)->name, (long long)rows);
     if (!bench_wanted(m, name) || rows > 256) {
         return;
     }
     static int32_t ids[256 * USED];
     static float weights[256 * USED];
-    tensor gate = {.type = type, .ne = {WIDTH, FFN, EXPERTS, 1}, .data = m->memory}, down = {.type = type, .ne = {FFN, WIDTH, EXPERTS, 1}};
-    double seconds, expert = (double)dtype_row_bytes(type, WIDTH) * FFN;
+    tensor gate = bench_weights(m, type, WIDTH, FFN, EXPERTS, packed), down = bench_weights(m, type, FFN, WIDTH, EXPERTS, packed);
+    double seconds, expert = (double)gate.size / EXPERTS;
     tensor up = gate;
     int turn = 0;
     /* gate and up share their bytes beyond the first half when all do not fit; what counts is that they are read. */
@@ -263,15 +273,17 @@ static inline void bench_all(const char *only, int threads) {
         BENCH_TIME(seconds, pool_run(cpu_backend_pool(m.b), bench_memory, &probe));
         m.bytes = BENCH_FLOATS * 4.0 / seconds;
         printf("\n%s: limits %.1f GFLOP/s, %.1f GB/s\n", m.b->description, m.flops * 1e-9, m.bytes * 1e-9);
-        const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0};
+        const dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q8_0, DTYPE_Q4_0,
+                               DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_Q3_K, DTYPE_Q2_K, DTYPE_IQ4_XS};
         const int64_t rows[] = {1, 4, 16, 256};
-        for (int t = 0; t < 4; t++) {
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            const bool packed = t > 3;
             for (int r = 0; r < (l == 0 ? 2 : 4); r++) {
-                bench_linear(&m, types[t], rows[r], 2048, 4096);
+                bench_linear(&m, types[t], packed, rows[r], 2048, 4096);
             }
-            bench_experts(&m, types[t], 1);
+            bench_experts(&m, types[t], packed, 1);
             if (l > 0) {
-                bench_experts(&m, types[t], 128);
+                bench_experts(&m, types[t], packed, 128);
             }
         }
         bench_attention(&m, DTYPE_F32, 1, 4096);
