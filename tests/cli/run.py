@@ -165,7 +165,7 @@ class Answers(Case):
             self.fails(*RUN, "--messages", "-", *flags, stdin=bad, say="omni: ")
 
     def test_context(self):
-        self.fails(*RUN, "-p", "x " * 100, "-c", 50, say=["context 50", "-c"])
+        self.fails(*RUN, "-p", "x " * 100, "-c", 50, say=["109 tokens", "context is 50", "-c"])
         r = json.loads(self.omni(*RUN, "-p", "x", "-c", 20, "--greedy", "--ignore-eos", "-n", 100, "--json")[0])
         self.assertEqual(r["finish"], "length")
         self.assertLessEqual(r["prompt_tokens"] + r["answer_tokens"], 21)  # the last token is drawn, not read
@@ -318,7 +318,7 @@ class Conversation(Case):
             self.assertIn(part, err)
         self.assertEqual(out, self.omni(*ALL, "--greedy", "-n", 3, "-p", "x")[0])
         err = self.omni(*RUN, "-c", 30, "-n", 3, stdin="x " * 100 + "\n", status=1)[1]
-        self.assertIn("context 30", err)
+        self.assertIn("context is 30", err)
 
     def test_interrupt_stops_the_answer_only(self):
         p = self.start(*RUN, *ENDLESS, "-c", 4000, "--json", stdin=subprocess.PIPE)
