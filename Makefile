@@ -31,7 +31,7 @@ asan: setup ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan: setup ## the same under ThreadSanitizer
 	@cmake -S . -B build-tsan $(PRESET_FLAGS) -DOMNI_SANITIZE=thread -DCMAKE_BUILD_TYPE=Debug >/dev/null
 	@ninja -C build-tsan -j $(JOBS)
-	@ctest --test-dir build-tsan --output-on-failure -j $(JOBS)
+	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) -E '^kernels$$'
 
 fuzz: setup ## every fuzz target for SECONDS (60) each
 	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
