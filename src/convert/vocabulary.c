@@ -144,12 +144,12 @@ static void read_tokenizer_json(json_reader *r, const vocabulary_texts *t, vocab
     }
 }
 
-/* merges.txt: a pair a line, after an optional "#version" line. */
+/* merges.txt: a pair a line, after an optional "#version" line; a line ends with CR, LF or both. */
 static omni_status read_merges_txt(const vocabulary_texts *t, const char *dir, vocabulary *v, omni_error *err) {
     char *text = v->memory[0] = malloc(t->merges_txt_size + 1);
     size_t lines = 1;
     for (size_t i = 0; i < t->merges_txt_size; i++) {
-        lines += t->merges_txt[i] == '\n';
+        lines += t->merges_txt[i] == '\n' || t->merges_txt[i] == '\r';
     }
     v->merges = calloc(lines, sizeof *v->merges);
     if (!text || !v->merges) {

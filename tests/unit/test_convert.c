@@ -188,7 +188,8 @@ static void respell_side_files(void) {
     fputs("#version: 0.2\n", f);
     for (size_t i = 0; i < json_array_size(merges); i++) {
         const json_t *m = json_array_get(merges, i);
-        fprintf(f, "%s %s\n", json_string_value(json_array_get(m, 0)), json_string_value(json_array_get(m, 1)));
+        static const char *const line_ends[] = {"\n", "\r", "\r\n"};
+        fprintf(f, "%s %s%s", json_string_value(json_array_get(m, 0)), json_string_value(json_array_get(m, 1)), line_ends[i % 3]);
     }
     fclose(f);
     json_t *added = json_object(), *entry;
