@@ -10,17 +10,24 @@
 
 #include "cli/commands.h"
 
-/* The session that a signal stops. A signal handler can only reach a global. */
+/* The session that a signal stops, and the signal that did. A signal handler can only reach a global. */
 static _Atomic(omni_session *) running;
+static volatile sig_atomic_t stopped_by;
 
 static void stop_answer(int number) {
     omni_session *s = atomic_exchange(&running, NULL);
     if (s) {
+        stopped_by = number;
         omni_cancel(s);
     } else {
         signal(number, SIG_DFL);
         raise(number);
     }
+}
+
+/* Also asked by the callbacks: a signal just before omni_generate begins is forgotten by the session. */
+static bool is_stopped(void) {
+    return atomic_load(&running) == NULL;
 }
 
 /* Where text goes: standard output, unless sound goes there. */
@@ -57,7 +64,7 @@ static bool take_text(void *arg, const char *text, size_t size) {
     }
     FILE *to = text_output(a);
     a->text_failed = fwrite(text, 1, size, to) != size || fflush(to) != 0;
-    return !a->text_failed;
+    return !a->text_failed && !is_stopped();
 }
 
 static bool take_reasoning(void *arg, const char *text, size_t size) {
@@ -68,7 +75,7 @@ static bool take_reasoning(void *arg, const char *text, size_t size) {
 static bool take_audio(void *arg, const float *samples, size_t count) {
     answer *a = arg;
     a->sound_failed = omni_sound_write(a->sound, samples, count, &a->sound_error) != OMNI_OK;
-    return !a->sound_failed;
+    return !a->sound_failed && !is_stopped();
 }
 
 static bool take_progress(void *arg, const char *what, uint64_t done, uint64_t total) {
@@ -151,25 +158,27 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     a->sound_failed = a->text_failed = false;
     a->text = a->reasoning = a->calls = (collected){0};
     a->last_was_newline = true;
-    if (a->sound_path && omni_sound_open(a->sound_path, sample_rate, &a->sound, &err) != OMNI_OK) {
-        return report(&err);
-    }
     params->on_text = take_text;
     params->on_reasoning = a->json ? take_reasoning : NULL;
     params->on_tool_call = take_call;
-    params->on_audio = a->sound ? take_audio : NULL;
     params->on_progress = take_progress;
     params->arg = a;
 
-    struct sigaction act = {.sa_handler = stop_answer}, old_int, old_term;
+    /* A write that waits for its reader goes on after the signal: it is no failed one. A second signal ends the program. */
+    struct sigaction act = {.sa_handler = stop_answer, .sa_flags = SA_RESTART}, old_int, old_term;
     sigemptyset(&act.sa_mask);
     atomic_store(&running, session);
     sigaction(SIGINT, &act, &old_int);
     sigaction(SIGTERM, &act, &old_term);
-    omni_status status = text ? omni_speak(session, text, params, &result, &err) : omni_generate(session, params, &result, &err);
-    bool interrupted = atomic_exchange(&running, NULL) == NULL;
-    sigaction(SIGINT, &old_int, NULL);
+    omni_status status = a->sound_path ? omni_sound_open(a->sound_path, sample_rate, &a->sound, &err) : OMNI_OK;
+    params->on_audio = a->sound ? take_audio : NULL;
+    if (status == OMNI_OK) {
+        status = text ? omni_speak(session, text, params, &result, &err) : omni_generate(session, params, &result, &err);
+    }
+    sigaction(SIGINT, &old_int, NULL); /* before "running" is taken back, or a late signal would count as the second */
     sigaction(SIGTERM, &old_term, NULL);
+    bool interrupted = is_stopped();
+    atomic_store(&running, NULL);
     progress_clear(&a->bar);
 
     if (!a->last_was_newline) {
@@ -187,14 +196,16 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
         exit_status = report(&err);
     } else if (a->sound_failed) {
         exit_status = report(&a->sound_error);
-    } else if (a->text_failed) {
-        fprintf(stderr, "omni: cannot write the answer to standard output\n");
-        exit_status = 1;
     } else {
-        if (a->json) {
+        if (a->json && !a->text_failed) {
             print_json(a, &result);
         }
-        exit_status = interrupted ? 130 : 0;
+        if (a->text_failed || fflush(text_output(a)) != 0) { /* who reads a conversation through a pipe waits for the whole answer */
+            fprintf(stderr, "omni: cannot write the answer to standard output\n");
+            exit_status = 1;
+        } else {
+            exit_status = interrupted ? 128 + stopped_by : 0;
+        }
     }
     free(a->text.text);
     free(a->reasoning.text);

@@ -88,6 +88,7 @@ typedef struct state {
     omni_generate_params *params;
     const char *system;
     pending media;
+    bool terminal; /* a person types */
 } state;
 
 static omni_status add_system(state *st, omni_error *err) {
@@ -155,14 +156,16 @@ static int say(state *st, answer *a, const char *text) {
         return report(&err); /* the media stay, for another try */
     }
     forget(&st->media);
+    if (st->terminal) {
+        signal(SIGINT, SIG_IGN); /* for Ctrl+C just as the answer ends: until the next prompt there is nothing to stop */
+    }
     return answer_run(a, st->session, st->params, NULL, omni_model_sample_rate(st->model));
 }
 
 int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const char *system, const omni_part *media,
          size_t media_count) {
-    state st = {model, session, params, system, {0}};
+    state st = {model, session, params, system, {0}, isatty(STDIN_FILENO) == 1};
     const char *path = a->sound_path;
-    bool terminal = isatty(STDIN_FILENO) == 1;
     int answers = 0, status = 0;
     char *plain = NULL;
     size_t plain_size = 0;
@@ -172,7 +175,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
             return 1;
         }
     }
-    if (terminal) {
+    if (st.terminal) {
         fprintf(stderr, "omni %s; /help for commands, Ctrl+D to end\n", omni_version());
         rl_readline_name = "omni";
         rl_catch_signals = 0; /* Ctrl+C is handled here alone */
@@ -180,7 +183,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
     }
     for (;;) {
         char *line;
-        if (terminal) {
+        if (st.terminal) {
             line = edit_line();
         } else {
             line = getline(&plain, &plain_size, stdin) < 0 ? NULL : plain;
@@ -191,7 +194,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
         trim(line);
         bool go_on = true;
         if (*line || st.media.count > 0) {
-            if (terminal && *line) {
+            if (st.terminal && *line) {
                 add_history(line);
             }
             if (*line == '/') {
@@ -200,18 +203,23 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
                 char *name = path ? sound_name(path, ++answers) : NULL;
                 a->sound_path = name;
                 int s = say(&st, a, line);
-                status = terminal || s == 130 ? status : s != 0 ? s : status;
+                if (s == 128 + SIGTERM || a->text_failed) { /* told to end, or nobody reads the answers */
+                    status = s;
+                    go_on = false;
+                } else if (!st.terminal && s != 0 && s != 128 + SIGINT) {
+                    status = s;
+                }
                 free(name);
             }
         }
-        if (terminal) {
+        if (st.terminal) {
             free(line);
         }
         if (!go_on) {
             break;
         }
     }
-    if (terminal) {
+    if (st.terminal) {
         fputc('\n', stderr);
     }
     free(plain);
