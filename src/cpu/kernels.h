@@ -122,9 +122,11 @@ void kernels_neon(cpu_kernels *k);
 /* The part for packed weights, in files of its own. */
 void packed_generic(cpu_kernels *k);
 void packed_avx2(cpu_kernels *k);
+void packed_avxvnni(cpu_kernels *k);
 void packed_avx512vnni(cpu_kernels *k);
 void packed_neon(cpu_kernels *k);
 void packed_neon_dotprod(cpu_kernels *k);
+void packed_neon_i8mm(cpu_kernels *k);
 
 enum { KERNEL_LEVELS = 8 };
 

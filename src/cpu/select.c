@@ -14,6 +14,12 @@ static bool has_f16c(void) {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+
+/* 256-bit dot products without AVX-512; not all compilers know the name "avxvnni". */
+static bool has_avxvnni(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
 #endif
 
 /* __builtin_cpu_supports asks the operating system too (XGETBV): registers that are not saved do not count. */
@@ -24,6 +30,9 @@ int kernels_levels(const char *names[KERNEL_LEVELS]) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         names[n++] = "avx2";
+        if (has_avxvnni()) {
+            names[n++] = "avxvnni";
+        }
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
             __builtin_cpu_supports("avx512dq")) {
             names[n++] = "avx512";
@@ -36,6 +45,9 @@ int kernels_levels(const char *names[KERNEL_LEVELS]) {
     names[n++] = "neon";
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) {
         names[n++] = "dotprod";
+        if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) {
+            names[n++] = "i8mm";
+        }
     }
 #endif
     return n;
@@ -54,6 +66,9 @@ bool kernels_select(const char *level, cpu_kernels *k) {
         else if (strcmp(names[i], "avx2") == 0) {
             kernels_avx2(k);
             packed_avx2(k);
+        } else if (strcmp(names[i], "avxvnni") == 0) {
+            packed_avxvnni(k);
+            k->name = "AVX-VNNI";
         } else if (strcmp(names[i], "avx512") == 0) {
             kernels_avx512(k);
         } else if (strcmp(names[i], "avx512vnni") == 0) {
@@ -67,6 +82,9 @@ bool kernels_select(const char *level, cpu_kernels *k) {
         } else if (strcmp(names[i], "dotprod") == 0) {
             packed_neon_dotprod(k);
             k->name = "NEON with dot products";
+        } else if (strcmp(names[i], "i8mm") == 0) {
+            packed_neon_i8mm(k);
+            k->name = "NEON with I8MM";
         }
 #endif
         if (strcmp(names[i], level) == 0) {

@@ -1,10 +1,15 @@
-/* Bytes and sums for the packed kernels: AVX2. */
+/* Bytes and sums for the packed kernels: AVX2, with the dot products of AVX-VNNI where the including file is compiled for them. */
 #ifndef OMNI_CPU_SIMD_PACKED_AVX2_H
 #define OMNI_CPU_SIMD_PACKED_AVX2_H
 
 #include "cpu/simd_avx2.h"
 
+#if defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__))
+#define AVX2_VNNI
+enum { PACKED_ROWS = 4, DOT_BIASED = 1 };
+#else
 enum { PACKED_ROWS = 4, DOT_BIASED = 0 };
+#endif
 #define PACKED_PREFETCH(p) _mm_prefetch((const char *)(p) + 2048, _MM_HINT_T0)
 
 typedef __m256i vb;
@@ -44,6 +49,25 @@ SIMD vb vb_lookup(vb table, vb index) {
     return _mm256_shuffle_epi8(table, index);
 }
 
+#ifdef AVX2_VNNI
+
+/* sum + in each lane four weights, as unsigned bytes, times x[0 .. 3]. */
+SIMD vi vi_dot(vi sum, vb w, const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+#ifdef __AVXVNNI__
+    return _mm256_dpbusd_avx_epi32(sum, w, _mm256_set1_epi32(four));
+#else /* the same instruction by its other name: a processor with AVX-512 can test this file */
+    return _mm256_dpbusd_epi32(sum, w, _mm256_set1_epi32(four));
+#endif
+}
+
+SIMD vi vi_dot_wide(vi sum, vb w, const int8_t *x) {
+    return vi_dot(sum, w, x);
+}
+
+#else
+
 SIMD vi add_fours(vi sum, __m256i twos) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(twos, _mm256_set1_epi16(1)));
 }
@@ -62,6 +86,8 @@ SIMD vi vi_dot_wide(vi sum, vb w, const int8_t *x) {
     const vb value = _mm256_xor_si256(w, vb_set(0x80));
     return add_fours(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(value), _mm256_sign_epi8(_mm256_set1_epi32(four), value)));
 }
+
+#endif
 
 SIMD vi vi_set(int32_t x) {
     return _mm256_set1_epi32(x);

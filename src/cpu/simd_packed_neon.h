@@ -1,10 +1,15 @@
-/* Bytes and sums for the packed kernels: NEON, with the dot product instructions where the including file is compiled for them. */
+/* Bytes and sums for the packed kernels: NEON, with dot products of signed bytes, or of unsigned and signed ones (I8MM), where the
+ * including file is compiled for them. */
 #ifndef OMNI_CPU_SIMD_PACKED_NEON_H
 #define OMNI_CPU_SIMD_PACKED_NEON_H
 
 #include "cpu/simd_neon.h"
 
+#ifdef __ARM_FEATURE_MATMUL_INT8
+enum { PACKED_ROWS = 4, DOT_BIASED = 1 };
+#else
 enum { PACKED_ROWS = 4, DOT_BIASED = 0 };
+#endif
 #define PACKED_PREFETCH(p) __builtin_prefetch((p) + 1024)
 
 typedef uint8x16_t vb;
@@ -43,14 +48,17 @@ SIMD vb vb_lookup(vb table, vb index) {
     return vqtbl1q_u8(table, index);
 }
 
-/* sum + in each lane four weights, below 128, times x[0 .. 3]. */
+/* sum + in each lane four weights times x[0 .. 3]; weights below 128 but for I8MM. */
 SIMD vi vi_dot(vi sum, vb w, const int8_t *x) {
     int32_t four;
     memcpy(&four, x, sizeof four);
-    const int8x16_t a = vreinterpretq_s8_u8(w), b = vreinterpretq_s8_s32(vdupq_n_s32(four));
-#ifdef __ARM_FEATURE_DOTPROD
-    return vdotq_s32(sum, a, b);
+    const int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+#ifdef __ARM_FEATURE_MATMUL_INT8
+    return vusdotq_s32(sum, w, b);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(sum, vreinterpretq_s8_u8(w), b);
 #else
+    const int8x16_t a = vreinterpretq_s8_u8(w);
     const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))), high = vpaddlq_s16(vmull_high_s8(a, b));
     return vaddq_s32(sum, vpaddq_s32(low, high));
 #endif
@@ -58,7 +66,7 @@ SIMD vi vi_dot(vi sum, vb w, const int8_t *x) {
 
 /* The same with weights from -128 to 127, held plus 128. */
 SIMD vi vi_dot_wide(vi sum, vb w, const int8_t *x) {
-    return vi_dot(sum, veorq_u8(w, vb_set(0x80)), x);
+    return vi_dot(sum, DOT_BIASED ? w : veorq_u8(w, vb_set(0x80)), x);
 }
 
 SIMD vi vi_set(int32_t x) {

@@ -482,6 +482,27 @@ static const struct {
     {"attention tile", check_attention_tile},
 };
 
+static int check_level(const char *name, const cpu_kernels *fast, const cpu_kernels *plain, const char *only, int rounds) {
+    int failures = 0;
+    for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+        if (only && !strstr(checks[i].name, only)) {
+            continue;
+        }
+        check c = {.fast = fast, .plain = plain};
+        for (int round = 0; round < rounds; round++) {
+            checks[i].run(&c);
+        }
+        bool good = c.worst <= 1;
+        failures += !good;
+        printf("%-10s %-14s %s, error up to %.2f of its bound\n", name, checks[i].name, good ? "good" : "WRONG", c.worst);
+    }
+    return failures;
+}
+
+#if defined(__x86_64__)
+void packed_avxvnni_evex(cpu_kernels *k);
+#endif
+
 static int check_all(const char *only, int rounds) {
     int failures = 0;
     const char *names[KERNEL_LEVELS];
@@ -490,19 +511,15 @@ static int check_all(const char *only, int rounds) {
     kernels_select("generic", &plain);
     for (int l = 0; l < levels; l++) {
         kernels_select(names[l], &fast);
-        for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
-            if (only && !strstr(checks[i].name, only)) {
-                continue;
-            }
-            check c = {.fast = l == 0 ? &plain : &fast, .plain = &plain};
-            for (int round = 0; round < rounds; round++) {
-                checks[i].run(&c);
-            }
-            bool good = c.worst <= 1;
-            failures += !good;
-            printf("%-8s %-14s %s, error up to %.2f of its bound\n", names[l], checks[i].name, good ? "good" : "WRONG", c.worst);
-        }
+        failures += check_level(names[l], l == 0 ? &plain : &fast, &plain, only, rounds);
     }
+#if defined(__x86_64__)
+    if (strcmp(names[levels - 1], "avx512vnni") == 0 && !kernels_select("avxvnni", &fast)) {
+        kernels_select("avx2", &fast);
+        packed_avxvnni_evex(&fast);
+        failures += check_level("avxvnni*", &fast, &plain, only ? only : "packed", rounds);
+    }
+#endif
     return failures;
 }
 
