@@ -36,7 +36,7 @@ static inline int64_t cpu_grain(int64_t steps_a_unit) {
 
 enum { CPU_INPUTS = 1 << 17 }; /* 4 million values */
 
-/* Quantises rows of width values each, x_stride apart, on the pool; y has width / PACK_BLOCK blocks a row. */
+/* Quantises rows of width values each, x_stride apart, on the pool; y has packed_blocks(width) blocks a row. */
 void cpu_quantise(const cpu_backend *c, const float *x, int64_t rows, int64_t x_stride, int64_t width, packed_input *y);
 
 /* Each fills its operations into the table. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "cpu/packed.h"
 
+#include <string.h>
 #include <sys/mman.h>
 
 #include "cpu/backend.h"
@@ -77,8 +78,16 @@ typedef struct quantise_job {
 
 static void quantise_rows(void *arg, int64_t begin, int64_t end, int thread) {
     quantise_job *j = arg;
+    const int64_t whole = j->width / PACK_BLOCK * PACK_BLOCK, rest = j->width - whole, blocks = packed_blocks(j->width);
     for (int64_t r = begin; r < end; r++) {
-        j->c->k.quantise(j->x + r * j->x_stride, j->width, j->y + r * (j->width / PACK_BLOCK));
+        const float *x = j->x + r * j->x_stride;
+        packed_input *y = j->y + r * blocks;
+        j->c->k.quantise(x, whole, y);
+        if (rest) {
+            float last[PACK_BLOCK] = {0};
+            memcpy(last, x + whole, (size_t)rest * sizeof *last);
+            j->c->k.quantise(last, PACK_BLOCK, y + blocks - 1);
+        }
     }
 }
 
@@ -115,7 +124,7 @@ int64_t packed_out_tile(int64_t n, int64_t rows) {
 void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y,
                    int64_t y_stride) {
     enum { ROW_TILE = 64 };
-    int64_t n = w->ne[0], blocks = n / PACK_BLOCK, most = CPU_INPUTS / (blocks < 1 ? 1 : blocks);
+    int64_t blocks = packed_blocks(w->ne[0]), n = blocks * PACK_BLOCK, most = CPU_INPUTS / (blocks < 1 ? 1 : blocks);
     packed_job j = {.c = c, .type = w->type, .outs = w->ne[1]};
     for (int64_t row = 0; row < rows; row += most) {
         j.rows = rows - row < most ? rows - row : most;
@@ -132,7 +141,7 @@ void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, con
             .y_stride = y_stride,
             .n = n,
         };
-        cpu_quantise(c, x + row * x_stride, j.rows, x_stride, n, c->inputs);
+        cpu_quantise(c, x + row * x_stride, j.rows, x_stride, w->ne[0], c->inputs);
         pool_for(c->pool, (j.outs + j.out_tile - 1) / j.out_tile * j.row_tiles, 1, packed_tiles, &j);
     }
 }

@@ -63,6 +63,11 @@ typedef struct packed_format {
 /* All zeros for a type that cannot be packed. */
 packed_format packed_format_of(dtype type);
 
+/* Blocks of a row of n inputs; zeros fill the last one. */
+static inline int64_t packed_blocks(int64_t n) {
+    return (n + PACK_BLOCK - 1) / PACK_BLOCK;
+}
+
 /* Bytes of 16 outputs' weights for n inputs; n is a multiple of the type's block. */
 size_t packed_group_bytes(dtype type, int64_t n);
 /* Bytes of a packed matrix of n inputs and `outs` outputs. */

@@ -126,7 +126,8 @@ static omni_status load_layer(weights *w, const vision_config *c, int n, vision_
     TRY(load_linear(w, layer_name(name, "blk", n, "attn_qkv"), d, 3 * d, &l->qkv, err));
     TRY(load_linear(w, layer_name(name, "blk", n, "attn_out"), d, d, &l->proj, err));
     TRY(load_linear(w, layer_name(name, "blk", n, "ffn_up"), d, c->ffn, &l->up, err));
-    return load_linear(w, layer_name(name, "blk", n, "ffn_down"), c->ffn, d, &l->down, err);
+    TRY(weights_linear_like(w, l->up.w.type, &l->down.w, err, c->ffn, d, layer_name(name, "blk", n, "ffn_down.weight")));
+    return weights_vector(w, &l->down.b, err, d, "%s", layer_name(name, "blk", n, "ffn_down.bias"));
 }
 
 /* The file has one tensor a frame of the group, each [hidden][3][patch][patch]; patches here are [3][temporal][patch][patch],

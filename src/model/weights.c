@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,26 @@ static void forget_part(void *arg, size_t begin, size_t end) {
     tell(r->w, part.size);
 }
 
+/* r->data = t's rows in r's type, zeros behind them up to r's width; the caller frees it. */
+static omni_status round_rows(const tensor *t, tensor *r, omni_error *err) {
+    const size_t bytes = dtype_row_bytes(r->type, r->ne[0]);
+    r->size = bytes * (size_t)t->ne[1];
+    char *rows = malloc(r->size);
+    float *row = calloc((size_t)r->ne[0], sizeof *row);
+    if (rows && row) {
+        for (int64_t i = 0; i < t->ne[1]; i++) {
+            dtype_to_f32(t->type, tensor_row(t, i), row, t->ne[0]);
+            dtype_from_f32(r->type, row, rows + (size_t)i * bytes, r->ne[0]);
+        }
+        free(row);
+        r->data = rows;
+        return OMNI_OK;
+    }
+    free(rows);
+    free(row);
+    return fail(err, OMNI_ERR_MEMORY, "out of memory for tensor %s: %zu bytes", t->name, r->size);
+}
+
 omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
     char name[NAME_MAX_SIZE];
     va_list args;
@@ -82,6 +103,30 @@ omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims,
         tell(w, out->size);
     }
     return w->b->loading.cancelled ? fail(err, OMNI_CANCELLED, "%s: loading was cancelled", gguf_path(w->g)) : OMNI_OK;
+}
+
+omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error *err, int64_t in, int64_t outs, const char *name) {
+    const int64_t ne[] = {in, outs}, block = dtype_find(DTYPE_Q8_0)->block;
+    const tensor *t;
+    TRY(gguf_need_tensor(w->g, &t, err, 2, ne, "%s", name));
+    tensor r = *t;
+    r.type = DTYPE_Q8_0;
+    r.ne[0] = (in + block - 1) / block * block;
+    const size_t size = w->b->ops->packed_size(w->b, &r);
+    if (dtype_find(like)->block == 1 || dtype_find(t->type)->block > 1 || r.ne[0] == in || size == 0) {
+        return weights_linear(w, out, err, 2, ne, "%s", name);
+    }
+    void *memory;
+    TRY(weights_memory(w, size, &memory, err));
+    TRY(round_rows(t, &r, err));
+    void *rows = (void *)(uintptr_t)r.data;
+    w->b->ops->pack(w->b, &r, memory, NULL, NULL);
+    free(rows);
+    gguf_forget(w->g, t);
+    *out = r;
+    out->ne[0] = in;
+    w->bytes += t->size;
+    return tell(w, t->size) ? OMNI_OK : fail(err, OMNI_CANCELLED, "%s: loading was cancelled", gguf_path(w->g));
 }
 
 omni_status weights_memory(weights *w, size_t bytes, void **out, omni_error *err) {

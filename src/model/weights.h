@@ -28,6 +28,9 @@ omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims,
  * it are given back. */
 omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...)
     __attribute__((format(printf, 6, 7)));
+/* As weights_linear for a matrix {in, outs} among others of type `like`: where those are quantised, but this one is not, because `in` is
+ * no multiple of a block, it is rounded to Q8_0 here, with zeros up to whole blocks, if the backend then has a layout for it. */
+omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error *err, int64_t in, int64_t outs, const char *name);
 /* A vector of n values (stored as F32, F16 or BF16, shape {n} or {n, 1}), converted to F32 in the backend's memory. */
 omni_status weights_vector(weights *w, const float **out, omni_error *err, int64_t n, const char *name_format, ...)
     __attribute__((format(printf, 5, 6)));

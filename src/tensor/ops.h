@@ -55,7 +55,8 @@ typedef struct ops {
      * type and shape, and the matrix is best left as it is. */
     size_t (*packed_size)(backend *b, const tensor *t);
     /* Fills memory (packed_size bytes from alloc) with that layout and points *t at it: size, data and packed change. The original may
-     * go; done(arg, begin, end), which may be NULL, says of each range of its bytes that it has been read, in ascending order. */
+     * go; done(arg, begin, end), which may be NULL, says of each range of its bytes that it has been read, in ascending order. Later
+     * t->ne[0] may be made less, but not by a whole block: linear then takes that many inputs, as if zeros followed. */
     void (*pack)(backend *b, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg);
 
     /* ---- rows ---- */

@@ -169,6 +169,29 @@ static void linear_takes_more_inputs_than_its_buffer_holds(void **state) {
     release(b);
 }
 
+/* A packed matrix may take fewer inputs than its blocks hold: what follows them in memory does not count. */
+static void the_last_block_may_be_part_of_one(void **state) {
+    enum { IN = 96, PART = 75, OUT = 40, ROWS = 9 };
+    const char *levels[KERNEL_LEVELS];
+    int n = kernels_levels(levels);
+    float *x = numbers(ROWS * PART), *zeros = calloc(ROWS * IN, sizeof *zeros), got[ROWS * OUT], want[ROWS * OUT];
+    for (int r = 0; r < ROWS; r++) {
+        memcpy(zeros + r * IN, x + r * PART, sizeof *x * PART);
+    }
+    for (int l = 0; l < n; l++) {
+        two b = backends(levels[l]);
+        tensor w = random_matrix(DTYPE_Q8_0, IN, OUT, 1), p = pack(b.three, &w);
+        b.three->ops->linear(b.three, &p, NULL, zeros, ROWS, IN, want, OUT);
+        p.ne[0] = PART;
+        b.three->ops->linear(b.three, &p, NULL, x, ROWS, PART, got, OUT);
+        assert_memory_equal(got, want, sizeof want);
+        drop(b.three, &p);
+        free((void *)(uintptr_t)w.data);
+        release(b);
+    }
+    free(x), free(zeros);
+}
+
 /* y = sum of weights[j] * down(silu(gate x) * up x), by linear on the experts' slices. */
 static void mixture_of(backend *b, const tensor *m, const float *x, const int32_t *ids, const float *weights, int used, float *y) {
     int64_t in = m[0].ne[0], ffn = m[0].ne[1];
@@ -263,6 +286,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_is_right_and_alike_for_any_rows_and_threads),
         cmocka_unit_test(linear_takes_more_inputs_than_its_buffer_holds),
+        cmocka_unit_test(the_last_block_may_be_part_of_one),
         cmocka_unit_test(mixtures_are_right_whatever_is_packed),
         cmocka_unit_test(only_what_can_be_packed_is),
     };
