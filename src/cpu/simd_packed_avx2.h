@@ -10,7 +10,6 @@ enum { PACKED_ROWS = 4, DOT_BIASED = 1 };
 #else
 enum { PACKED_ROWS = 4, DOT_BIASED = 0 };
 #endif
-#define PACKED_PREFETCH(p) _mm_prefetch((const char *)(p) + 2048, _MM_HINT_T0)
 
 typedef __m256i vb;
 

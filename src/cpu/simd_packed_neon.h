@@ -10,7 +10,6 @@ enum { PACKED_ROWS = 4, DOT_BIASED = 1 };
 #else
 enum { PACKED_ROWS = 4, DOT_BIASED = 0 };
 #endif
-#define PACKED_PREFETCH(p) __builtin_prefetch((p) + 1024)
 
 typedef uint8x16_t vb;
 

@@ -6,7 +6,6 @@
 
 /* Rows that share a vector of weights in registers, and whether vi_dot_wide leaves 128 times the sum of the inputs in the result. */
 enum { PACKED_ROWS = 8, DOT_BIASED = 1 };
-#define PACKED_PREFETCH(p) _mm_prefetch((const char *)(p) + 2048, _MM_HINT_T0)
 
 typedef __m512i vb;
 
