@@ -103,6 +103,8 @@ typedef struct cpu_kernels {
     void (*attend_f16)(attention_state *s, const attention_span *span);
     /* y = softmax(scale * q . k) v, complete; a row that sees nothing gives zeros. */
     void (*attend_tile)(const attention_tile *t, float *scratch);
+    /* The same, but q * scale * log2 e, k, v and the exponentials may be rounded to bfloat16. */
+    void (*attend_tile_coarse)(const attention_tile *t, float *scratch);
 
     /* For the kernel tool: the machine's limits as this level's instructions reach them. rounds * PROBE_FLOPS(lanes) operations in
      * registers; n values (a multiple of 64) read and added up. */
@@ -119,6 +121,7 @@ void kernels_generic(cpu_kernels *k);
 void kernels_avx2(cpu_kernels *k);
 void kernels_avx512(cpu_kernels *k);
 void kernels_neon(cpu_kernels *k);
+void attention_avx512bf16(cpu_kernels *k);
 /* The part for packed weights, in files of its own. */
 void packed_generic(cpu_kernels *k);
 void packed_avx2(cpu_kernels *k);

@@ -260,7 +260,12 @@ static void depthwise(const float *x, const float *w, const float *bias, int64_t
 ATTEND(attend_f32, float, same)
 ATTEND(attend_f16, uint16_t, f16_to_f32)
 
-static void attend_tile(const attention_tile *t, float *scratch) {
+static inline float bf16(float x) {
+    return bf16_to_f32(bf16_from_f32(x));
+}
+
+static inline __attribute__((always_inline)) void tile(const attention_tile *t, bool coarse) {
+    const float scale = coarse ? t->scale * 1.44269504f : t->scale; /* powers of two then, as faster versions take */
     for (int64_t r = 0; r < t->rows; r++) {
         const float *q = t->q + r * t->q_stride;
         float *y = t->y + r * t->y_stride, max = -INFINITY, sum = 0;
@@ -269,13 +274,14 @@ static void attend_tile(const attention_tile *t, float *scratch) {
             const float *k = t->k + p * t->kv_stride, *v = t->v + p * t->kv_stride;
             float score = 0;
             for (int d = 0; d < t->head_dim; d++) {
-                score += q[d] * k[d];
+                score += coarse ? bf16(q[d] * scale) * bf16(k[d]) : q[d] * k[d];
             }
-            score *= t->scale;
-            const float next = score > max ? score : max, shrink = max == next ? 1.0f : expf(max - next), e = expf(score - next);
+            score *= coarse ? 1 : scale;
+            const float next = score > max ? score : max, shrink = max == next ? 1.0f : coarse ? exp2f(max - next) : expf(max - next);
+            const float e = coarse ? exp2f(score - next) : expf(score - next);
             sum = sum * shrink + e;
             for (int d = 0; d < t->head_dim; d++) {
-                y[d] = y[d] * shrink + e * v[d];
+                y[d] = y[d] * shrink + (coarse ? bf16(e) * bf16(v[d]) : e * v[d]);
             }
             max = next;
         }
@@ -283,6 +289,14 @@ static void attend_tile(const attention_tile *t, float *scratch) {
             y[d] *= sum == 0 ? 0.0f : 1.0f / sum;
         }
     }
+}
+
+static void attend_tile(const attention_tile *t, float *scratch) {
+    tile(t, false);
+}
+
+static void attend_tile_coarse(const attention_tile *t, float *scratch) {
+    tile(t, true);
 }
 
 static float probe_arithmetic(int64_t rounds) {
@@ -348,6 +362,7 @@ void kernels_generic(cpu_kernels *k) {
         .attend_f32 = attend_f32,
         .attend_f16 = attend_f16,
         .attend_tile = attend_tile,
+        .attend_tile_coarse = attend_tile_coarse,
         .lanes = 1,
         .probe_arithmetic = probe_arithmetic,
         .probe_memory = probe_memory,

@@ -15,6 +15,12 @@ static bool has_f16c(void) {
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
+/* Nor does it know "avx512bf16" everywhere. */
+static bool has_avx512bf16(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 5);
+}
+
 /* 256-bit dot products without AVX-512; not all compilers know the name "avxvnni". */
 static bool has_avxvnni(void) {
     unsigned a, b, c, d;
@@ -38,6 +44,9 @@ int kernels_levels(const char *names[KERNEL_LEVELS]) {
             names[n++] = "avx512";
             if (__builtin_cpu_supports("avx512vnni")) {
                 names[n++] = "avx512vnni";
+                if (has_avx512bf16()) {
+                    names[n++] = "avx512bf16";
+                }
             }
         }
     }
@@ -74,6 +83,9 @@ bool kernels_select(const char *level, cpu_kernels *k) {
         } else if (strcmp(names[i], "avx512vnni") == 0) {
             packed_avx512vnni(k);
             k->name = "AVX-512 VNNI";
+        } else if (strcmp(names[i], "avx512bf16") == 0) {
+            attention_avx512bf16(k);
+            k->name = "AVX-512 VNNI BF16";
         }
 #elif defined(__aarch64__)
         else if (strcmp(names[i], "neon") == 0) {

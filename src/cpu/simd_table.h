@@ -69,7 +69,7 @@ static void simd_table(cpu_kernels *k) {
     k->depthwise = simd_depthwise;
     k->attend_f32 = simd_attend_f32;
     k->attend_f16 = simd_attend_f16;
-    k->attend_tile = simd_attend_tile;
+    k->attend_tile = k->attend_tile_coarse = simd_attend_tile;
     k->lanes = LANES;
     k->probe_arithmetic = simd_probe_arithmetic;
     k->probe_memory = simd_probe_memory;

@@ -422,7 +422,8 @@ static void run_layer(audio_encoder *e, const audio_layer *l, int64_t rows) {
     o->linear(b, &l->q, l->q_bias, e->norm, rows, d, e->q, d);
     o->linear(b, &l->k, l->k_bias, e->norm, rows, d, e->k, d);
     o->linear(b, &l->v, l->v_bias, e->norm, rows, d, e->v, d);
-    o->attention_dense(b, e->q, d, e->k, e->v, d, e->first, e->end, rows, e->heads, e->heads, head, 1.0f / sqrtf((float)head), e->mixed);
+    o->attention_dense(b, e->q, d, e->k, e->v, d, e->first, e->end, rows, e->heads, e->heads, head, 1.0f / sqrtf((float)head),
+                       dtype_find(l->q.type)->block > 1, e->mixed);
     o->linear(b, &l->out, l->out_bias, e->mixed, rows, d, e->norm, d);
     o->add(b, e->norm, rows * d, e->x);
     o->layer_norm(b, e->x, l->ln2, l->ln2_bias, e->eps, rows, d, e->norm);

@@ -256,7 +256,7 @@ static void transform(code2wav_state *s, int64_t rows) {
         op->linear(b, &w->v, NULL, y, rows, h, new_v, kv);
         op->head_norm_rope(b, z, rows, q, heads, d, NULL, m->eps, s->cos, s->sin);
         op->head_norm_rope(b, new_k, rows, kv, kv_heads, d, NULL, m->eps, s->cos, s->sin);
-        op->attention_dense(b, z, q, k, v, kv, s->first, s->end, rows, heads, kv_heads, d, 1.0f / sqrtf((float)d), y);
+        op->attention_dense(b, z, q, k, v, kv, s->first, s->end, rows, heads, kv_heads, d, 1.0f / sqrtf((float)d), false, y);
         op->linear(b, &w->o, NULL, y, rows, q, z, h);
         op->add_scaled(b, z, w->attn_scale, rows, h, x);
 

@@ -216,7 +216,7 @@ static void run_layer(vision_encoder *v, const vision_layer *l, const batch *t) 
     for (int32_t i = 0; i < t->groups; i++) {
         int64_t at = i * t->span;
         o->attention_dense(v->b, q + at * 3 * d, 3 * d, k + at * 3 * d, values + at * 3 * d, 3 * d, v->first, v->end, t->span, c->heads, c->heads,
-                           head_dim, scale, v->y + at * d);
+                           head_dim, scale, dtype_find(l->qkv.w.type)->block > 1, v->y + at * d);
     }
     o->linear(v->b, &l->proj.w, l->proj.b, v->y, rows, d, v->qkv, d); /* q, k and values are used up */
     o->add(v->b, v->qkv, rows * d, v->x);

@@ -113,9 +113,10 @@ typedef struct ops {
      * q, y: [rows, heads, head_dim]. */
     void (*attention)(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q, int64_t rows,
                       int heads, float scale, float *y);
-    /* The same over plain k, v [positions, kv_heads, head_dim] with strides in values: row r attends to positions [first[r], end[r]). */
+    /* The same over plain k, v [positions, kv_heads, head_dim] with strides in values: row r attends to positions [first[r], end[r]).
+     * coarse: a backend may round inputs and probabilities to bfloat16, as suits a part whose weights are quantised. */
     void (*attention_dense)(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
-                            const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, float *y);
+                            const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool coarse, float *y);
 
     /* ---- mixture of experts ---- */
     /* Softmax over experts, the used largest (lower index first on ties), renormalised to sum 1 when normalise. */

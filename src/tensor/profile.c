@@ -263,9 +263,9 @@ static void p_attention(backend *b, const kv_cache *cache, int layer, const int3
 }
 
 static void p_attention_dense(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
-                              const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, float *y) {
+                              const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool coarse, float *y) {
     double t = now();
-    b->profile->inner->attention_dense(b, q, q_stride, k, v, kv_stride, first, end, rows, heads, kv_heads, head_dim, scale, y);
+    b->profile->inner->attention_dense(b, q, q_stride, k, v, kv_stride, first, end, rows, heads, kv_heads, head_dim, scale, coarse, y);
     double pairs = 0;
     for (int64_t i = 0; i < rows; i++) {
         pairs += end[i] - first[i];

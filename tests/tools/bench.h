@@ -141,9 +141,9 @@ static inline void bench_attention(bench *m, dtype type, int64_t rows, int posit
     bench_print(m, name, seconds, 4.0 * seen * HEADS * DIM, rows == 1 ? 2.0 * positions * KV * (double)dtype_row_bytes(type, DIM) : 0);
 }
 
-static inline void bench_dense(bench *m, int64_t rows, int heads, int dim) {
+static inline void bench_dense(bench *m, int64_t rows, int heads, int dim, bool coarse) {
     char name[64];
-    snprintf(name, sizeof name, "attention_dense %lld, %d x %d", (long long)rows, heads, dim);
+    snprintf(name, sizeof name, "attention_dense %s%lld, %d x %d", coarse ? "coarse " : "", (long long)rows, heads, dim);
     if (!bench_wanted(m, name) || rows > 2048) {
         return;
     }
@@ -153,7 +153,7 @@ static inline void bench_dense(bench *m, int64_t rows, int heads, int dim) {
     }
     int64_t n = (int64_t)heads * dim;
     double seconds;
-    BENCH_TIME(seconds, m->b->ops->attention_dense(m->b, m->x, n, m->y, m->z, n, first, end, rows, heads, heads, dim, 0.1f, m->memory));
+    BENCH_TIME(seconds, m->b->ops->attention_dense(m->b, m->x, n, m->y, m->z, n, first, end, rows, heads, heads, dim, 0.1f, coarse, m->memory));
     bench_print(m, name, seconds, 4.0 * (double)rows * (double)rows * (double)n, 0);
 }
 
@@ -290,7 +290,9 @@ static inline void bench_all(const char *only, int threads) {
         bench_attention(&m, DTYPE_F16, 1, 4096);
         bench_attention(&m, DTYPE_F32, 64, 1024);
         bench_attention(&m, DTYPE_F16, 64, 1024);
-        bench_dense(&m, l > 0 ? 1024 : 128, 16, 72);
+        for (int coarse = 0; coarse < 2; coarse++) {
+            bench_dense(&m, l > 0 ? 1024 : 128, 16, 72, coarse);
+        }
         bench_conv1d(&m, 200, 768, 7, 768, 1);
         bench_conv1d(&m, 1000, 96, 7, 96, 9);
         bench_conv2d(&m, 1, 128, 100, 480);

@@ -236,7 +236,7 @@ static void test_far_scores(backend *b) {
         for (int i = 0; i < D; i++) {
             want[i] = (float)(sum[i] / total);
         }
-        b->ops->attention_dense(b, q, D, k, v, D, &(int32_t){0}, &(int32_t){N}, 1, 1, 1, D, 1, y);
+        b->ops->attention_dense(b, q, D, k, v, D, &(int32_t){0}, &(int32_t){N}, 1, 1, 1, D, 1, false, y);
         check("attention_dense, far scores", y, want, D, 2e-4); /* the scores themselves carry 400 * 2^-24 */
     }
 }
@@ -250,14 +250,16 @@ static void test_attention(backend *b) {
         first[i] = i < 40 ? 0 : i - 39;
         end[i] = i + 1;
     }
-    b->ops->attention_dense(b, q, HEADS * DIM, k, v, KV * DIM, first, end, ROWS, HEADS, KV, DIM, 0.3f, y);
+    b->ops->attention_dense(b, q, HEADS * DIM, k, v, KV * DIM, first, end, ROWS, HEADS, KV, DIM, 0.3f, false, y);
     check("attention_dense, window", y, get("attention.window"), ROWS * HEADS * DIM, 1e-6);
     for (int i = 0; i < ROWS; i++) {
         first[i] = 0;
         end[i] = ROWS;
     }
-    b->ops->attention_dense(b, q, HEADS * DIM, k, v, KV * DIM, first, end, ROWS, HEADS, KV, DIM, 0.3f, y);
+    b->ops->attention_dense(b, q, HEADS * DIM, k, v, KV * DIM, first, end, ROWS, HEADS, KV, DIM, 0.3f, false, y);
     check("attention_dense, full", y, get("attention.full"), ROWS * HEADS * DIM, 1e-6);
+    b->ops->attention_dense(b, q, HEADS * DIM, k, v, KV * DIM, first, end, ROWS, HEADS, KV, DIM, 0.3f, true, y);
+    check("attention_dense, full, coarse", y, get("attention.full"), ROWS * HEADS * DIM, 1e-2);
     b->ops->head_norm_rope(b, q, ROWS, HEADS * DIM, HEADS, DIM, get("rope.weight"), 1e-6f, get("rope.cos"), get("rope.sin"));
     check("head_norm_rope", q, get("rope.y"), ROWS * HEADS * DIM, 5e-7);
 }

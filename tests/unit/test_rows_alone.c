@@ -159,12 +159,14 @@ static void attention(two b, dtype type, int heads, int kv_heads, int dim) {
     for (int64_t i = 38 * n; i < ROWS * n; i++) {
         failures += got[i] != 0; /* a row that sees nothing */
     }
-    b.one->ops->attention_dense(b.one, q, n, k, v, (int64_t)kv_heads * dim, first, end, ROWS, heads, kv_heads, dim, 0.3f, want);
-    PIECES(ROWS, from, count) {
-        b.three->ops->attention_dense(b.three, q + from * n, n, k, v, (int64_t)kv_heads * dim, first + from, end + from, count, heads, kv_heads, dim,
-                                      0.3f, got + from * n);
+    for (int coarse = 0; coarse < 2; coarse++) {
+        b.one->ops->attention_dense(b.one, q, n, k, v, (int64_t)kv_heads * dim, first, end, ROWS, heads, kv_heads, dim, 0.3f, coarse, want);
+        PIECES(ROWS, from, count) {
+            b.three->ops->attention_dense(b.three, q + from * n, n, k, v, (int64_t)kv_heads * dim, first + from, end + from, count, heads, kv_heads,
+                                          dim, 0.3f, coarse, got + from * n);
+        }
+        same(coarse ? "attention_dense, coarse" : "attention_dense", got, want, ROWS * n);
     }
-    same("attention_dense", got, want, ROWS * n);
     b.one->ops->release(b.one, cache.k);
     b.one->ops->release(b.one, cache.v);
     free(k), free(v), free(q), free(want), free(got), free(slots);
