@@ -3,48 +3,107 @@
 # (tests/hostile.py says what that means). Best with a build under sanitizers:
 #
 #   cmake -B build-asan -G Ninja -DOMNI_SANITIZE=address,undefined && ninja -C build-asan omni
-#   scripts/hostile.sh build-asan/omni [-c CHECKPOINT] [options of tests/hostile.py]
+#   scripts/hostile.sh build-asan/omni [-k KINDS] [-c CHECKPOINT] [options of tests/hostile.py]
 #
-# -c  a folder with a small checkpoint, whose files are damaged, too, and converted
+# -k  which of gguf,sound,image,video,json,imatrix,checkpoint (default all)
+# -c  a folder with a small checkpoint, whose files are damaged and converted (default: a very small one, made here)
+# The last line counts: damaged files, refused, accepted, not handled cleanly.
 set -u
-[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 omni=$1
 shift
-checkpoint=
-[ "${1-}" = -c ] && checkpoint=$2 && shift 2
+kinds=gguf,sound,image,video,json,imatrix,checkpoint checkpoint=
+while [[ ${1-} = -[kc] ]]; do
+    if [ "$1" = -k ]; then kinds=$2; else checkpoint=$2; fi
+    shift 2
+done
 here=$(cd "$(dirname "$0")/.." && pwd)
 tiny=$here/models/tiny data=$here/tests/data
 thinker=$tiny/qwen3-omni-f16.gguf encoders=$tiny/mmproj-qwen3-omni-f16.gguf talker=$tiny/talker-qwen3-omni-f16.gguf
 options=("$@")
 failed=0
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+answer=(-p "What is this?" --greedy -n 2 --max-frames 2 -t 1 -c 1024)
+picture=$data/media/image/baseline.jpg speech=$data/audio/speech16.wav
+hear_and_see=(run -m "$thinker" --mmproj "$encoders" "${answer[@]}")
 
 damage() { # FILE COMMAND...
     local file=$1
     shift
-    "$here/tests/hostile.py" "${options[@]}" "$file" -- "$omni" "$@" || failed=1
+    "$here/tests/hostile.py" "${options[@]}" "$file" -- "$omni" "$@" | tee -a "$scratch/counts"
+    [ "${PIPESTATUS[0]}" = 0 ] || failed=1
 }
-answer=(-p "What is this?" --greedy -n 2 --max-frames 2 -t 1 -c 1024)
-picture=$data/media/image/baseline.jpg
 
-damage "$thinker" run -m {} "${answer[@]}"
-damage "$encoders" run -m "$thinker" --mmproj {} --image "$picture" --audio "$data/audio/speech16.wav" "${answer[@]}"
-damage "$talker" run -m "$thinker" --talker {} -o - "${answer[@]}"
-for file in "$thinker" "$encoders" "$talker" "$data/gguf/types.gguf"; do
-    damage "$file" info {} --json
-done
-for file in "$data"/audio/*.{wav,flac,m4a,mp3,ogg,opus}; do
-    damage "$file" run -m "$thinker" --mmproj "$encoders" --audio {} "${answer[@]}"
-done
-for file in "$data"/media/image/{baseline.jpg,cmyk-progressive.jpg,rgba16-interlaced.png,palette4.png,lossy-alpha.webp,animation.webp,animation.gif}; do
-    damage "$file" run -m "$thinker" --mmproj "$encoders" --image {} "${answer[@]}"
-done
-for file in "$data"/media/video/{sound.mp4,turned.mov,full-chroma.mkv,vp8-hidden.webm,vp9.webm,full-chroma.mkv.npy}; do
-    [ -f "$file" ] && damage "$file" run -m "$thinker" --mmproj "$encoders" --video {} "${answer[@]}"
-done
-if [ -n "$checkpoint" ]; then
-    for file in "$checkpoint"/{config.json,generation_config.json,preprocessor_config.json,tokenizer.json,tokenizer_config.json,vocab.json,merges.txt} \
-        "$checkpoint"/model*.index.json "$checkpoint"/model*.safetensors; do
-        [ -f "$file" ] && damage "$file" convert {dir} -o {out}
+damage_gguf() {
+    damage "$thinker" run -m {} "${answer[@]}"
+    damage "$encoders" run -m "$thinker" --mmproj {} --image "$picture" --audio "$speech" "${answer[@]}"
+    damage "$talker" run -m "$thinker" --talker {} -o - "${answer[@]}"
+    damage "$thinker" speak -m {} --talker "$talker" -p "Hello." --greedy --max-frames 2 -t 1 -o -
+    damage "$thinker" tokenize -m {} "What is this?"
+    for file in "$thinker" "$encoders" "$talker"; do
+        damage "$file" quantize {} {out} q8_0
     done
-fi
+    for file in "$thinker" "$encoders" "$talker" "$data/gguf/types.gguf"; do
+        damage "$file" info {} --json
+    done
+}
+
+damage_sound() {
+    for file in "$data"/audio/*.{wav,flac,m4a,mp3,ogg,opus}; do
+        damage "$file" "${hear_and_see[@]}" --audio {}
+    done
+}
+
+damage_image() {
+    for file in "$data"/media/image/{baseline.jpg,cmyk-progressive.jpg,rgba16-interlaced.png,palette4.png,lossy-alpha.webp,animation.webp,animation.gif}; do
+        damage "$file" "${hear_and_see[@]}" --image {}
+    done
+}
+
+damage_video() {
+    for file in "$data"/media/video/{sound.mp4,turned.mov,full-chroma.mkv,vp8-hidden.webm,vp9.webm,full-chroma.mkv.npy}; do
+        damage "$file" "${hear_and_see[@]}" --video {}
+    done
+    damage "$data/media/video/sound.mp4" "${hear_and_see[@]}" --video {} --use-audio-in-video
+}
+
+damage_json() {
+    printf '[{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "image", "image": "file://%s"},
+ {"type": "audio", "audio_url": {"url": "data:audio/wav;base64,%s"}}, {"type": "text", "text": "What is \\u00e9 \\ud83d\\ude00?"}]},
+ {"role": "assistant", "content": "That.", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": [1, 2.5, null]}}}]},
+ {"role": "tool", "content": "3"}, {"role": "user", "content": "And?"}]\n' "$picture" "$(base64 -w0 "$data/audio/u8_8k.wav")" >"$scratch/messages.json"
+    echo '[{"type": "function", "function": {"name": "f", "description": "d\u00e9", "parameters": {"type": "object", "properties":
+ {"x": {"type": "array", "items": {"type": "number", "default": 1e3}}}, "required": ["x"]}}}]' >"$scratch/tools.json"
+    damage "$scratch/messages.json" run -m "$thinker" --mmproj "$encoders" --messages {} "${answer[@]:2}"
+    damage "$scratch/tools.json" run -m "$thinker" --tools {} "${answer[@]}"
+}
+
+damage_imatrix() {
+    cp "$here/README.md" "$scratch/corpus.txt"
+    "$omni" imatrix -m "$thinker" -f "$scratch/corpus.txt" --pieces 2 -t 1 -o "$scratch/imatrix.gguf" >/dev/null || { failed=1; return; }
+    damage "$scratch/imatrix.gguf" quantize "$thinker" {out} q4_0 --imatrix {}
+    damage "$scratch/corpus.txt" imatrix -m "$thinker" -f {} --pieces 1 -t 1 -o {out}
+}
+
+damage_checkpoint() {
+    if [ -z "$checkpoint" ]; then
+        checkpoint=$scratch/checkpoint
+        python3 "$here/tests/micro_checkpoint.py" "$checkpoint" || { failed=1; return; }
+    fi
+    # What tokenizer.json holds is read from these when it is missing.
+    mkdir "$scratch/separate"
+    cp -s "$(realpath "$checkpoint")"/* "$scratch/separate/"
+    rm -f "$scratch/separate/tokenizer.json"
+    for file in "$checkpoint"/{config.json,generation_config.json,{,video_}preprocessor_config.json,tokenizer.json,chat_template.jinja} \
+        "$scratch/separate"/{tokenizer_config.json,vocab.json,merges.txt} "$checkpoint"/model*.index.json "$checkpoint"/model*.safetensors; do
+        [ -f "$file" ] && damage "$file" convert {dir} -o {out} -t 1
+    done
+}
+
+for kind in ${kinds//,/ }; do
+    "damage_$kind"
+done
+awk -F'[:,] ' '/ damaged files, / { d += $(NF - 4); r += $(NF - 3); a += $(NF - 2); n += $(NF - 1) } END {
+    printf "%d damaged files, %d refused, %d accepted, %d not handled cleanly\n", d, r, a, n }' "$scratch/counts"
 exit $failed

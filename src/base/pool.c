@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -73,6 +74,20 @@ static int usable_cores(void) {
     return n < 1 ? 1 : n;
 }
 
+/* Signals stay with the program's own threads: its handlers interrupt what these wait for. Faults belong to the thread that made them. */
+static int start_thread(worker *w) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t all, before;
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        sigdelset(&all, faults[i]);
+    }
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int e = pthread_create(&w->thread, NULL, work, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return e;
+}
+
 omni_status pool_create(int threads, pool **out, omni_error *err) {
     *out = NULL;
     if (threads < 0 || threads > MAX_THREADS) {
@@ -95,7 +110,7 @@ omni_status pool_create(int threads, pool **out, omni_error *err) {
     for (int i = 1; i < threads; i++) {
         worker *w = &workers[i - 1];
         *w = (worker){.p = p, .index = i};
-        int e = pthread_create(&w->thread, NULL, work, w);
+        int e = start_thread(w);
         if (e != 0) {
             pool_destroy(p);
             return fail(err, OMNI_ERR_MEMORY, "cannot start thread %d of %d: %s; give fewer with -t", i + 1, threads, strerror(e));

@@ -2,8 +2,6 @@
 #include "cli/chat.h"
 
 #include <ctype.h>
-#include <editline/readline.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +10,7 @@
 
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/line_editor.h"
 
 typedef struct pending {
     omni_part *parts; /* media for the next message; paths are owned */
@@ -53,26 +52,6 @@ static char *sound_name(const char *path, int number) {
         return strdup(path);
     }
     return asprintf(&name, "%.*s-%d%s", (int)(dot - path), path, number, dot) < 0 ? NULL : name;
-}
-
-/* Ctrl+C while a line is typed drops the line. The line editor cannot be left otherwise than by a jump out of the handler. */
-static sigjmp_buf typing;
-
-static void drop_line(int number) {
-    siglongjmp(typing, 1);
-}
-
-/* A line from the terminal, the caller's to free; NULL at its end. */
-static char *edit_line(void) {
-    struct sigaction act = {.sa_handler = drop_line};
-    sigemptyset(&act.sa_mask);
-    if (sigsetjmp(typing, 1) != 0) {
-        fprintf(stderr, "\n");
-    }
-    sigaction(SIGINT, &act, NULL);
-    char *line = readline("> ");
-    signal(SIGINT, SIG_DFL); /* as it was; answers have a handler of their own */
-    return line;
 }
 
 static void trim(char *s) {
@@ -167,6 +146,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
     state st = {model, session, params, system, {0}, isatty(STDIN_FILENO) == 1};
     const char *path = a->sound_path;
     int answers = 0, status = 0;
+    line_editor *editor = NULL;
     char *plain = NULL;
     size_t plain_size = 0;
     for (size_t i = 0; i < media_count; i++) {
@@ -177,17 +157,14 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
     }
     if (st.terminal) {
         fprintf(stderr, "omni %s; /help for commands, Ctrl+D to end\n", omni_version());
-        rl_readline_name = "omni";
-        rl_catch_signals = 0; /* Ctrl+C is handled here alone */
-        using_history();
+        if (!(editor = line_editor_create())) {
+            fprintf(stderr, "omni: cannot use the terminal\n");
+            forget(&st.media);
+            return 1;
+        }
     }
     for (;;) {
-        char *line;
-        if (st.terminal) {
-            line = edit_line();
-        } else {
-            line = getline(&plain, &plain_size, stdin) < 0 ? NULL : plain;
-        }
+        char *line = st.terminal ? line_editor_read(editor) : getline(&plain, &plain_size, stdin) < 0 ? NULL : plain;
         if (!line) {
             break;
         }
@@ -195,7 +172,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
         bool go_on = true;
         if (*line || st.media.count > 0) {
             if (st.terminal && *line) {
-                add_history(line);
+                line_editor_remember(editor, line);
             }
             if (*line == '/') {
                 go_on = order(&st, line);
@@ -212,9 +189,6 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
                 free(name);
             }
         }
-        if (st.terminal) {
-            free(line);
-        }
         if (!go_on) {
             break;
         }
@@ -222,6 +196,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
     if (st.terminal) {
         fputc('\n', stderr);
     }
+    line_editor_destroy(editor);
     free(plain);
     forget(&st.media);
     a->sound_path = path;

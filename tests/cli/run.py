@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests of the command line on the tiny model that ships with the repository. usage: run.py OMNI [unittest's arguments]"""
-import fcntl, json, os, select, signal, subprocess, sys, threading, time, unittest
+import fcntl, json, os, select, signal, subprocess, sys, threading, time, unittest, unittest.mock
 
 import harness
 from harness import Case, Terminal, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, VIDEOS
@@ -389,6 +389,21 @@ class Interactive(Case):
         t.send("/quit\r")
         self.assertEqual(t.wait(), 0)
 
+    def test_other_scripts(self):
+        for locale in ["C.UTF-8", "POSIX"]:
+            with unittest.mock.patch.dict(os.environ, LC_ALL=locale):
+                t = Terminal(self, *RUN, "--greedy", "-n", 6, "--json")
+            t.prompt()
+            t.send("/你好é\U0001f600x\x7f\x7f\r")  # the last two taken back
+            t.expect("unknown: /你好é; ")
+            t.prompt()
+            t.send("你好\r")
+            tokens = int(t.expect(r'"prompt_tokens": (\d+)')[1])
+            self.assertEqual(tokens, json.loads(self.omni(*RUN, "--greedy", "-n", 6, "--json", "-p", "你好")[0])["prompt_tokens"])
+            t.prompt()
+            t.send("\x04")
+            self.assertEqual(t.wait(), 0)
+
     def test_end_of_input(self):
         t = Terminal(self, *RUN)
         t.prompt()
@@ -402,7 +417,8 @@ class Interactive(Case):
         t.expect("half a line")
         for _ in range(3):  # drops the line, and another, empty one
             t.send("\x03")
-            t.expect("\n> ")
+            t.expect("\n")
+            t.prompt()
         t.send("go on\r")
         t.expect("(?s)go on\r\n.{20}")
         t.send("\x03")  # stops the answer
