@@ -49,6 +49,7 @@ runs q6_k,q5_k_m,q4_k_m c
 checks=$here/tests/reference
 # run.py leaves the checkpoints in work/NAME/checkpoint.
 a=$work/a/checkpoint b=$work/b/checkpoint
+part "logits of variant c in every format" "$build/test_formats" "$work/c/gguf-f32/qwen3-omni-f32.gguf"
 part "conversion equals the gguf package" "$python" "$checks/check_gguf.py" --omni "$omni" "$b"
 part "tokenizer, full vocabulary" "$python" "$checks/check_tokenizer.py" --tokenizer "$shared/tokenizer/tokenizer.json" --tool "$build/tokenize_tool" --no-bench
 part "positions" "$python" "$checks/positions.py" check "$build/test_positions" --cases 300 --seed 1

@@ -25,11 +25,12 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder.name, name)
 
-    def omni(self, *args, stdin=b"", status=0, text=True):
+    def omni(self, *args, stdin=b"", status=0, text=True, env={}):
         """Runs omni; the exit status must be as given. Returns (standard output, standard error)."""
         if isinstance(stdin, str):
             stdin = stdin.encode()
-        r = subprocess.run([OMNI, *map(str, args)], input=stdin, capture_output=True, timeout=LONG, cwd=self.folder.name)
+        r = subprocess.run([OMNI, *map(str, args)], input=stdin, capture_output=True, timeout=LONG, cwd=self.folder.name,
+                           env={**os.environ, **env})
         err = r.stderr.decode(errors="replace")
         self.assertEqual(r.returncode, status, f"omni {' '.join(map(str, args))}: {err}")
         return (r.stdout.decode() if text else r.stdout), err

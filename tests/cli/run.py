@@ -94,6 +94,24 @@ class Mistakes(Case):
         self.assertEqual(os.listdir(self.folder.name), [])
 
 
+class Levels(Case):
+    """OMNI_CPU lowers the level of the kernels: every one that this processor has gives the same text, whatever the weights' type."""
+
+    def test_greedy_text(self):
+        levels = self.fails_with_level("none")
+        self.assertEqual(levels[0], "generic")
+        for kind in ["f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]:
+            model = self.path(kind + ".gguf")
+            self.omni("quantize", THINKER, model, kind)
+            texts = {level: self.omni("run", "-m", model, "-p", "What is this?", "--greedy", "--ignore-eos", "-n", 12, env={"OMNI_CPU": level})[0] for level in levels}
+            self.assertEqual(set(texts.values()), {texts["generic"]}, kind)
+
+    def fails_with_level(self, level):
+        _, err = self.omni(*RUN, "-p", "x", status=1, env={"OMNI_CPU": level})
+        self.assertIn(f"OMNI_CPU={level}", err)
+        return err.strip().rsplit("it offers ", 1)[1].split(", ")
+
+
 class Answers(Case):
     def test_media(self):
         """Picture, sound and video, from a container and from frames, change the answer's prompt, in any order."""
