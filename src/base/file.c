@@ -63,6 +63,21 @@ void file_map_forget(const file_map *m, size_t offset, size_t size) {
     }
 }
 
+void file_map_want(const file_map *m, size_t offset, size_t size) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), begin = offset / page * page;
+    if (!m->data || offset > m->size || size > m->size - offset) {
+        return;
+    }
+    void *p = (void *)(m->data + begin);
+    size += offset - begin;
+#ifdef MADV_POPULATE_READ /* Linux 5.14 */
+    if (madvise(p, size, MADV_POPULATE_READ) == 0) {
+        return;
+    }
+#endif
+    madvise(p, size, MADV_WILLNEED);
+}
+
 omni_status file_read(const char *path, size_t limit, char **data, size_t *size, omni_error *err) {
     *data = NULL;
     *size = 0;

@@ -19,6 +19,8 @@ omni_status file_map_open(const char *path, file_map *out, omni_error *err);
 void file_map_close(file_map *m);
 /* Tells the system that the pages of [offset, offset + size) are not needed any more; they can be read again. */
 void file_map_forget(const file_map *m, size_t offset, size_t size);
+/* Has the pages of [offset, offset + size) read and mapped now, as far as the system can, so that nothing waits for a disk later. */
+void file_map_want(const file_map *m, size_t offset, size_t size);
 
 /* Reads a whole file; *data is NUL-terminated behind its size bytes and is the caller's to free().
  * A file larger than limit bytes is an error. "-" reads standard input. */

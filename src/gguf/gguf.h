@@ -49,6 +49,8 @@ size_t gguf_file_size(const gguf *g);
 size_t gguf_data_offset(const gguf *g);
 /* Tells the system that a tensor's mapped pages are not needed any more (they are read again when touched). */
 void gguf_forget(const gguf *g, const tensor *t);
+/* Has a tensor's pages read now (file_map_want). */
+void gguf_want(const gguf *g, const tensor *t);
 
 size_t gguf_key_count(const gguf *g);
 gguf_str gguf_key_name(const gguf *g, size_t i);

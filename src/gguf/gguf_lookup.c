@@ -43,6 +43,12 @@ void gguf_forget(const gguf *g, const tensor *t) {
     }
 }
 
+void gguf_want(const gguf *g, const tensor *t) {
+    if (g->map.data) {
+        file_map_want(&g->map, (size_t)((const uint8_t *)t->data - g->data), t->size);
+    }
+}
+
 size_t gguf_key_count(const gguf *g) {
     return g->key_index.count;
 }

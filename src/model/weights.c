@@ -28,6 +28,14 @@ static omni_status format_name(char *name, const char *format, va_list args, omn
     return OMNI_OK;
 }
 
+static omni_status find_matrix(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name) {
+    const tensor *t;
+    TRY(gguf_need_tensor(w->g, &t, err, n_dims, ne, "%s", name));
+    *out = *t;
+    w->bytes += t->size;
+    return OMNI_OK;
+}
+
 omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
     char name[NAME_MAX_SIZE];
     va_list args;
@@ -35,10 +43,8 @@ omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims,
     omni_status status = format_name(name, name_format, args, err);
     va_end(args);
     TRY(status);
-    const tensor *t;
-    TRY(gguf_need_tensor(w->g, &t, err, n_dims, ne, "%s", name));
-    *out = *t;
-    w->bytes += t->size;
+    TRY(find_matrix(w, out, err, n_dims, ne, name));
+    gguf_want(w->g, out); /* a token seen for the first time should not wait for the disk */
     return OMNI_OK;
 }
 
@@ -92,7 +98,7 @@ omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims,
     omni_status status = format_name(name, name_format, args, err);
     va_end(args);
     TRY(status);
-    TRY(weights_matrix(w, out, err, n_dims, ne, "%s", name));
+    TRY(find_matrix(w, out, err, n_dims, ne, name));
     size_t size = w->b->ops->packed_size(w->b, out);
     if (size) {
         void *memory;
