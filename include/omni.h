@@ -238,6 +238,7 @@ typedef struct omni_convert_params {
     const char *out_dir;    /* made when missing */
     const char *name;       /* NULL: "qwen3-omni" */
     const char *type;       /* "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m" or a plain block type; NULL: "f16" */
+    const char *imatrix;    /* importance of columns (omni_imatrix, or llama.cpp's); NULL: all alike */
     unsigned parts;         /* OMNI_PART_...; 0: all that the checkpoint has */
     int threads;            /* 0: one a usable core */
     omni_progress progress; /* bytes read */
@@ -248,7 +249,8 @@ typedef struct omni_converted {
     size_t count; /* files written */
     char path[3][4096];
     uint64_t bytes[3];
-    bool has_talker; /* the checkpoint has one */
+    bool has_talker;  /* the checkpoint has one */
+    size_t important; /* matrices that the importance matrix knew */
 } omni_converted;
 
 OMNI_API omni_convert_params omni_convert_params_default(void);

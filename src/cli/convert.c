@@ -50,6 +50,7 @@ int command_convert(int argc, char **argv) {
     const flag flags[] = {
         {"--outdir", "-o", FLAG_STRING, &p.out_dir, "OUT_DIR", "where the files go; made when missing (required)", 0, 0},
         {"--type", NULL, FLAG_STRING, &p.type, "TYPE", "f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m ... (default f16)", 0, 0},
+        {"--imatrix", NULL, FLAG_STRING, &p.imatrix, "F", "importance matrix (omni imatrix, or llama.cpp's)", 0, 0},
         {"--name", NULL, FLAG_STRING, &p.name, "NAME", "NAME-TYPE.gguf and so on (default qwen3-omni)", 0, 0},
         {"--parts", NULL, FLAG_STRING, &parts, "LIST", "which of thinker,mmproj,talker (default all)", 0, 0},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
@@ -97,6 +98,9 @@ int command_convert(int argc, char **argv) {
     }
     if (s != OMNI_OK) {
         return report(&err);
+    }
+    if (p.imatrix && out.important == 0) {
+        fprintf(stderr, "omni convert: %s knows none of the matrices that become blocks: it made no difference\n", p.imatrix);
     }
     if (!out.has_talker) {
         fprintf(stderr, "omni convert: this checkpoint has no talker (a Thinking release, say): no talker file, text answers only\n");

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/pool.h"
 #include "convert/config.h"
+#include "convert/imatrix.h"
 #include "convert/mapping.h"
 #include "convert/metadata.h"
 #include "convert/stream.h"
@@ -70,6 +71,7 @@ typedef struct job {
     model_config config;
     vocabulary vocabulary;
     mapping mapping;
+    imatrix *imatrix;
     stream_target *targets;
     output outputs[N_PARTS];
     size_t n_outputs;
@@ -213,10 +215,14 @@ static omni_status open_outputs(job *j, omni_error *err) {
         } else {
             metadata_put_talker(o->writer, &j->config, j->name, j->type->file_type);
         }
+        if (j->imatrix) {
+            imatrix_put_keys(j->imatrix, o->writer);
+        }
         for (size_t k = 0; k < j->mapping.count; k++) {
             const mapped_tensor *t = &j->mapping.tensors[k];
             if (t->part == o->part) {
-                j->targets[k] = (stream_target){o->writer, gguf_put_tensor(o->writer, t->name, t->type, t->n_dims, t->ne)};
+                j->targets[k].writer = o->writer;
+                j->targets[k].tensor = gguf_put_tensor(o->writer, t->name, t->type, t->n_dims, t->ne);
             }
         }
     }
@@ -243,6 +249,21 @@ static omni_status finish(job *j, convert_result *out, omni_error *err) {
     return OMNI_OK;
 }
 
+/* Looks up the matrices that become blocks. */
+static omni_status find_importance(job *j, convert_result *out, omni_error *err) {
+    TRY(imatrix_open(j->options->imatrix, &j->imatrix, err));
+    for (size_t i = 0; i < j->mapping.count; i++) {
+        const mapped_tensor *m = &j->mapping.tensors[i];
+        if (dtype_find((uint32_t)m->type)->block > 1) {
+            tensor t = {.name = m->name, .type = m->type, .n_dims = m->n_dims};
+            memcpy(t.ne, m->ne, sizeof t.ne);
+            TRY(imatrix_find(j->imatrix, &t, &j->targets[i].importance, err));
+            out->important += j->targets[i].importance != NULL;
+        }
+    }
+    return OMNI_OK;
+}
+
 static omni_status run(job *j, convert_result *out, omni_error *err) {
     TRY(check_options(j, err));
     TRY(read_texts(j, err));
@@ -253,6 +274,9 @@ static omni_status run(job *j, convert_result *out, omni_error *err) {
     j->targets = calloc(j->mapping.count + 1, sizeof *j->targets);
     if (!j->targets) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu tensors", j->mapping.count);
+    }
+    if (j->options->imatrix) {
+        TRY(find_importance(j, out, err));
     }
     TRY(open_outputs(j, err));
     TRY(pool_create(j->options->threads, &j->pool, err));
@@ -279,6 +303,10 @@ omni_status convert_checkpoint(const convert_options *options, convert_result *o
     if (j->pool) {
         pool_destroy(j->pool);
     }
+    for (size_t i = 0; j->targets && i < j->mapping.count; i++) {
+        free(j->targets[i].importance);
+    }
+    imatrix_close(j->imatrix);
     mapping_free(&j->mapping);
     vocabulary_free(&j->vocabulary);
     if (j->checkpoint) {

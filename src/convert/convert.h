@@ -18,6 +18,7 @@ typedef struct convert_options {
     const char *out_dir; /* made when missing */
     const char *name;    /* NULL: "qwen3-omni" */
     const char *type;    /* a recipe's name; NULL: "f16" */
+    const char *imatrix; /* NULL: all columns count alike */
     unsigned parts;      /* CONVERT_...; 0: all that the checkpoint has */
     int threads;         /* 0: one a usable core */
     /* Both may be NULL and are called on the calling thread: bytes of the checkpoint read so far, and whether to stop. */
@@ -30,7 +31,8 @@ typedef struct convert_result {
     size_t count; /* files written: NAME-TYPE.gguf, mmproj-NAME-TYPE.gguf, talker-NAME-TYPE.gguf, those that were asked for */
     char path[3][4096];
     uint64_t bytes[3];
-    bool no_talker; /* the checkpoint has none, so that its file was left out */
+    size_t important; /* matrices that the importance matrix knew */
+    bool no_talker;   /* the checkpoint has none, so that its file was left out */
 } convert_result;
 
 /* Asking for the talker alone of a checkpoint without one is an error. */

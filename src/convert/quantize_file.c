@@ -248,10 +248,7 @@ static void put_keys(job *j) {
         }
     }
     if (j->imatrix) {
-        const char *slash = strrchr(j->o->imatrix, '/');
-        gguf_put_str(j->w, "quantize.imatrix.file", slash ? slash + 1 : j->o->imatrix);
-        gguf_put_u32(j->w, "quantize.imatrix.entries_count", (uint32_t)imatrix_entries(j->imatrix));
-        gguf_put_u32(j->w, "quantize.imatrix.chunks_count", imatrix_chunks(j->imatrix));
+        imatrix_put_keys(j->imatrix, j->w);
     }
 }
 

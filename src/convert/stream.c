@@ -150,7 +150,7 @@ static float largest_finite(const float *x, int64_t n) {
     return largest;
 }
 
-static omni_status convert_tile(const mapped_tensor *t, const tile *at, scratch *w, omni_error *err) {
+static omni_status convert_tile(const mapped_tensor *t, const float *importance, const tile *at, scratch *w, omni_error *err) {
     size_t row_bytes = dtype_row_bytes(t->type, t->ne[0]);
     for (int64_t i = 0; i < at->rows; i++) {
         uint8_t *out = w->bytes + (size_t)i * row_bytes;
@@ -186,7 +186,7 @@ static omni_status convert_tile(const mapped_tensor *t, const tile *at, scratch 
             return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s holds %g, which F16 cannot hold; use --type bf16 or f32", source->file,
                         source->name, (double)largest);
         }
-        dtype_from_f32(t->type, values, out, n);
+        dtype_from_f32_weighted(t->type, values, importance ? importance + (at->first + i) / t->ne[1] * n : NULL, out, n);
     }
     return OMNI_OK;
 }
@@ -198,9 +198,9 @@ static void run_tile(void *arg, int64_t begin, int64_t end, int thread) {
         const mapped_tensor *t = &s->m->tensors[at->tensor];
         size_t row_bytes = dtype_row_bytes(t->type, t->ne[0]);
         omni_error error;
-        omni_status status = convert_tile(t, at, &s->scratch[thread], &error);
+        const stream_target *to = &s->targets[at->tensor];
+        omni_status status = convert_tile(t, to->importance, at, &s->scratch[thread], &error);
         if (status == OMNI_OK) {
-            const stream_target *to = &s->targets[at->tensor];
             status = gguf_writer_data(to->writer, to->tensor, (size_t)at->first * row_bytes, s->scratch[thread].bytes, (size_t)at->rows * row_bytes,
                                       &error);
         }

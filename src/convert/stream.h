@@ -8,7 +8,8 @@
 
 typedef struct stream_target {
     gguf_writer *writer;
-    size_t tensor; /* index in the writer */
+    size_t tensor;     /* index in the writer */
+    float *importance; /* of the columns of each matrix (convert/imatrix.h); NULL: all alike */
 } stream_target;
 
 typedef struct stream_hooks {

@@ -56,6 +56,7 @@ omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni
                                .out_dir = p->out_dir,
                                .name = p->name,
                                .type = p->type,
+                               .imatrix = p->imatrix,
                                .parts = p->parts,
                                .threads = p->threads,
                                .progress = show_conversion,
@@ -64,7 +65,7 @@ omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni
     convert_result result = {0};
     omni_status status = convert_checkpoint(&options, &result, err);
     if (out) {
-        *out = (omni_converted){.count = result.count, .has_talker = !result.no_talker};
+        *out = (omni_converted){.count = result.count, .has_talker = !result.no_talker, .important = result.important};
         for (size_t i = 0; i < result.count; i++) {
             snprintf(out->path[i], sizeof out->path[i], "%s", result.path[i]);
             out->bytes[i] = result.bytes[i];

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "convert/convert.h"
+#include "convert/quantize_file.h"
 #include "gguf/gguf.h"
 #include "scratch.h"
 
@@ -173,6 +174,62 @@ static void test_same_bytes(void **state) {
             free(all[i]);
         }
         free(all[0]);
+    }
+}
+
+/* An importance matrix changes a conversion as it changes a quantisation: both give the same file. */
+static void test_importance(void **state) {
+    char imatrix[512], f32[512], plain[512];
+    omni_error e = {0};
+    gguf_writer *w;
+    convert_result r;
+    write_checkpoint(true, NULL);
+    convert_ok("q4_0", &r);
+    gguf *g = open_file("micro-q4_0.gguf");
+    const tensor *t = gguf_tensor(g, "blk.0.ffn_up_exps.weight");
+    const int64_t columns = t->ne[0], experts = t->ne[2];
+    assert_true(t->type == DTYPE_Q4_0 && experts > 1);
+    gguf_close(g);
+    strcpy(imatrix, in_folder("imatrix.gguf"));
+    strcpy(f32, in_folder("micro-f32.gguf"));
+    strcpy(plain, in_folder("micro-q4_0.gguf"));
+    assert_int_equal(gguf_writer_create(imatrix, &w, &e), OMNI_OK);
+    gguf_put_str(w, "general.type", "imatrix");
+    gguf_put_tensor(w, "blk.0.ffn_up_exps.weight.in_sum2", DTYPE_F32, 2, (int64_t[]){columns, experts});
+    gguf_put_tensor(w, "blk.0.ffn_up_exps.weight.counts", DTYPE_F32, 2, (int64_t[]){1, experts});
+    assert_int_equal(gguf_writer_begin(w, &e), OMNI_OK);
+    for (int64_t i = 0; i < experts; i++) {
+        for (int64_t k = 0; k < columns; k++) {
+            const float sum = (float)((7 * k + 3 * i) % 11 * (k % 5));
+            assert_int_equal(gguf_writer_data(w, 0, (size_t)(i * columns + k) * 4, &sum, 4, &e), OMNI_OK);
+        }
+        assert_int_equal(gguf_writer_data(w, 1, (size_t)i * 4, &(float){3}, 4, &e), OMNI_OK);
+    }
+    assert_int_equal(gguf_writer_finish(w, &e), OMNI_OK);
+
+    size_t n[3];
+    char *all[3];
+    r.count = 1; /* the thinker's file */
+    all[0] = all_bytes(&r, &n[0]);
+    const convert_options o = {
+        .checkpoint_dir = folder, .out_dir = folder, .name = "micro", .type = "q4_0", .imatrix = imatrix, .parts = CONVERT_THINKER};
+    assert_int_equal(convert_checkpoint(&o, &r, &e), OMNI_OK);
+    assert_int_equal(r.important, 1);
+    all[1] = all_bytes(&r, &n[1]);
+    convert_ok("f32", &r);
+    const quantize_options q = {.input = f32, .output = plain, .type = "q4_0", .imatrix = imatrix};
+    assert_int_equal(quantize_file(&q, NULL, &e), OMNI_OK);
+    strcpy(r.path[0], plain);
+    r.count = 1;
+    all[2] = all_bytes(&r, &n[2]);
+    assert_int_equal(n[1], n[2]);
+    assert_memory_equal(all[1], all[2], n[1]);
+    g = open_file("micro-q4_0.gguf"); /* and it made a difference */
+    const size_t values = n[1] - gguf_data_offset(g);
+    gguf_close(g);
+    assert_memory_not_equal(all[0] + n[0] - values, all[1] + n[1] - values, values);
+    for (int i = 0; i < 3; i++) {
+        free(all[i]);
     }
 }
 
@@ -421,7 +478,7 @@ int main(void) {
         cmocka_unit_test(test_values),    cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_other_side_files),
         cmocka_unit_test(test_types),     cmocka_unit_test(test_no_talker),  cmocka_unit_test(test_failures),
         cmocka_unit_test(test_misshapen), cmocka_unit_test(test_truncated),  cmocka_unit_test(test_progress_and_cancelling),
-        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_importance),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -165,10 +165,74 @@ static void many_matrices_are_kept_apart(void **state) {
     imatrix_collector_free(c);
 }
 
+static size_t put(char *to, size_t at, const void *from, size_t size) {
+    memcpy(to + at, from, size);
+    return at + size;
+}
+
+/* llama.cpp's older files; what is cut off anywhere is refused, and nothing is read past the end. */
+static void older_files_are_read(void **state) {
+    char bytes[512], path[] = "/tmp/imatrix-test-XXXXXX";
+    const char *names[] = {"blk.0.attn_q.weight", "blk.0.ffn_up_exps.weight"};
+    const int32_t counts[] = {4, 2}, values[] = {3, 6}, chunks = 9, entries = 2;
+    size_t n = put(bytes, 0, &entries, 4);
+    for (int i = 0; i < 2; i++) {
+        const int32_t length = (int32_t)strlen(names[i]);
+        n = put(bytes, n, &length, 4);
+        n = put(bytes, n, names[i], (size_t)length);
+        n = put(bytes, n, &counts[i], 4);
+        n = put(bytes, n, &values[i], 4);
+        for (int k = 0; k < values[i]; k++) {
+            n = put(bytes, n, &(float){(float)(k + 1)}, 4);
+        }
+    }
+    const size_t needed = n;
+    n = put(bytes, n, &chunks, 4);
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    imatrix *m = NULL;
+    omni_error err;
+    for (size_t size = 0; size <= n; size++) {
+        assert_int_equal(ftruncate(file, 0), 0);
+        assert_int_equal(pwrite(file, bytes, size, 0), (ssize_t)size);
+        assert_int_equal(imatrix_open(path, &m, &err) == OMNI_OK, size >= needed);
+        if (size < n) {
+            imatrix_close(m);
+        }
+    }
+    assert_int_equal(imatrix_entries(m), 2);
+    assert_int_equal(imatrix_chunks(m), 9);
+    tensor q = matrix(names[0], NULL, 2, 3, 5, 1), up = matrix(names[1], NULL, 3, 3, 5, 2);
+    const double sums[] = {1, 2, 3, 4, 5, 6}, four = 4, twos[] = {2, 2};
+    expect_means(m, &q, sums, &four);
+    expect_means(m, &up, sums, twos);
+    float *none;
+    q.ne[0] = 2;
+    assert_int_equal(imatrix_find(m, &q, &none, &err), OMNI_ERR_FORMAT);
+    q.name = "blk.0.attn_k.weight";
+    assert_int_equal(imatrix_find(m, &q, &none, &err), OMNI_OK);
+    assert_null(none);
+    imatrix_close(m);
+    for (size_t at = 0; at < needed; at++) { /* any byte may be anything */
+        for (int v = 0; v < 256; v += 17) {
+            char changed[512];
+            memcpy(changed, bytes, n);
+            changed[at] = (char)v;
+            assert_int_equal(pwrite(file, changed, n, 0), (ssize_t)n);
+            if (imatrix_open(path, &m, &err) == OMNI_OK) {
+                imatrix_close(m);
+            }
+        }
+    }
+    close(file);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_those_of_the_inputs),
         cmocka_unit_test(many_matrices_are_kept_apart),
+        cmocka_unit_test(older_files_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
