@@ -163,15 +163,21 @@ static void remove_stale(const char *path) {
 
 omni_status file_out_open(const char *path, file_out *out, omni_error *err) {
     *out = (file_out){.fd = -1};
-    if (asprintf(&out->temporary, "%s.part-%ld", path, (long)getpid()) < 0) {
-        out->temporary = NULL;
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) { /* said now: renaming would replace a device or a pipe, and fail for a folder */
+        return fail(err, OMNI_ERR_IO, "%s: is %s: cannot be replaced by a file", path, S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe");
     }
-    out->path = strdup(path);
-    if (!out->path || !out->temporary) {
+    bool link = lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+    out->path = link ? realpath(path, NULL) : NULL;
+    if (!out->path) { /* no link, or to nothing: then the link is replaced */
+        out->path = strdup(path);
+    }
+    if (!out->path || asprintf(&out->temporary, "%s.part-%ld", out->path, (long)getpid()) < 0) {
+        out->temporary = NULL;
         file_out_abandon(out);
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
     }
-    remove_stale(path);
+    remove_stale(out->path);
     out->fd = open(out->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (out->fd < 0) {
         omni_status status = fail(err, OMNI_ERR_IO, "%s: cannot create: %s", out->temporary, strerror(errno));

@@ -28,7 +28,7 @@ omni_status file_read(const char *path, size_t limit, char **data, size_t *size,
 
 /* Output written beside its final name ("PATH.part-PID"), then synced and renamed by file_out_commit.
  * Until then nothing exists under the final name; file_out_abandon removes what was written. file_out_open removes the part files
- * that killed writers of the same path left behind. */
+ * that killed writers of the same path left behind. Only a regular file is replaced, and of a link what it points to. */
 typedef struct file_out {
     int fd;
     char *path, *temporary;

@@ -25,11 +25,17 @@ static size_t edits(const char *a, const char *b) {
     return row[n];
 }
 
+/* One begins with the other, by more than dashes and a letter or two: --temperature for --temp. */
+static bool shortened(const char *a, const char *b) {
+    size_t n = strlen(a), m = strlen(b), both = n < m ? n : m;
+    return both >= 5 && strncmp(a, b, both) == 0;
+}
+
 const char *args_nearest(const char *word, const char *const *candidates, size_t count) {
     const char *best = NULL;
     size_t best_edits = strlen(word) / 3 + 2;
     for (size_t i = 0; i < count && strlen(word) <= MAX_WORD; i++) {
-        size_t e = strlen(candidates[i]) > MAX_WORD ? SIZE_MAX : edits(word, candidates[i]);
+        size_t e = strlen(candidates[i]) > MAX_WORD ? SIZE_MAX : shortened(word, candidates[i]) ? 1 : edits(word, candidates[i]);
         if (e < best_edits) {
             best = candidates[i];
             best_edits = e;

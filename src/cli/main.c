@@ -5,6 +5,7 @@
 
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/lost_file.h"
 
 static const struct {
     const char *name, *summary;
@@ -48,6 +49,7 @@ int report(const omni_error *err) {
 }
 
 int main(int argc, char **argv) {
+    report_lost_files();
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of write(), reported like any other */
     if (argc < 2) {
         usage(stderr);

@@ -160,7 +160,7 @@ int command_run(int argc, char **argv) {
     o.model.progress_arg = &a.bar;
     omni_error err = {0};
     if (omni_model_open(&o.model, &model, &err) != OMNI_OK || omni_session_create(model, &o.session, &session, &err) != OMNI_OK ||
-        (o.output && omni_model_find_voice(model, o.generate.voice, &o.generate.voice, &err) != OMNI_OK) ||
+        (o.model.talker && omni_model_find_voice(model, o.generate.voice, &o.generate.voice, &err) != OMNI_OK) ||
         (tools && omni_session_set_tools(session, tools_json, tools_size, &err) != OMNI_OK) ||
         (json && omni_session_add_json(session, json, json_size, &err) != OMNI_OK) ||
         (!json && add_prompt(session, parts, media.count, system, o.prompt, &err) != OMNI_OK)) {

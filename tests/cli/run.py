@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests of the command line on the tiny model that ships with the repository. usage: run.py OMNI [unittest's arguments]"""
-import fcntl, json, os, select, signal, subprocess, sys, threading, time, unittest, unittest.mock
+import fcntl, json, os, select, shutil, signal, subprocess, sys, threading, time, unittest, unittest.mock
 
 import harness
 from harness import Case, Terminal, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, VIDEOS
@@ -36,6 +36,8 @@ class Mistakes(Case):
 
     def test_unknown_flag(self):
         self.fails(*RUN, "--zzzzzzzzzzzzz", status=2, say=["unknown flag --zzzzzzzzzzzzz", "see omni run --help"])
+        self.fails(*RUN, "--temperature", "1", status=2, say="did you mean --temp?")
+        self.fails(*RUN, "--sys", "1", status=2, say="did you mean --system?")
         self.fails(*RUN, "-z", "-p", "x", status=2, say="unknown flag -z")
 
     def test_values(self):
@@ -192,6 +194,7 @@ class Answers(Case):
         out, err = self.omni(*ALL, "-p", "x", "-o", "a.wav", "--voice", "nobody", status=1)
         voices = err.split("has: ")[1].strip().split(", ")
         self.assertIn("chelsie", voices)
+        self.fails(*ALL, "-p", "x", "--voice", "nobody", say="has: ")  # without sound, too
         sounds = []
         for v in [*voices, voices[0].upper()]:
             self.omni("speak", "-m", THINKER, "--talker", TALKER, "-p", "Hello there", "-o", "v.wav", "--voice", v, "--greedy", "--max-frames", 8)
@@ -230,6 +233,32 @@ class Tools(Case):
             out = self.omni("info", f)[0]
             self.assertIn(f"{os.path.getsize(f):,} bytes", out)
         self.fails("info", PICTURE, say=PICTURE)
+
+    def test_replaces_only_files(self):
+        speech = [*ALL, "-p", "x", "-n", 3, "--max-frames", 2, "-o"]
+        os.mkdir(self.path("folder.wav"))
+        os.mkfifo(self.path("pipe.wav"))
+        os.symlink("/dev/null", self.path("null.wav"))
+        for name, what in [("folder", "a folder"), ("pipe", "a device or a pipe"), ("null", "a device or a pipe")]:
+            self.fails(*speech, f"{name}.wav", say=[f"{name}.wav: is {what}"])
+        self.omni(*speech, "a.wav")
+        os.symlink("a.wav", self.path("link.wav"))
+        with open(self.path("a.wav"), "r+b") as f:
+            f.truncate()
+        self.omni(*speech, "link.wav")
+        self.assertTrue(os.path.islink(self.path("link.wav")))
+        self.assertGreater(len(self.wav(self.path("a.wav"))), 0)
+
+    def test_file_cut_short_in_use(self):
+        """A mapped model file that loses its end: an error that names it. Its weights must be read from the map: not repacked."""
+        shutil.copy(THINKER, self.path("m.gguf"))
+        p = self.start("run", "-m", "m.gguf", "--no-repack", "-n", 8, stdin=subprocess.PIPE, bufsize=0)
+        p.stdin.write(b"one\n")
+        self.assertTrue(p.stdout.read(1))  # it is open
+        os.truncate(self.path("m.gguf"), 65536)
+        out, err = p.communicate(b"two\n" * 100, timeout=harness.LONG)
+        self.assertEqual(p.returncode, 1, err)
+        self.assertRegex(err.decode(), r"^omni: /\S*/m\.gguf: was cut short .*\n$")
 
     def test_lost_output(self):
         for args in [["info", THINKER], ["tokenize", "-m", THINKER, "x"], ["run", "--help"], ["--help"], ["--version"], [*RUN, "-p", "x", "-n", 4],
