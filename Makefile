@@ -33,7 +33,7 @@ tsan: setup ## the same under ThreadSanitizer
 	@ninja -C build-tsan -j $(JOBS)
 	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) -E '^kernels$$'
 
-fuzz: setup ## every fuzz target for SECONDS (60) each
+fuzz: setup ## every fuzz target for SECONDS_EACH=60
 	@scripts/fuzz.sh -t $(or $(SECONDS_EACH),60)
 
 parity: build ## live comparison with the reference implementation (builds its Python environment outside the tree)
