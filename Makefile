@@ -3,10 +3,10 @@ PRESET_FLAGS = -G Ninja
 JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu install format clean
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
 
 all: build
 
@@ -39,7 +39,7 @@ fuzz: setup ## every fuzz target for SECONDS_EACH=60
 parity: build ## live comparison with the reference implementation (builds its Python environment outside the tree)
 	@scripts/parity.sh build/omni $(SHARED)
 
-llama: build ## llama.cpp (built outside the tree, some minutes the first time) runs the files that omni writes
+llama: build ## llama.cpp (built outside the tree, some minutes the first time) runs the files that omni writes; its quantiser is no better
 	@scripts/llama.sh build/omni $(SHARED)
 
 clang: setup ## built by clang, every warning an error, installed and linked against
@@ -50,6 +50,9 @@ clang: setup ## built by clang, every warning an error, installed and linked aga
 arm64: setup ## cross-compile the kernels and check them under emulation
 	@scripts/check-arm64.sh
 
+old-cpu: build ## check kernels and program on emulated x86-64 processors without AVX-512 and without AVX
+	@scripts/check-old-cpu.sh
+
 install: build ## into PREFIX (/usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))
 
@@ -57,4 +60,4 @@ format: ## clang-format over the sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 clean:
-	@rm -rf build build-asan build-tsan build-clang build-fuzz build-arm64
+	@rm -rf build build-asan build-tsan build-clang build-fuzz build-arm64 build-old-cpu
