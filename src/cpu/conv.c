@@ -62,7 +62,7 @@ typedef struct conv2d_job {
     const cpu_backend *c;
     const tensor *w;
     const float *bias, *x;
-    int64_t height, width, out_height, out_width, out_tiles, out_tile, row_tile, rows;
+    int64_t height, width, out_height, out_width, row_tile, rows;
     float *y;
 } conv2d_job;
 
@@ -83,44 +83,20 @@ static void gather_window(const conv2d_job *j, int64_t row, float *to) {
     }
 }
 
-/* Without a window: so many input channels that not even one fits the scratch. Tap by tap, slowly. */
-static void conv2d_wide_rows(void *arg, int64_t begin, int64_t end, int thread) {
-    conv2d_job *j = arg;
-    int64_t in = j->w->ne[0], outs = j->w->ne[3];
-    size_t tap = dtype_row_bytes(j->w->type, in);
-    for (int64_t row = begin; row < end; row++) {
-        int64_t ox = row % j->out_width, oy = row / j->out_width % j->out_height, n = row / j->out_width / j->out_height;
-        for (int64_t o = 0; o < outs; o++) {
-            float sum = j->bias ? j->bias[o] : 0.0f;
-            for (int64_t k = 0; k < 9; k++) {
-                int64_t y = 2 * oy + k / 3 - 1, x = 2 * ox + k % 3 - 1;
-                if (y >= 0 && y < j->height && x >= 0 && x < j->width) {
-                    float part;
-                    linear_piece p = {.w = (const char *)j->w->data + (size_t)(o * 9 + k) * tap, .n = in, .segments = 1, .y = &part};
-                    p.x = j->x + ((n * j->height + y) * j->width + x) * in;
-                    linear_run(j->c, j->w->type, &p, 1, 1, thread);
-                    sum += part;
-                }
-            }
-            j->y[row * outs + o] = sum;
-        }
-    }
-}
-
 /* The upper half of the scratch holds the windows; linear_run uses the lower. */
 static void conv2d_tile(void *arg, int64_t begin, int64_t end, int thread) {
     conv2d_job *j = arg;
     int64_t n = 9 * j->w->ne[0], outs = j->w->ne[3];
     float *window = (float *)((char *)cpu_scratch(j->c, thread) + CPU_SCRATCH / 2);
     for (int64_t t = begin; t < end; t++) {
-        int64_t row = t / j->out_tiles * j->row_tile, out = t % j->out_tiles * j->out_tile;
+        int64_t row = t * j->row_tile;
         int64_t rows = j->rows - row < j->row_tile ? j->rows - row : j->row_tile;
         for (int64_t r = 0; r < rows; r++) {
             gather_window(j, row + r, window + r * n);
         }
         linear_piece p = {
             .w = j->w->data,
-            .w_stride = dtype_row_bytes(j->w->type, j->w->ne[0]) * 9,
+            .w_stride = j->w->packed ? packed_group_bytes(j->w->type, n) : dtype_row_bytes(j->w->type, n),
             .bias = j->bias,
             .x = window,
             .x_stride = n,
@@ -129,8 +105,11 @@ static void conv2d_tile(void *arg, int64_t begin, int64_t end, int thread) {
             .n = n,
             .segments = 1,
         };
-        linear_move(&p, 0, out);
-        linear_run(j->c, j->w->type, &p, rows, outs - out < j->out_tile ? outs - out : j->out_tile, thread);
+        if (j->w->packed) {
+            j->c->k.gemm[j->w->type](&p, rows, outs, cpu_scratch(j->c, thread));
+        } else {
+            linear_run(j->c, j->w->type, &p, rows, outs, thread);
+        }
     }
 }
 
@@ -140,14 +119,8 @@ static void cpu_conv2d_3x3_s2(backend *b, const tensor *w, const float *bias, co
     j.out_width = (width + 1) / 2;
     j.rows = n * j.out_height * j.out_width;
     int64_t fit = (int64_t)(CPU_SCRATCH / 2 / sizeof(float)) / (9 * w->ne[0]);
-    if (fit < 1) {
-        pool_for(j.c->pool, j.rows, 1, conv2d_wide_rows, &j);
-        return;
-    }
     j.row_tile = fit > 64 ? 64 : fit;
-    j.out_tile = w->ne[3];
-    j.out_tiles = 1;
-    pool_for(j.c->pool, (j.rows + j.row_tile - 1) / j.row_tile * j.out_tiles, 1, conv2d_tile, &j);
+    pool_for(j.c->pool, (j.rows + j.row_tile - 1) / j.row_tile, 1, conv2d_tile, &j);
 }
 
 void cpu_conv_ops(ops *o) {

@@ -32,6 +32,10 @@ typedef struct linear_piece {
 } linear_piece;
 
 typedef void (*linear_kernel)(const linear_piece *p, int64_t rows, int64_t outs);
+/* The same for packed F32, F16 or BF16 (cpu/packed.h): w is a group of 16 outputs, w_stride from one group to the next. scratch holds
+ * GEMM_SCRATCH floats. */
+typedef void (*gemm_kernel)(const linear_piece *p, int64_t rows, int64_t outs, float *scratch);
+enum { GEMM_ROWS = 96, GEMM_INPUTS = 256, GEMM_SCRATCH = (GEMM_ROWS + 4 * PACK) * GEMM_INPUTS };
 typedef void (*convert_kernel)(const void *in, float *out, int64_t n);
 
 /* Consecutive positions of one head's keys and values, strides in elements, and which query vectors of the state see them. */
@@ -83,6 +87,7 @@ typedef struct cpu_kernels {
     void (*to_f16)(const float *in, uint16_t *out, int64_t n);
     /* For repacked weights (cpu/packed.h), by their type in the file; NULL for types that are not repacked. */
     packed_kernel packed[CPU_DTYPES];
+    gemm_kernel gemm[CPU_DTYPES];
     quantise_kernel quantise;
 
     void (*rms_norm)(const float *x, const float *w, float eps, int64_t width, float *y); /* w NULL: all ones */

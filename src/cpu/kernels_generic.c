@@ -38,6 +38,31 @@ LINEAR(linear_f32, float, same)
 LINEAR(linear_f16, uint16_t, f16_to_f32)
 LINEAR(linear_bf16, uint16_t, bf16_to_f32)
 
+#define GEMM(name, type, load)                                                                                                                       \
+    static void name(const linear_piece *p, int64_t rows, int64_t outs, float *scratch) {                                                            \
+        for (int64_t r = 0; r < rows; r++) {                                                                                                         \
+            const float *x = p->x + (p->index ? p->index[r] : r) * p->x_stride;                                                                      \
+            for (int64_t o = 0; o < outs; o += PACK) {                                                                                               \
+                const type *w = (const type *)((const char *)p->w + (size_t)(o / PACK) * p->w_stride);                                               \
+                float sum[PACK] = {0};                                                                                                               \
+                for (int64_t s = 0; s < p->segments; s++) {                                                                                          \
+                    for (int64_t i = 0; i < p->n; i++, w += PACK) {                                                                                  \
+                        for (int j = 0; j < PACK; j++) {                                                                                             \
+                            sum[j] += x[s * p->x_segment + i] * load(w[j]);                                                                          \
+                        }                                                                                                                            \
+                    }                                                                                                                                \
+                }                                                                                                                                    \
+                for (int64_t j = o; j < outs && j < o + PACK; j++) {                                                                                 \
+                    p->y[r * p->y_stride + j] = p->bias ? sum[j - o] + p->bias[j] : sum[j - o];                                                      \
+                }                                                                                                                                    \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+    }
+
+GEMM(gemm_f32, float, same)
+GEMM(gemm_f16, uint16_t, f16_to_f32)
+GEMM(gemm_bf16, uint16_t, bf16_to_f32)
+
 enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
 
 static void linear_q8_0(const linear_piece *p, int64_t rows, int64_t outs) {
@@ -327,6 +352,7 @@ void kernels_generic(cpu_kernels *k) {
     *k = (cpu_kernels){
         .name = "generic",
         .linear = {[DTYPE_F32] = linear_f32, [DTYPE_F16] = linear_f16, [DTYPE_BF16] = linear_bf16, [DTYPE_Q8_0] = linear_q8_0},
+        .gemm = {[DTYPE_F32] = gemm_f32, [DTYPE_F16] = gemm_f16, [DTYPE_BF16] = gemm_bf16},
         .convert_rows = {[DTYPE_F16] = 2, [DTYPE_BF16] = 8, [DTYPE_Q8_0] = 2},
         .to_f32 =
             {

@@ -189,6 +189,11 @@ static void cpu_conv1d(backend *b, const tensor *w, const float *bias, const flo
         .segments = dense ? 1 : kernel,
         .x_segment = dilation * channels,
     };
+    if (w->packed) {
+        p.w_stride = packed_group_bytes(w->type, channels * kernel);
+        gemm_parallel(cpu_of(b), w->type, &p, rows, outs);
+        return;
+    }
     linear_parallel(cpu_of(b), w->type, &p, rows, outs);
 }
 

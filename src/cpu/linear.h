@@ -21,6 +21,22 @@ void linear_run(const cpu_backend *c, dtype type, const linear_piece *p, int64_t
 /* The whole of p[rows, outs] on the pool. */
 void linear_parallel(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs);
 
+/* As linear_move, over packed F32, F16 or BF16; out is a multiple of PACK. */
+static inline void gemm_move(linear_piece *p, int64_t row, int64_t out) {
+    linear_move(p, row, 0);
+    p->w = (const char *)p->w + (size_t)(out / PACK) * p->w_stride;
+    p->bias = p->bias ? p->bias + out : NULL;
+    p->y += out;
+}
+
+/* A piece over a packed matrix of n inputs in one segment, x and y to be filled in. */
+static inline linear_piece packed_float_piece(dtype type, const void *w, int64_t n) {
+    return (linear_piece){.w = w, .w_stride = packed_group_bytes(type, n), .n = n, .segments = 1};
+}
+
+/* As linear_parallel, over packed F32, F16 or BF16. */
+void gemm_parallel(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs);
+
 /* As linear_move; out is a multiple of PACK. */
 static inline void packed_move(packed_piece *p, int64_t row, int64_t out) {
     p->w = (const char *)p->w + (size_t)(out / PACK) * p->w_stride;

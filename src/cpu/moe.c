@@ -79,10 +79,15 @@ typedef struct moe_job {
     float *y;
 } moe_job;
 
-/* Outputs [out, out + outs) of one expert, from rows of floats or, for packed weights, of quantised blocks; stride in values. */
+/* Whether products with these weights want their inputs quantised. */
+static bool takes_blocks(const tensor *t) {
+    return t->packed && !packed_floats(t->type);
+}
+
+/* Outputs [out, out + outs) of one expert, from rows of floats or of quantised blocks; stride in values. */
 static void expert_rows(const moe_job *j, const tensor *t, int64_t expert, const float *x, const packed_input *q, int64_t stride,
                         const int32_t *index, int64_t rows, int64_t out, int64_t outs, float *y, int64_t y_stride, int thread) {
-    if (t->packed) {
+    if (takes_blocks(t)) {
         packed_piece p = {
             .w = (const char *)t->data + (size_t)expert * (t->size / (size_t)t->ne[2]),
             .w_stride = packed_group_bytes(t->type, t->ne[0]),
@@ -97,19 +102,28 @@ static void expert_rows(const moe_job *j, const tensor *t, int64_t expert, const
         j->c->k.packed[t->type](&p, rows, outs);
         return;
     }
+    const tensor e = tensor_slice(t, expert);
     linear_piece p = {
-        .w = (const char *)t->data + (size_t)expert * dtype_row_bytes(t->type, t->ne[0]) * (size_t)t->ne[1],
-        .w_stride = dtype_row_bytes(t->type, t->ne[0]),
+        .w = e.data,
+        .w_stride = t->packed ? packed_group_bytes(t->type, t->ne[0]) : dtype_row_bytes(t->type, t->ne[0]),
         .x = x,
         .x_stride = stride,
         .index = index,
         .n = t->ne[0],
         .segments = 1,
     };
-    linear_move(&p, 0, out);
+    if (t->packed) {
+        gemm_move(&p, 0, out);
+    } else {
+        linear_move(&p, 0, out);
+    }
     p.y = y;
     p.y_stride = y_stride;
-    linear_run(j->c, t->type, &p, rows, outs, thread);
+    if (t->packed) {
+        j->c->k.gemm[t->type](&p, rows, outs, cpu_scratch(j->c, thread));
+    } else {
+        linear_run(j->c, t->type, &p, rows, outs, thread);
+    }
 }
 
 /* A piece of the gate and up products of one group, joined by SiLU, and quantised where the next product wants that. */
@@ -128,7 +142,7 @@ static void gate_up_tile(void *arg, int64_t begin, int64_t end, int thread) {
         for (int32_t r = 0; r < rows; r++) {
             float *h = hidden + r * j->ffn;
             j->c->k.silu_mul(h, up + r * outs, outs, h);
-            if (j->down->packed) {
+            if (takes_blocks(j->down)) {
                 j->c->k.quantise(h, outs, j->hidden_inputs + ((first + r) * j->ffn + out) / PACK_BLOCK);
             }
         }
@@ -229,7 +243,7 @@ static void cpu_moe(backend *b, const tensor *gate, const tensor *up, const tens
     j.start = j.place + j.slots;
     j.inputs = (packed_input *)(j.start + j.slots + 1);
     j.hidden_inputs = j.inputs + rows * (j.width / PACK_BLOCK);
-    if (gate->packed || up->packed) {
+    if (takes_blocks(gate) || takes_blocks(up)) {
         cpu_quantise(j.c, x, rows, j.width, j.width, j.inputs);
     }
     sort_slots(&j);

@@ -22,6 +22,9 @@ static size_t code_bytes(const packed_format *f) {
 
 size_t packed_group_bytes(dtype type, int64_t n) {
     packed_format f = packed_format_of(type);
+    if (packed_floats(type)) {
+        return PACK * dtype_row_bytes(type, n);
+    }
     return f.blocks ? (size_t)(n / (f.blocks * PACK_BLOCK)) * ((size_t)f.head + (size_t)f.blocks * ((size_t)f.sub + code_bytes(&f))) : 0;
 }
 
@@ -219,7 +222,32 @@ static void put_codes(const uint8_t *code, int bits, int shift, uint8_t *to) {
     }
 }
 
+/* Rows of 16 or 32 bits a value, side by side; in steps that keep what is written near. */
+#define INTERLEAVE(name, type)                                                                                                                       \
+    static void name(const type *rows, int outs, int64_t n, type *group) {                                                                           \
+        enum { STEP = 64 };                                                                                                                          \
+        for (int64_t from = 0; from < n; from += STEP) {                                                                                             \
+            const int64_t to = n - from < STEP ? n : from + STEP;                                                                                    \
+            for (int o = 0; o < PACK; o++) {                                                                                                         \
+                for (int64_t i = from; i < to; i++) {                                                                                                \
+                    group[i * PACK + o] = o < outs ? rows[o * n + i] : 0;                                                                            \
+                }                                                                                                                                    \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+    }
+
+INTERLEAVE(interleave_16, uint16_t)
+INTERLEAVE(interleave_32, uint32_t)
+
 void packed_pack(dtype type, const void *rows, int outs, int64_t n, void *group) {
+    if (type == DTYPE_F32) {
+        interleave_32(rows, outs, n, group);
+        return;
+    }
+    if (packed_floats(type)) {
+        interleave_16(rows, outs, n, group);
+        return;
+    }
     packed_format f = packed_format_of(type);
     size_t row_bytes = dtype_row_bytes(type, n), block_bytes = dtype_find(type)->bytes, codes = code_bytes(&f);
     uint8_t *to = group;

@@ -1,7 +1,10 @@
-/* Repacked weights: sixteen outputs side by side, for integer dot products without shuffles.
+/* Repacked weights: sixteen outputs side by side, so that products need neither shuffles nor sums across a vector.
  *
- * A matrix {in, out} becomes groups of 16 outputs (the last one padded with zeros). A group is a sequence of superblocks, each of 256
- * inputs (K types) or 32 (the others). Everything in it comes in vectors with one lane an output:
+ * F32, F16, BF16: groups of 16 outputs (the last one padded with zeros), input by input: 16 values of input 0, 16 of input 1, ...
+ * A result is one sum that goes up in the order of the inputs, whatever the rows and outputs computed beside it.
+ *
+ * Block types are made for integer dot products. A matrix {in, out} becomes groups of 16 outputs (the last one padded with zeros). A group is a
+ * sequence of superblocks, each of 256 inputs (K types) or 32 (the others). Everything in it comes in vectors with one lane an output:
  *
  *     d      16 F16 (MXFP4: 16 bytes, the exponents)     scale of the superblock
  *     m      16 F16                                       scale of the minima, or the minimum itself; only where has_min
@@ -60,12 +63,17 @@ typedef struct packed_format {
     X(DTYPE_IQ4_XS, iq4_xs, 8, 32, 16, 4, 0, SCALES_32, 128)                                                                                         \
     X(DTYPE_MXFP4, mxfp4, 1, 16, 0, 4, 0, SCALES_NONE, 128)
 
-/* All zeros for a type that cannot be packed. */
+/* All zeros for a type that is no packed block type. */
 packed_format packed_format_of(dtype type);
 
 /* Blocks of a row of n inputs; zeros fill the last one. */
 static inline int64_t packed_blocks(int64_t n) {
     return (n + PACK_BLOCK - 1) / PACK_BLOCK;
+}
+
+/* Types packed as they are, whose inputs stay float32. */
+static inline bool packed_floats(dtype type) {
+    return type == DTYPE_F32 || type == DTYPE_F16 || type == DTYPE_BF16;
 }
 
 /* Bytes of 16 outputs' weights for n inputs; n is a multiple of the type's block. */

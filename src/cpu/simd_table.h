@@ -9,6 +9,7 @@
 
 #include "cpu/simd_attention.h"
 #include "cpu/simd_dense.h"
+#include "cpu/simd_gemm.h"
 #include "cpu/simd_linear.h"
 #include "cpu/simd_rows.h"
 
@@ -49,6 +50,9 @@ static void simd_table(cpu_kernels *k) {
     k->linear[DTYPE_F16] = simd_linear_f16;
     k->linear[DTYPE_BF16] = simd_linear_bf16;
     k->linear[DTYPE_Q8_0] = simd_linear_q8_0;
+    k->gemm[DTYPE_F32] = simd_gemm_f32;
+    k->gemm[DTYPE_F16] = simd_gemm_f16;
+    k->gemm[DTYPE_BF16] = simd_gemm_bf16;
     k->convert_rows[DTYPE_F16] = 0; /* halves are as good as free to convert, and take half the room in the cache */
     k->convert_rows[DTYPE_BF16] = 0;
     k->convert_rows[DTYPE_Q8_0] = 16;

@@ -144,8 +144,9 @@ static omni_status load_conv(audio_encoder *e, int i, int64_t in, omni_error *er
     TRY(gguf_need_tensor(g, &t, err, 4, (const int64_t[]){3, 3, in, i == 0 ? -1 : e->channels}, "a.conv2d.%d.weight", i + 1));
     e->channels = (int)t->ne[3];
     const int64_t c = e->channels;
-    if (c < 1 || c > MOST / 16) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: tensor %s has %lld channels", gguf_path(g), t->name, (long long)c);
+    if (c < 1 || c > CONV2D_CHANNELS) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s has %lld channels; 1 to %d are possible", gguf_path(g), t->name, (long long)c,
+                    CONV2D_CHANNELS);
     }
     bias = gguf_tensor(g, (const char *[]){"a.conv2d.1.bias", "a.conv2d.2.bias", "a.conv2d.3.bias"}[i]);
     if (!bias || bias->ne[0] * tensor_rows(bias) != c || dtype_find(bias->type) == NULL || dtype_find(bias->type)->block != 1) {
@@ -159,11 +160,8 @@ static omni_status load_conv(audio_encoder *e, int i, int64_t in, omni_error *er
     const size_t unit = dtype_find(t->type)->bytes;
     uint8_t *to = malloc((size_t)n * unit);
     float *values = malloc((size_t)c * sizeof *values);
-    void *weight_memory = NULL, *bias_memory = NULL;
+    void *bias_memory = NULL;
     omni_status status = to && values ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
-    if (status == OMNI_OK) {
-        status = weights_memory(&e->w, (size_t)n * unit, &weight_memory, err);
-    }
     if (status == OMNI_OK) {
         status = weights_memory(&e->w, (size_t)c * sizeof(float), &bias_memory, err);
     }
@@ -177,9 +175,9 @@ static omni_status load_conv(audio_encoder *e, int i, int64_t in, omni_error *er
             }
         }
         dtype_to_f32(bias->type, bias->data, values, c);
-        o->upload(e->b, weight_memory, to, (size_t)n * unit);
         o->upload(e->b, bias_memory, values, (size_t)c * sizeof(float));
-        e->conv[i] = (tensor){.name = t->name, .type = t->type, .n_dims = 4, .ne = {in, 3, 3, c}, .size = (size_t)n * unit, .data = weight_memory};
+        e->conv[i] = (tensor){.name = t->name, .type = t->type, .n_dims = 4, .ne = {in, 3, 3, c}, .size = (size_t)n * unit, .data = to};
+        status = weights_upload(&e->w, &e->conv[i], err);
         e->conv_bias[i] = bias_memory;
         e->w.bytes += t->size + bias->size;
     }
@@ -198,9 +196,7 @@ static omni_status load_conv_out(audio_encoder *e, omni_error *err) {
     const dtype type = unpack ? DTYPE_F32 : t.type;
     const size_t unit = dtype_find(type)->bytes, row = unit * (size_t)in;
     uint8_t *from = malloc(row), *to = malloc(row * (size_t)e->width);
-    void *memory = NULL;
-    omni_status status =
-        from && to ? weights_memory(&e->w, row * (size_t)e->width, &memory, err) : fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
+    omni_status status = from && to ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
     for (int64_t r = 0; r < e->width && status == OMNI_OK; r++) {
         if (unpack) {
             dtype_to_f32(t.type, tensor_row(&t, r), (float *)(void *)from, in);
@@ -212,11 +208,11 @@ static omni_status load_conv_out(audio_encoder *e, omni_error *err) {
         }
     }
     if (status == OMNI_OK) {
-        e->b->ops->upload(e->b, memory, to, row * (size_t)e->width);
         e->conv_out = t;
         e->conv_out.type = type;
         e->conv_out.size = row * (size_t)e->width;
-        e->conv_out.data = memory;
+        e->conv_out.data = to;
+        status = weights_upload(&e->w, &e->conv_out, err);
     }
     free(from);
     free(to);
@@ -290,7 +286,7 @@ static omni_status load(audio_encoder *e, gguf *g, omni_error *err) {
     TRY(weights_vector(w, &e->post_ln_bias, err, d, "a.post_ln.bias"));
     TRY(weights_linear(w, &e->proj1, err, 2, (const int64_t[]){d, d}, "mm.a.mlp.1.weight"));
     TRY(weights_vector(w, &e->proj1_bias, err, d, "mm.a.mlp.1.bias"));
-    TRY(weights_matrix(w, &e->proj2, err, 2, (const int64_t[]){d, -1}, "mm.a.mlp.2.weight"));
+    TRY(weights_linear(w, &e->proj2, err, 2, (const int64_t[]){d, -1}, "mm.a.mlp.2.weight"));
     if (e->proj2.ne[1] < 1 || e->proj2.ne[1] > MOST) {
         return fail(err, OMNI_ERR_FORMAT, "%s: tensor mm.a.mlp.2.weight gives embeddings of %lld values", gguf_path(g), (long long)e->proj2.ne[1]);
     }

@@ -125,6 +125,9 @@ static omni_status load_conv(code2wav *m, c2w_conv *c, int64_t in, int64_t out, 
     c->kernel = c->w.ne[1];
     c->dilation = dilation;
     TRY(check_kernel(m, c->kernel, name, err));
+    if (dtype_find(c->w.type)->block == 1) {
+        TRY(weights_kernel(&m->held, &c->w, err));
+    }
     return weights_vector(&m->held, &c->bias, err, out, "%s.bias", name);
 }
 
@@ -143,6 +146,7 @@ static omni_status load_transposed(code2wav *m, c2w_transposed *c, int64_t in, i
     c->w.n_dims = 2;
     c->w.ne[1] = out * c->kernel;
     c->w.ne[2] = 1;
+    TRY(weights_kernel(&m->held, &c->w, err));
     return weights_vector(&m->held, &c->bias, err, out, "%s.bias", name);
 }
 

@@ -91,6 +91,30 @@ static omni_status round_rows(const tensor *t, tensor *r, omni_error *err) {
     return fail(err, OMNI_ERR_MEMORY, "out of memory for tensor %s: %zu bytes", t->name, r->size);
 }
 
+/* Packs a matrix of the file where the backend has a layout of its own for it. */
+static omni_status place(weights *w, tensor *t, omni_error *err) {
+    size_t size = w->b->ops->packed_size(w->b, t);
+    if (size) {
+        void *memory;
+        TRY(weights_memory(w, size, &memory, err));
+        read_part r = {w, *t};
+        w->b->ops->pack(w->b, t, memory, forget_part, &r);
+    } else {
+        tell(w, t->size);
+    }
+    return w->b->loading.cancelled ? fail(err, OMNI_CANCELLED, "%s: loading was cancelled", gguf_path(w->g)) : OMNI_OK;
+}
+
+/* {inputs ..., outputs} as {inputs, outputs}. */
+static tensor as_matrix(const tensor *t) {
+    tensor m = *t;
+    m.ne[1] = t->ne[t->n_dims - 1];
+    m.ne[0] = t->ne[0] * tensor_rows(t) / m.ne[1];
+    m.ne[2] = m.ne[3] = 1;
+    m.n_dims = 2;
+    return m;
+}
+
 omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
     char name[NAME_MAX_SIZE];
     va_list args;
@@ -99,16 +123,32 @@ omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims,
     va_end(args);
     TRY(status);
     TRY(find_matrix(w, out, err, n_dims, ne, name));
-    size_t size = w->b->ops->packed_size(w->b, out);
-    if (size) {
-        void *memory;
-        TRY(weights_memory(w, size, &memory, err));
-        read_part r = {w, *out};
-        w->b->ops->pack(w->b, out, memory, forget_part, &r);
+    return place(w, out, err);
+}
+
+omni_status weights_kernel(weights *w, tensor *t, omni_error *err) {
+    tensor m = as_matrix(t);
+    TRY(place(w, &m, err));
+    t->size = m.size;
+    t->data = m.data;
+    t->packed = m.packed;
+    return OMNI_OK;
+}
+
+omni_status weights_upload(weights *w, tensor *t, omni_error *err) {
+    tensor m = as_matrix(t);
+    size_t packed = w->b->ops->packed_size(w->b, &m);
+    void *memory;
+    TRY(weights_memory(w, packed ? packed : t->size, &memory, err));
+    if (packed) {
+        w->b->ops->pack(w->b, &m, memory, NULL, NULL);
+        t->size = m.size;
+        t->packed = true;
     } else {
-        tell(w, out->size);
+        w->b->ops->upload(w->b, memory, t->data, t->size);
     }
-    return w->b->loading.cancelled ? fail(err, OMNI_CANCELLED, "%s: loading was cancelled", gguf_path(w->g)) : OMNI_OK;
+    t->data = memory;
+    return OMNI_OK;
 }
 
 omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error *err, int64_t in, int64_t outs, const char *name) {

@@ -31,6 +31,11 @@ omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims,
 /* As weights_linear for a matrix {in, outs} among others of type `like`: where those are quantised, but this one is not, because `in` is
  * no multiple of a block, it is rounded to Q8_0 here, with zeros up to whole blocks, if the backend then has a layout for it. */
 omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error *err, int64_t in, int64_t outs, const char *name);
+/* Lays out {inputs ..., outputs}, got by weights_matrix, as the backend likes it best: a convolution's kernel of F32, F16 or BF16, or a
+ * matrix of any type. */
+omni_status weights_kernel(weights *w, tensor *t, omni_error *err);
+/* Moves {inputs ..., outputs} from host memory to the backend's, laid out as it likes best; t->data may then go. */
+omni_status weights_upload(weights *w, tensor *t, omni_error *err);
 /* A vector of n values (stored as F32, F16 or BF16, shape {n} or {n, 1}), converted to F32 in the backend's memory. */
 omni_status weights_vector(weights *w, const float **out, omni_error *err, int64_t n, const char *name_format, ...)
     __attribute__((format(printf, 5, 6)));

@@ -42,6 +42,8 @@ typedef enum activation {
     ACT_GELU_TANH, /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
 } activation;
 
+enum { CONV2D_CHANNELS = 8192 }; /* most input channels of conv2d_3x3_s2 */
+
 typedef struct ops {
     /* ---- memory: 64-byte aligned, zeroed; the only functions that may fail ---- */
     omni_status (*alloc)(backend *b, size_t bytes, void **out, omni_error *err);
@@ -52,7 +54,7 @@ typedef struct ops {
 
     /* ---- weights ---- */
     /* Bytes of the backend's own layout of a matrix {in, out} or {in, out, experts} that linear and moe take; 0: it has none for this
-     * type and shape, and the matrix is best left as it is. */
+     * type and shape, and the matrix is best left as it is. The kernel of a convolution is packed as {all its inputs, out}. */
     size_t (*packed_size)(backend *b, const tensor *t);
     /* Fills memory (packed_size bytes from alloc) with that layout and points *t at it: size, data and packed change. The original may
      * go; done(arg, begin, end), which may be NULL, says of each range of its bytes that it has been read, in ascending order. Later
@@ -84,7 +86,7 @@ typedef struct ops {
     void (*overlap_add)(backend *b, const float *z, const float *bias, int64_t rows, int64_t kernel, int64_t stride, int64_t channels, float *tail,
                         float *y);
     /* 3x3 convolution, stride 2, padding 1 on all sides, channels last: x[n, height, width, in] to
-     * y[n, (height + 1) / 2, (width + 1) / 2, out]; w->ne = {in, 3 (x), 3 (y), out}. */
+     * y[n, (height + 1) / 2, (width + 1) / 2, out]; w->ne = {in, 3 (x), 3 (y), out}, in at most CONV2D_CHANNELS. */
     void (*conv2d_3x3_s2)(backend *b, const tensor *w, const float *bias, const float *x, int64_t n, int64_t height, int64_t width, float *y);
 
     /* ---- normalisation and elementwise; y may be x ---- */

@@ -64,10 +64,23 @@ static void compare(check *c, const float *got, const float *want, const float *
 
 /* ---- linear ---- */
 
-static void check_linear(check *c, dtype type) {
+static void run_linear(const cpu_kernels *k, bool packed, dtype type, const linear_piece *p, int64_t rows, int64_t outs) {
+    if (packed) {
+        float *scratch = malloc(GEMM_SCRATCH * sizeof *scratch);
+        k->gemm[type](p, rows, outs, scratch);
+        free(scratch);
+    } else {
+        k->linear[type](p, rows, outs);
+    }
+}
+
+/* packed: groups of 16 outputs side by side, and now and then more rows and inputs than one step of the kernel takes. */
+static void check_linear(check *c, dtype type, bool packed) {
     int64_t block = dtype_find(type)->block, n = block == 1 ? pick(1, 150) : block * pick(1, 6), segments = pick(0, 2) ? 1 : pick(2, 4);
-    int64_t rows = pick(1, 11), outs = pick(1, 14), x_segment = n + pick(0, 9), x_stride = pick(0, 1) ? pick(1, n) : n * segments + pick(0, 20);
-    int64_t y_stride = outs + pick(0, 3), held = 12, in = n * segments, span = x_stride * held + x_segment * segments + n;
+    n = packed && pick(0, 9) == 0 ? GEMM_INPUTS + pick(-5, 300) : n;
+    int64_t rows = packed ? pick(0, 9) ? pick(1, 40) : GEMM_ROWS + pick(-5, 30) : pick(1, 11), outs = pick(1, packed ? 90 : 14),
+            x_segment = n + pick(0, 9), x_stride = pick(0, 1) ? pick(1, n) : n * segments + pick(0, 20);
+    int64_t y_stride = outs + pick(0, 3), held = rows + 1, in = n * segments, span = x_stride * held + x_segment * segments + n;
     float *wf = numbers(outs * in, -1, 1), *x0 = numbers(span, -1, 1), *x = crooked(x0, span), *bias = numbers(outs, -1, 1);
     size_t row = dtype_row_bytes(type, in);
     char *w = malloc(row * (size_t)outs);
@@ -75,20 +88,29 @@ static void check_linear(check *c, dtype type) {
         dtype_from_f32(type, wf + o * in, w + (size_t)o * row, in);
         dtype_to_f32(type, w + (size_t)o * row, wf + o * in, in);
     }
-    int32_t index[12];
-    for (int i = 0; i < 12; i++) {
+    char *groups = malloc((size_t)((outs + PACK - 1) / PACK) * row * PACK);
+    for (int64_t o = 0; packed && o < outs; o += PACK) {
+        packed_pack(type, w + (size_t)o * row, (int)(outs - o < PACK ? outs - o : PACK), in, groups + (size_t)o * row);
+    }
+    int32_t *index = malloc((size_t)rows * sizeof *index);
+    for (int i = 0; i < rows; i++) {
         index[i] = (int32_t)pick(0, held - 1);
     }
-    linear_piece p = {.w = w, .w_stride = row, .bias = pick(0, 1) ? bias : NULL, .x = x, .x_stride = x_stride, .index = pick(0, 1) ? index : NULL};
+    linear_piece p = {.w = packed ? groups : w,
+                      .w_stride = packed ? row * PACK : row,
+                      .bias = pick(0, 1) ? bias : NULL,
+                      .x = x,
+                      .x_stride = x_stride,
+                      .index = pick(0, 1) ? index : NULL};
     p.n = n;
     p.segments = segments;
     p.x_segment = x_segment;
     p.y_stride = y_stride;
     float *got = numbers(rows * y_stride, 7, 7), *want = numbers(rows * y_stride, 7, 7), *size = numbers(rows * y_stride, 1, 1);
     p.y = got;
-    c->fast->linear[type](&p, rows, outs);
+    run_linear(c->fast, packed, type, &p, rows, outs);
     p.y = want;
-    c->plain->linear[type](&p, rows, outs);
+    run_linear(c->plain, packed, type, &p, rows, outs);
     for (int64_t r = 0; r < rows; r++) {
         const float *xr = x + (p.index ? p.index[r] : r) * x_stride;
         for (int64_t o = 0; o < outs; o++) {
@@ -106,36 +128,50 @@ static void check_linear(check *c, dtype type) {
     }
     compare(c, got, want, size, rows * y_stride, 1e-6);
     /* A row must not depend on what else the call covers. */
+    float one[PACK];
     for (int64_t r = 0; r < rows; r++) {
-        for (int64_t o = 0; o < outs; o++) {
-            float one;
+        for (int64_t o = 0; o < outs; o += packed ? PACK : 1) {
+            const int64_t m = !packed ? 1 : outs - o < PACK ? outs - o : PACK;
             linear_piece q = p;
-            q.w = w + (size_t)o * row;
+            q.w = (const char *)p.w + (size_t)o * row;
             q.bias = p.bias ? p.bias + o : NULL;
             q.x = x + (p.index ? p.index[r] : r) * x_stride;
             q.index = NULL;
-            q.y = &one;
-            c->fast->linear[type](&q, 1, 1);
-            c->worst = memcmp(&one, &got[r * y_stride + o], sizeof one) == 0 ? c->worst : INFINITY;
+            q.y = one;
+            run_linear(c->fast, packed, type, &q, 1, m);
+            c->worst = memcmp(one, &got[r * y_stride + o], (size_t)m * sizeof *one) == 0 ? c->worst : INFINITY;
         }
     }
+    free(groups), free(index);
     free(wf), free(x0), drop(x), free(bias), free(w), free(got), free(want), free(size);
 }
 
+static void check_gemm_f32(check *c) {
+    check_linear(c, DTYPE_F32, true);
+}
+
 static void check_linear_f32(check *c) {
-    check_linear(c, DTYPE_F32);
+    check_linear(c, DTYPE_F32, false);
+}
+
+static void check_gemm_f16(check *c) {
+    check_linear(c, DTYPE_F16, true);
 }
 
 static void check_linear_f16(check *c) {
-    check_linear(c, DTYPE_F16);
+    check_linear(c, DTYPE_F16, false);
+}
+
+static void check_gemm_bf16(check *c) {
+    check_linear(c, DTYPE_BF16, true);
 }
 
 static void check_linear_bf16(check *c) {
-    check_linear(c, DTYPE_BF16);
+    check_linear(c, DTYPE_BF16, false);
 }
 
 static void check_linear_q8_0(check *c) {
-    check_linear(c, DTYPE_Q8_0);
+    check_linear(c, DTYPE_Q8_0, false);
 }
 
 static void check_convert(check *c) {
@@ -467,6 +503,9 @@ static const struct {
     {"linear f16", check_linear_f16},
     {"linear bf16", check_linear_bf16},
     {"linear q8_0", check_linear_q8_0},
+    {"gemm f32", check_gemm_f32},
+    {"gemm f16", check_gemm_f16},
+    {"gemm bf16", check_gemm_bf16},
     {"convert", check_convert},
     {"quantise", check_quantise},
 #define PACKED_CHECK(type, name, ...) {"packed " #name, check_packed_##name},

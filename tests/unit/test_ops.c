@@ -40,6 +40,22 @@ static tensor weight(dtype type, const void *data, int64_t n0, int64_t n1, int64
     return (tensor){.name = "w", .type = type, .n_dims = 4, .ne = {n0, n1, n2, n3}, .data = data};
 }
 
+/* As the backend lays out a matrix, or the kernel of a convolution with all its inputs in one row; itself where it has no layout. */
+static tensor packed(backend *b, const tensor *w) {
+    tensor t = *w, m = *w;
+    m.ne[1] = w->ne[3] > 1 ? w->ne[3] : w->ne[2] > 1 ? w->ne[2] : w->ne[1];
+    m.ne[0] = w->ne[0] * tensor_rows(w) / m.ne[1];
+    m.ne[2] = m.ne[3] = 1;
+    size_t size = b->ops->packed_size(b, &m);
+    if (size) {
+        b->ops->pack(b, &m, room((int64_t)(size / sizeof(float))), NULL, NULL);
+        t.data = m.data;
+        t.size = m.size;
+        t.packed = true;
+    }
+    return t;
+}
+
 static void test_linear(backend *b) {
     float *x = get("linear.x"), *bias = get("linear.bias"), *y = room(5 * 40);
     const struct {
@@ -55,6 +71,12 @@ static void test_linear(backend *b) {
         tensor w = weight(cases[i].type, get(cases[i].w), 96, 37, 1, 1);
         b->ops->linear(b, &w, bias, x, 5, 96, y, 37);
         check(cases[i].y, y, get(cases[i].y), 5 * 37, 1e-6);
+        if (cases[i].type != DTYPE_Q8_0) { /* whose inputs are rounded when it is packed: test_packed */
+            const tensor p = packed(b, &w);
+            failures += !p.packed;
+            b->ops->linear(b, &p, bias, x, 5, 96, y, 37);
+            check("linear, packed", y, get(cases[i].y), 5 * 37, 1e-6);
+        }
         b->ops->linear(b, &w, bias, x, 5, 96, y, 40); /* a wider output row */
         for (int r = 1; r < 5; r++) {
             memmove(y + r * 37, y + r * 40, 37 * sizeof *y);
@@ -70,6 +92,10 @@ static void test_convolutions(backend *b) {
         int64_t rows = 31 - 2 * d;
         b->ops->conv1d(b, &w, get("conv1d.bias"), x, rows, d, y);
         check("conv1d", y, getf("conv1d.y.%d", d), rows * 10, 1e-6);
+        const tensor p = packed(b, &w);
+        failures += !p.packed;
+        b->ops->conv1d(b, &p, get("conv1d.bias"), x, rows, d, y);
+        check("conv1d, packed", y, getf("conv1d.y.%d", d), rows * 10, 1e-6);
     }
     w = weight(DTYPE_F32, get("depthwise.w"), 6, 7, 1, 1);
     b->ops->conv1d_depthwise(b, &w, get("depthwise.bias"), x, 25, y);
@@ -101,36 +127,6 @@ static void test_convolutions(backend *b) {
         b->ops->conv2d_3x3_s2(b, &w, getf("conv2d.%d.%d.bias", s[0], s[1]), getf("conv2d.%d.%d.x", s[0], s[1]), 2, s[0], s[1], y);
         check("conv2d", y, getf("conv2d.%d.%d.y", s[0], s[1]), 2 * ((s[0] + 1) / 2) * ((s[1] + 1) / 2) * s[3], 1e-6);
     }
-}
-
-/* So many channels that one window does not fit a thread's scratch: a picture of 3 x 2, the weights all taps alike. */
-static void test_wide_conv2d(backend *b) {
-    enum { IN = 30000 };
-    float *x = room(6 * IN), *taps = room(2 * 9 * IN), *y = room(8), want[4];
-    for (int i = 0; i < 6 * IN; i++) {
-        x[i] = (float)(i % 101) * 0.01f - 0.3f;
-    }
-    for (int i = 0; i < 2 * 9 * IN; i++) {
-        taps[i] = (float)(i % 89) * 0.01f;
-    }
-    for (int p = 0; p < 2; p++) {
-        for (int o = 0; o < 2; o++) {
-            double sum = o;
-            for (int ky = 0; ky < 3; ky++) {
-                for (int kx = 0; kx < 3; kx++) {
-                    int row = 2 * p + ky - 1, column = kx - 1;
-                    for (int c = 0; row >= 0 && row < 3 && column >= 0 && column < 2 && c < IN; c++) {
-                        sum += (double)x[(row * 2 + column) * IN + c] * taps[((o * 3 + ky) * 3 + kx) * IN + c];
-                    }
-                }
-            }
-            want[p * 2 + o] = (float)sum;
-        }
-    }
-    const float bias[] = {0, 1};
-    tensor w = weight(DTYPE_F32, taps, IN, 3, 3, 2);
-    b->ops->conv2d_3x3_s2(b, &w, bias, x, 1, 3, 2, y);
-    check("conv2d, wide", y, want, 4, 1e-5);
 }
 
 static void test_elementwise(backend *b) {
@@ -304,7 +300,6 @@ int main(void) {
             all = vectors_open(TEST_DATA "/ops.vectors");
             test_linear(b);
             test_convolutions(b);
-            test_wide_conv2d(b);
             test_elementwise(b);
             test_far_scores(b);
             test_attention(b);
