@@ -105,6 +105,8 @@ typedef struct omni_message {
 
 /* Appends to the conversation. Media files are read and decoded now; a failure leaves the conversation as it was. */
 OMNI_API omni_status omni_session_add(omni_session *session, const omni_message *message, omni_error *err);
+/* Takes back the last message, with its media: one that omni_generate could not answer, because it does not fit, say. */
+OMNI_API void omni_session_take_back(omni_session *session);
 /* Appends a conversation given as JSON text: a list of {"role", "content"}, content a string or a list of parts
  * {"type": "text", "text"} | {"type": "image"|"audio"|"video", "path"} | OpenAI's image_url and input_audio; or an object
  * with "messages", and optionally "tools", "fps", "use_audio_in_video" (they hold for what is added later, too) and "audio": sounds

@@ -138,7 +138,11 @@ static int say(state *st, answer *a, const char *text) {
     if (st->terminal) {
         signal(SIGINT, SIG_IGN); /* for Ctrl+C just as the answer ends: until the next prompt there is nothing to stop */
     }
-    return answer_run(a, st->session, st->params, NULL, omni_model_sample_rate(st->model));
+    int exit_status = answer_run(a, st->session, st->params, NULL, omni_model_sample_rate(st->model));
+    if (exit_status == 1 && !a->sound_failed && !a->text_failed) {
+        omni_session_take_back(st->session); /* it could not be answered: the next one may */
+    }
+    return exit_status;
 }
 
 int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const char *system, const omni_part *media,

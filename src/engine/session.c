@@ -200,6 +200,24 @@ omni_status omni_session_add(omni_session *s, const omni_message *message, omni_
     return status;
 }
 
+void omni_session_take_back(omni_session *s) {
+    if (s->chat.count == 0) {
+        return;
+    }
+    const chat_message *last = &s->chat.messages[s->chat.count - 1];
+    size_t media = 0;
+    for (size_t i = 0; i < last->part_count; i++) {
+        media += last->parts[i].kind != CHAT_TEXT;
+    }
+    chat_truncate(&s->chat, s->chat.count - 1);
+    truncate_media(s, s->media_count - media);
+    int64_t kept = 0; /* rows of its media must not pass for those of others of the same size */
+    while (kept < s->cached_count && s->cached[kept].media < (int64_t)s->media_count) {
+        kept++;
+    }
+    s->cached_count = kept;
+}
+
 /* Sounds given beside a conversation for its videos without sound. As in the reference's processor there is one list, the sounds of the
  * messages before those beside them, and what needs a sound takes the next in the order of the text. */
 static omni_status deal_sounds(omni_session *s, size_t first, const chat_message *beside, omni_error *err) {

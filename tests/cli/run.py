@@ -364,8 +364,15 @@ class Conversation(Case):
         for part in ["did you mean /image", "which file?", "no.png", "nobody"]:
             self.assertIn(part, err)
         self.assertEqual(out, self.omni(*ALL, "--greedy", "-n", 3, "-p", "x")[0])
-        err = self.omni(*RUN, "-c", 30, "-n", 3, stdin="x " * 100 + "\n", status=1)[1]
-        self.assertIn("context is 30", err)
+        out, err = self.omni(*RUN, "--greedy", "-c", 30, "-n", 3, stdin="x " * 100 + "\nx\n", status=1)
+        self.assertEqual(err.count("context is 30"), 1, err)  # what does not fit is left out of what follows
+        self.assertEqual(out, self.omni(*RUN, "--greedy", "-n", 3, "-p", "x")[0])
+        lines = [f"/image {PICTURE}", "x " * 100, "x", f"/image {PICTURE}", "x"]  # the first picture is taken back, too
+        out, err = self.omni(*ALL, "--greedy", "-c", 120, "-n", 3, "--json", stdin="\n".join(lines), status=1)
+        self.assertEqual(err.count("context is 120"), 1, err)
+        a = [json.loads(line)["prompt_tokens"] for line in out.splitlines()]
+        self.assertEqual(len(a), 2)
+        self.assertGreater(a[1], a[0] + 64)
 
     def interrupted(self, number):
         """A conversation whose first answer is stopped by a signal, and is followed by another message. The answer cannot end before the

@@ -280,6 +280,28 @@ static void reset_is_a_fresh_start(void **state) {
     forget(&y);
 }
 
+static void what_is_taken_back_leaves_nothing(void **state) {
+    omni_session *s = start(NULL), *fresh = start(NULL);
+    heard x = {0}, y = {0};
+    omni_session_take_back(s); /* nothing there */
+    media_turn(s, 1);
+    answer(s, &x, 8, false);
+    forget(&x);
+    omni_session_take_back(s);
+    omni_session_take_back(s);
+    assert_int_equal(s->chat.count, 0);
+    assert_int_equal(s->media_count, 0);
+    media_turn(s, 0);
+    answer(s, &x, 8, false);
+    media_turn(fresh, 0);
+    answer(fresh, &y, 8, false);
+    assert_same(s, fresh, &x, &y);
+    omni_session_destroy(s);
+    omni_session_destroy(fresh);
+    forget(&x);
+    forget(&y);
+}
+
 static void a_full_context_ends_the_answer(void **state) {
     omni_session_params p = omni_session_params_default();
     p.context = 64;
@@ -493,6 +515,7 @@ int main(void) {
         cmocka_unit_test(goes_on_after_a_cancelled_prompt),
         cmocka_unit_test(a_cancel_stops_the_encoders),
         cmocka_unit_test(reset_is_a_fresh_start),
+        cmocka_unit_test(what_is_taken_back_leaves_nothing),
         cmocka_unit_test(a_full_context_ends_the_answer),
         cmocka_unit_test(what_does_not_fit_is_not_encoded),
         cmocka_unit_test(stop_strings),
