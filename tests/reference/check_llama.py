@@ -60,14 +60,13 @@ def main():
                 convert(a.omni, folder, work, kind)
                 thinker, mmproj = f"{work}/qwen3-omni-{kind}.gguf", f"{work}/mmproj-qwen3-omni-{kind}.gguf"
                 common = ["-m", thinker, "--temp", "0", "-t", "2", "-c", "1024", "-ctk", "f32", "-ctv", "f32", "-fa", "off"]
-                for _ in range(3):  # llama-completion can lose the end of its output, seen once on a busy machine
-                    got = run([f"{a.llama}/llama-completion", *common, "-p", PROMPT, "-n", str(TOKENS), "--no-warmup", "-no-cnv", "--ignore-eos",
-                               "--no-display-prompt"])
-                    if got.strip() == want.strip():
-                        break
+                # Two tokens more than compared: on a busy machine llama-completion can end without having written its last one.
+                got = run([f"{a.llama}/llama-completion", *common, "-p", PROMPT, "-n", str(TOKENS + 2), "--no-warmup", "-no-cnv", "--ignore-eos",
+                           "--no-display-prompt"])
+                equal = got.strip().startswith(want.strip().rstrip("\ufffd"))
                 if kind == "f32":
-                    assert got.strip() == want.strip(), f"{folder}: llama.cpp gives {got!r}, transformers {want!r}"
-                line = f"{folder} {kind}: text {'equal' if got.strip() == want.strip() else 'differs'}"
+                    assert equal, f"{folder}: llama.cpp gives {got!r}, transformers {want!r}"
+                line = f"{folder} {kind}: text {'equal' if equal else 'differs'}"
                 if both:
                     media(work)
                     for kind_of, file in (("--image", "p.png"), ("--audio", "s.wav")):
