@@ -65,10 +65,14 @@ OMNI_API int64_t omni_model_context(const omni_model *model);
 
 typedef struct omni_session omni_session;
 
+/* What keys and values are kept as. F16 takes half of F32's memory, with results within 1e-3; Q8_0 a quarter, for models whose heads are a
+ * multiple of 32 values (the released ones are). */
+typedef enum omni_cache_type { OMNI_CACHE_F32, OMNI_CACHE_F16, OMNI_CACHE_Q8_0 } omni_cache_type;
+
 typedef struct omni_session_params {
     int64_t context;          /* tokens of conversation kept, answer included; 0: the smaller of 8192 and the model's own limit */
     int batch;                /* rows of a prompt computed at once; 0: 512 */
-    bool kv_f16;              /* keys and values in half precision: half the memory, results within 1e-3 */
+    omni_cache_type cache_type_k, cache_type_v;
     double fps;               /* frames a second taken from a video; 0: 2 */
     bool use_audio_in_video;  /* hear a video's own sound track too, merged with the picture in time */
     double max_audio_seconds; /* limits on what one sound or video may bring; 0: the defaults, 3600 seconds of sound and */
@@ -209,7 +213,7 @@ typedef struct omni_bench_params {
     double max_seconds;                  /* a row; 0: 60 */
     int generate;                        /* tokens of a decode row; 0: 32 */
     int threads;                         /* 0: one a usable core */
-    bool kv_f16;
+    omni_cache_type cache_type_k, cache_type_v;
     bool no_repack;
     bool profile;
     omni_progress progress; /* may be NULL; false cancels */

@@ -98,7 +98,7 @@ static omni_status bench_talker_alone(bench *x, omni_error *err) {
     const decoder_config *c = &t->c.decoder;
     step_work s = {.t = t};
     kv_pool *blocks = NULL;
-    omni_status status = kv_pool_create(x->b, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, POSITIONS, &blocks, err);
+    omni_status status = kv_pool_create(x->b, DTYPE_F32, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, POSITIONS, &blocks, err);
     status = status == OMNI_OK ? kv_seq_init(blocks, POSITIONS, &s.seq, err) : status;
     status = status == OMNI_OK ? batch_create(x->b, c, &t->weights, blocks, 1, 1, POSITIONS / KV_BLOCK, &s.batch, err) : status;
     if (status == OMNI_OK) {
@@ -311,7 +311,8 @@ omni_status bench_answer(bench *x, omni_error *err) {
     omni_session *s;
     omni_session_params p = omni_session_params_default();
     p.context = x->model->thinker->context < 1024 ? 0 : 1024;
-    p.kv_f16 = x->params->kv_f16;
+    p.cache_type_k = x->params->cache_type_k;
+    p.cache_type_v = x->params->cache_type_v;
     TRY(omni_session_create(x->model, &p, &s, err));
     omni_status status = speak ? bench_speak(x, s, err) : OMNI_OK;
     if (status == OMNI_OK && answer) {

@@ -60,22 +60,29 @@ static omni_status decode(void *arg, omni_error *err) {
 static omni_status fill_cache(thinker_bench *t, int64_t depth, omni_error *err) {
     const kv_cache *c = kv_pool_cache(t->pool);
     backend *b = t->m->b;
-    int64_t values = (int64_t)c->kv_heads * KV_BLOCK * c->head_dim;
-    size_t bytes = dtype_row_bytes(c->type, values);
+    const int64_t values = (int64_t)c->kv_heads * KV_BLOCK * c->head_dim;
+    float *stored = NULL;
+    int32_t *slots = NULL;
+    TRY(kv_seq_extend(&t->seq[0], depth, NULL, err));
     float *noise = malloc((size_t)values * sizeof *noise);
-    void *stored = malloc(bytes);
-    omni_status status = noise && stored ? kv_seq_extend(&t->seq[0], depth, NULL, err) : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    omni_status status = noise ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    status = status == OMNI_OK ? b->ops->alloc(b, (size_t)values * sizeof *stored, (void **)&stored, err) : status;
+    status = status == OMNI_OK ? b->ops->alloc(b, KV_BLOCK * sizeof *slots, (void **)&slots, err) : status;
     for (int64_t i = 0; status == OMNI_OK && i < t->seq[0].block_count; i++) {
+        int32_t host[KV_BLOCK];
+        for (int j = 0; j < KV_BLOCK; j++) {
+            host[j] = t->seq[0].blocks[i] * KV_BLOCK + j;
+        }
         bench_noise(noise, values, (uint32_t)i);
-        dtype_from_f32(c->type, noise, stored, values);
+        b->ops->upload(b, slots, host, sizeof host);
+        b->ops->upload(b, stored, noise, (size_t)values * sizeof *noise);
         for (int layer = 0; layer < c->layers; layer++) {
-            size_t at = (size_t)((int64_t)layer * c->blocks + t->seq[0].blocks[i]) * bytes;
-            b->ops->upload(b, (char *)c->k + at, stored, bytes);
-            b->ops->upload(b, (char *)c->v + at, stored, bytes);
+            b->ops->kv_write(b, c, layer, slots, stored, stored, KV_BLOCK);
         }
     }
     free(noise);
-    free(stored);
+    b->ops->release(b, stored);
+    b->ops->release(b, slots);
     return status;
 }
 
@@ -83,7 +90,8 @@ static omni_status fill_cache(thinker_bench *t, int64_t depth, omni_error *err) 
 static omni_status open_memory(bench *x, thinker_bench *t, int64_t room, int64_t longest, omni_error *err) {
     const thinker *th = t->m->thinker;
     const decoder_config *c = &th->config;
-    TRY(kv_pool_create(t->m->b, x->params->kv_f16 ? DTYPE_F16 : DTYPE_F32, c->layers, c->kv_heads, c->head_dim, room, &t->pool, err));
+    const dtype k = engine_cache_type(x->params->cache_type_k), v = engine_cache_type(x->params->cache_type_v);
+    TRY(kv_pool_create(t->m->b, k, v, c->layers, c->kv_heads, c->head_dim, room, &t->pool, err));
     int64_t blocks = kv_pool_cache(t->pool)->blocks;
     TRY(batch_create(t->m->b, c, &th->weights, t->pool, longest < PIECE ? longest : PIECE, MAX_BATCH, blocks, &t->batch, err));
     for (int i = 0; i < t->sequences; i++) {

@@ -5,6 +5,7 @@
 
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "cli/progress.h"
 
 static volatile sig_atomic_t interrupted;
@@ -131,7 +132,7 @@ static bool parse_parts(const char *text, unsigned *parts) {
 
 int command_bench(int argc, char **argv) {
     omni_bench_params p = omni_bench_params_default();
-    const char *parts = NULL;
+    const char *parts = NULL, *cache_k = NULL, *cache_v = NULL;
     int64_t layers = 0, repetitions = 0, generate = 0, threads = 0;
     bool json = false, csv = false;
     const flag flags[] = {
@@ -146,7 +147,8 @@ int command_bench(int argc, char **argv) {
         {"--n-gen", "-n", FLAG_INT, &generate, "N", "tokens of a decode test (default 32)", 1, 4096},
         {"--max-seconds", NULL, FLAG_FLOAT, &p.max_seconds, "X", "fewer repetitions of a test that takes longer (default 60)", 0.1, 100000},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
-        {"--kv-f16", NULL, FLAG_SET, &p.kv_f16, NULL, "keys and values in half precision", 0, 0},
+        {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "TYPE", "keys are kept as f32, f16 or q8_0 (default f32)", 0, 0},
+        {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "TYPE", "values are kept as f32, f16 or q8_0 (default f32)", 0, 0},
         {"--no-repack", NULL, FLAG_SET, &p.no_repack, NULL, "leave weights as the files have them", 0, 0},
         {"--profile", NULL, FLAG_SET, &p.profile, NULL, "where the time goes, an operation a line", 0, 0},
         {"--scratch", NULL, FLAG_STRING, &p.scratch_dir, "DIR", "where random files lie while they are used (default $TMPDIR or /tmp)", 0, 0},
@@ -167,7 +169,7 @@ int command_bench(int argc, char **argv) {
     if (status >= 0) {
         return status;
     }
-    if (!parse_parts(parts, &p.parts)) {
+    if (!parse_parts(parts, &p.parts) || !options_cache_type(cache_k, &p.cache_type_k) || !options_cache_type(cache_v, &p.cache_type_v)) {
         return 2;
     }
     if (!p.model && !p.mmproj && !p.synthetic) {

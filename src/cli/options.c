@@ -1,6 +1,8 @@
 #include "cli/options.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 void options_init(options *o) {
     *o = (options){.model = omni_model_params_default(), .session = omni_session_params_default(), .generate = omni_generate_params_default()};
@@ -34,6 +36,20 @@ size_t options_flags(options *o, flag *list) {
         list[i] = flags[i];
     }
     return OPTIONS_FLAGS;
+}
+
+bool options_cache_type(const char *text, omni_cache_type *type) {
+    static const char *const names[] = {[OMNI_CACHE_F32] = "f32", [OMNI_CACHE_F16] = "f16", [OMNI_CACHE_Q8_0] = "q8_0"};
+    for (size_t i = 0; text && i < sizeof names / sizeof *names; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *type = (omni_cache_type)i;
+            return true;
+        }
+    }
+    if (text) {
+        fprintf(stderr, "omni: keys and values can be kept as f32, f16 or q8_0, not \"%s\"\n", text);
+    }
+    return !text;
 }
 
 void options_finish(options *o) {

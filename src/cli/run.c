@@ -88,7 +88,7 @@ int command_run(int argc, char **argv) {
     options o;
     options_init(&o);
     flag_list media = {0}, stops = {0};
-    const char *messages = NULL, *system = NULL, *tools = NULL;
+    const char *messages = NULL, *system = NULL, *tools = NULL, *cache_k = NULL, *cache_v = NULL;
     const flag own[] = {
         {"--mmproj", NULL, FLAG_STRING, &o.model.mmproj, "F", "encoders GGUF: pictures, sound, video", 0, 0},
         {"--image", NULL, FLAG_ENTRY, &media, "F", "a picture; media come before the text, in the order of their flags", 0, 0},
@@ -103,7 +103,8 @@ int command_run(int argc, char **argv) {
         {"--tools", NULL, FLAG_STRING, &tools, "FILE.json", "tools that the model may call (OpenAI's list)", 0, 0},
         {"--ignore-eos", NULL, FLAG_SET, &o.generate.ignore_eos, NULL, "go on past the end of the answer, up to --max-tokens", 0, 0},
         {"--stop", "-r", FLAG_ENTRY, &stops, "TEXT", "end the answer before this text; may be repeated", 0, 0},
-        {"--kv-f16", NULL, FLAG_SET, &o.session.kv_f16, NULL, "keys and values in half precision: half the memory", 0, 0},
+        {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "TYPE", "keys are kept as f32, f16 or q8_0 (default f32)", 0, 0},
+        {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "TYPE", "values are kept as f32, f16 or q8_0 (default f32)", 0, 0},
     };
     flag flags[OPTIONS_FLAGS + sizeof own / sizeof *own];
     size_t flag_count = options_flags(&o, flags);
@@ -128,6 +129,9 @@ int command_run(int argc, char **argv) {
     }
     status = 2;
     options_finish(&o);
+    if (!options_cache_type(cache_k, &o.session.cache_type_k) || !options_cache_type(cache_v, &o.session.cache_type_v)) {
+        goto done;
+    }
     if (!o.model.model) {
         fprintf(stderr, "omni run: give the model with --model F; see omni run --help\n");
         goto done;

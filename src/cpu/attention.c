@@ -4,6 +4,10 @@
 #include <string.h>
 
 #include "cpu/backend.h"
+#include "cpu/linear.h"
+#include "tensor/blocks.h"
+
+enum { KV_HEAD_BLOCKS = KV_Q8_HEAD / PACK_BLOCK };
 
 typedef struct head_job {
     const cpu_backend *c;
@@ -44,8 +48,50 @@ typedef struct write_job {
     const float *k, *v;
 } write_job;
 
-static int64_t cache_offset(const kv_cache *cache, int layer, int64_t block, int head) {
-    return (((int64_t)layer * cache->blocks + block) * cache->kv_heads + head) * KV_BLOCK * cache->head_dim;
+/* Rows of head_dim values before a block's. */
+static int64_t cache_rows(const kv_cache *cache, int layer, int64_t block, int head) {
+    return (((int64_t)layer * cache->blocks + block) * cache->kv_heads + head) * KV_BLOCK;
+}
+
+/* Q8_0 keys are packed weights (cpu/packed.h) whose outputs are the positions of a block: so the kernels for those compute scores. */
+static void write_q8_0_key(const packed_input *x, int64_t blocks, int64_t position, uint8_t *block) {
+    uint8_t *to = block + (size_t)(position / PACK) * packed_group_bytes(DTYPE_Q8_0, blocks * PACK_BLOCK);
+    const int64_t lane = position % PACK;
+    for (int64_t i = 0; i < blocks; i++, to += 2 * PACK + 8 * PACK_VECTOR) {
+        const uint16_t d = f16_from_f32(x[i].scale);
+        memcpy(to + 2 * lane, &d, sizeof d);
+        for (int g = 0; g < 8; g++) {
+            for (int j = 0; j < 4; j++) {
+                to[2 * PACK + g * PACK_VECTOR + 4 * lane + j] = (uint8_t)(x[i].q[4 * g + j] + 128);
+            }
+        }
+    }
+}
+
+static void write_q8_0_value(const packed_input *x, int64_t blocks, block_q8_0 *to) {
+    for (int64_t i = 0; i < blocks; i++) {
+        to[i].d = f16_from_f32(x[i].scale);
+        memcpy(to[i].qs, x[i].q, sizeof to[i].qs);
+    }
+}
+
+/* One position of one head; rows: cache_rows of its block. */
+static void write_position(const write_job *j, dtype type, const float *x, int64_t rows, int64_t position, bool key, void *base) {
+    const int64_t n = j->cache->head_dim;
+    char *to = (char *)base + (size_t)rows * dtype_row_bytes(type, n);
+    if (type == DTYPE_Q8_0) {
+        packed_input quantised[KV_HEAD_BLOCKS];
+        j->c->k.quantise(x, n, quantised);
+        if (key) {
+            write_q8_0_key(quantised, n / PACK_BLOCK, position, (uint8_t *)to);
+        } else {
+            write_q8_0_value(quantised, n / PACK_BLOCK, (block_q8_0 *)(void *)(to + (size_t)position * dtype_row_bytes(type, n)));
+        }
+    } else if (type == DTYPE_F16) {
+        j->c->k.to_f16(x, (uint16_t *)(void *)to + position * n, n);
+    } else {
+        memcpy((float *)(void *)to + position * n, x, (size_t)n * sizeof *x);
+    }
 }
 
 static void write_rows(void *arg, int64_t begin, int64_t end, int thread) {
@@ -54,15 +100,10 @@ static void write_rows(void *arg, int64_t begin, int64_t end, int thread) {
     int64_t n = cache->head_dim;
     for (int64_t r = begin; r < end; r++) {
         for (int h = 0; h < cache->kv_heads; h++) {
-            int64_t to = cache_offset(cache, j->layer, j->slots[r] / KV_BLOCK, h) + j->slots[r] % KV_BLOCK * n;
-            const float *k = j->k + (r * cache->kv_heads + h) * n, *v = j->v + (r * cache->kv_heads + h) * n;
-            if (cache->type == DTYPE_F16) {
-                j->c->k.to_f16(k, (uint16_t *)cache->k + to, n);
-                j->c->k.to_f16(v, (uint16_t *)cache->v + to, n);
-            } else {
-                memcpy((float *)cache->k + to, k, (size_t)n * sizeof *k);
-                memcpy((float *)cache->v + to, v, (size_t)n * sizeof *v);
-            }
+            int64_t rows = cache_rows(cache, j->layer, j->slots[r] / KV_BLOCK, h), position = j->slots[r] % KV_BLOCK;
+            int64_t from = (r * cache->kv_heads + h) * n;
+            write_position(j, cache->k_type, j->k + from, rows, position, true, cache->k);
+            write_position(j, cache->v_type, j->v + from, rows, position, false, cache->v);
         }
     }
 }
@@ -106,14 +147,15 @@ static attention_span span_at(const attention_job *j, int64_t table, int64_t pos
         int64_t from = position * j->kv_stride + (int64_t)kv_head * j->head_dim;
         return (attention_span){.k = j->k + from, .v = j->v + from, .k_stride = j->kv_stride, .v_stride = j->kv_stride, .n = n};
     }
-    size_t size = cache->type == DTYPE_F16 ? 2 : 4;
-    int64_t in_block = position % KV_BLOCK * cache->head_dim;
-    size_t from = (size_t)(cache_offset(cache, j->layer, j->block_table[table + position / KV_BLOCK], kv_head) + in_block) * size;
+    const int64_t rows = cache_rows(cache, j->layer, j->block_table[table + position / KV_BLOCK], kv_head);
+    const size_t k_bytes = dtype_row_bytes(cache->k_type, cache->head_dim), v_bytes = dtype_row_bytes(cache->v_type, cache->head_dim);
+    const int64_t first = cache->k_type == DTYPE_Q8_0 ? 0 : position % KV_BLOCK; /* packed keys start with their block */
     return (attention_span){
-        .k = (const char *)cache->k + from,
-        .v = (const char *)cache->v + from,
+        .k = (const char *)cache->k + (size_t)(rows + first) * k_bytes,
+        .v = (const char *)cache->v + (size_t)(rows + position % KV_BLOCK) * v_bytes,
         .k_stride = cache->head_dim,
-        .v_stride = cache->head_dim,
+        .v_stride = cache->v_type == DTYPE_Q8_0 ? cache->head_dim / PACK_BLOCK : cache->head_dim,
+        .v_bytes = v_bytes,
         .n = n,
     };
 }
@@ -152,6 +194,50 @@ static void finish(const partial *p, int dim) {
     }
 }
 
+/* Scores of a span from position `first` of its block on, with queries that hold scale * q. */
+static void packed_scores(const cpu_backend *c, const attention_span *span, int64_t first, const packed_input *q, int64_t n, attention_scores *w) {
+    const int64_t group = first / PACK * PACK, skip = first - group;
+    packed_piece p = {
+        .w = span->k,
+        .w_stride = packed_group_bytes(DTYPE_Q8_0, n),
+        .x = q + span->from * (n / PACK_BLOCK),
+        .x_stride = n / PACK_BLOCK,
+        .n = n,
+    };
+    packed_move(&p, 0, group);
+    p.y = w->p[span->from];
+    p.y_stride = w->p[1] - w->p[0];
+    c->k.packed[DTYPE_Q8_0](&p, span->to - span->from, span->n + skip);
+    for (int h = span->from; skip && h < span->to; h++) {
+        memmove(w->p[h], w->p[h] + skip, (size_t)span->n * sizeof *w->p[h]);
+    }
+}
+
+static void quantise_queries(const attention_job *j, const attention_state *s, int n, packed_input *to) {
+    float x[KV_HEAD_BLOCKS * PACK_BLOCK];
+    for (int h = 0; h < n; h++, to += s->head_dim / PACK_BLOCK) {
+        for (int i = 0; i < s->head_dim; i++) {
+            x[i] = s->q[h][i] * s->scale;
+        }
+        j->c->k.quantise(x, s->head_dim, to);
+    }
+}
+
+static void attend_span(const attention_job *j, attention_state *s, const attention_span *span, int64_t position, const packed_input *q) {
+    const dtype k_type = j->cache ? j->cache->k_type : DTYPE_F32, v_type = j->cache ? j->cache->v_type : DTYPE_F32;
+    attention_scores w;
+    if (k_type == DTYPE_Q8_0) {
+        for (size_t i = 0; i < (size_t)span->n * span->v_bytes; i += 64) {
+            __builtin_prefetch((const char *)span->v + i);
+        }
+        packed_scores(j->c, span, position % KV_BLOCK, q, s->head_dim, &w);
+    } else {
+        j->c->k.attend_keys[k_type](s, span, &w);
+    }
+    j->c->k.attend_weights(s, span, &w);
+    j->c->k.attend_values[v_type](s, span, &w);
+}
+
 /* Rows [row, row + rows) of one table and `heads` query heads from `head` on, which share kv_head, over positions [start, stop), a
  * chunk. Walks the blocks of 64 positions; a row's spans are its own range cut at those, so the order of its sums depends on its range
  * alone. Rows that see the same part of a block go through it together, so that it is read once. out[row][head]. */
@@ -168,6 +254,10 @@ static void attend_chunk(const attention_job *j, int64_t row, int rows, int64_t 
             s.max[i] = -INFINITY;
         }
     }
+    packed_input quantised[ATTENTION_HEADS * KV_HEAD_BLOCKS];
+    if (j->cache && j->cache->k_type == DTYPE_Q8_0) {
+        quantise_queries(j, &s, rows * heads, quantised);
+    }
     for (int64_t block = start / KV_BLOCK * KV_BLOCK; block < stop; block += KV_BLOCK) {
         for (int r = 0, next; r < rows; r = next) {
             int64_t from = most(seen[r].first, block), to = least(seen[r].end, block + KV_BLOCK);
@@ -180,7 +270,7 @@ static void attend_chunk(const attention_job *j, int64_t row, int rows, int64_t 
                 attention_span span = span_at(j, seen[r].table, from, to - from, kv_head);
                 span.from = r * heads;
                 span.to = next * heads;
-                (j->cache && j->cache->type == DTYPE_F16 ? j->c->k.attend_f16 : j->c->k.attend_f32)(&s, &span);
+                attend_span(j, &s, &span, from, quantised);
             }
         }
     }

@@ -38,11 +38,13 @@ typedef void (*gemm_kernel)(const linear_piece *p, int64_t rows, int64_t outs, f
 enum { GEMM_ROWS = 96, GEMM_INPUTS = 256, GEMM_SCRATCH = (GEMM_ROWS + 4 * PACK) * GEMM_INPUTS };
 typedef void (*convert_kernel)(const void *in, float *out, int64_t n);
 
-/* Consecutive positions of one head's keys and values, strides in elements, and which query vectors of the state see them. */
+/* Consecutive positions of one head's keys and values, strides in elements (of Q8_0: blocks), and which query vectors of the state see
+ * them. */
 typedef struct attention_span {
     const void *k, *v;
     int64_t k_stride, v_stride;
-    int64_t n; /* 1 to ATTENTION_SPAN */
+    size_t v_bytes; /* from one position to the next, if what lies there should be asked for while the scores are computed; or 0 */
+    int64_t n;      /* 1 to ATTENTION_SPAN */
     int from, to;
 } attention_span;
 
@@ -59,6 +61,12 @@ typedef struct attention_state {
 } attention_state;
 
 enum { ATTENTION_SPAN = KV_BLOCK }; /* most positions a span */
+
+/* A span's scores by query vector, with room for whole vectors behind the last one; attend_weights makes them e^(score - max). */
+typedef struct attention_scores {
+    float p[ATTENTION_HEADS][ATTENTION_SPAN + PACK];
+    float shrink[ATTENTION_HEADS]; /* of what was added up before */
+} attention_scores;
 
 /* Rows of one head over plain float32 keys and values: row r, at q + r * q_stride, sees the positions [first[r], end[r]) from 0 on,
  * of which position p lies at k + p * kv_stride. All positions from 0 to the last one seen must be readable. */
@@ -104,8 +112,11 @@ typedef struct cpu_kernels {
     /* y[c] = bias[c] + sum_k x[k * width + c] * w[k * width + c] */
     void (*depthwise)(const float *x, const float *w, const float *bias, int64_t kernel, int64_t width, float *y);
 
-    void (*attend_f32)(attention_state *s, const attention_span *span);
-    void (*attend_f16)(attention_state *s, const attention_span *span);
+    /* A span in three steps: scale * q . k, weights, and acc = acc * shrink + weights v. By the cache's type: keys F32 and F16 (those in
+     * Q8_0 are packed weights, whose outputs are scores), values F32, F16 and Q8_0. */
+    void (*attend_keys[CPU_DTYPES])(const attention_state *s, const attention_span *span, attention_scores *w);
+    void (*attend_weights)(attention_state *s, const attention_span *span, attention_scores *w);
+    void (*attend_values[CPU_DTYPES])(attention_state *s, const attention_span *span, const attention_scores *w);
     /* y = softmax(scale * q . k) v, complete; a row that sees nothing gives zeros. */
     void (*attend_tile)(const attention_tile *t, float *scratch);
     /* The same, but q * scale * log2 e, k, v and the exponentials may be rounded to bfloat16. */

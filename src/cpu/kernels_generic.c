@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cpu/kernels.h"
+#include "tensor/blocks.h"
 
 #define LINEAR(name, type, load)                                                                                                                     \
     static void name(const linear_piece *p, int64_t rows, int64_t outs) {                                                                            \
@@ -249,41 +250,67 @@ static void depthwise(const float *x, const float *w, const float *bias, int64_t
     }
 }
 
-#define ATTEND(name, type, load)                                                                                                                     \
-    static void name(attention_state *s, const attention_span *span) {                                                                               \
-        float p[ATTENTION_SPAN];                                                                                                                     \
+#define ATTEND_KEYS(name, type, load)                                                                                                                \
+    static void name(const attention_state *s, const attention_span *span, attention_scores *w) {                                                    \
         for (int h = span->from; h < span->to; h++) {                                                                                                \
-            const float *q = s->q[h];                                                                                                                \
-            float *acc = s->acc[h];                                                                                                                  \
-            float max = s->max[h];                                                                                                                   \
             for (int64_t t = 0; t < span->n; t++) {                                                                                                  \
                 const type *k = (const type *)span->k + t * span->k_stride;                                                                          \
                 float dot = 0;                                                                                                                       \
                 for (int i = 0; i < s->head_dim; i++) {                                                                                              \
-                    dot += q[i] * load(k[i]);                                                                                                        \
+                    dot += s->q[h][i] * load(k, i);                                                                                                  \
                 }                                                                                                                                    \
-                p[t] = dot * s->scale;                                                                                                               \
-                max = p[t] > max ? p[t] : max;                                                                                                       \
+                w->p[h][t] = dot * s->scale;                                                                                                         \
             }                                                                                                                                        \
-            float shrink = expf(s->max[h] - max), sum = s->sum[h] * shrink;                                                                          \
-            for (int i = 0; i < s->head_dim; i++) {                                                                                                  \
-                acc[i] *= shrink;                                                                                                                    \
-            }                                                                                                                                        \
-            for (int64_t t = 0; t < span->n; t++) {                                                                                                  \
-                const type *v = (const type *)span->v + t * span->v_stride;                                                                          \
-                float e = expf(p[t] - max);                                                                                                          \
-                sum += e;                                                                                                                            \
-                for (int i = 0; i < s->head_dim; i++) {                                                                                              \
-                    acc[i] += e * load(v[i]);                                                                                                        \
-                }                                                                                                                                    \
-            }                                                                                                                                        \
-            s->max[h] = max;                                                                                                                         \
-            s->sum[h] = sum;                                                                                                                         \
         }                                                                                                                                            \
     }
 
-ATTEND(attend_f32, float, same)
-ATTEND(attend_f16, uint16_t, f16_to_f32)
+#define ATTEND_VALUES(name, type, load)                                                                                                              \
+    static void name(attention_state *s, const attention_span *span, const attention_scores *w) {                                                    \
+        for (int h = span->from; h < span->to; h++) {                                                                                                \
+            for (int i = 0; i < s->head_dim; i++) {                                                                                                  \
+                float sum = s->acc[h][i] * w->shrink[h];                                                                                             \
+                for (int64_t t = 0; t < span->n; t++) {                                                                                              \
+                    sum += w->p[h][t] * load((const type *)span->v + t * span->v_stride, i);                                                         \
+                }                                                                                                                                    \
+                s->acc[h][i] = sum;                                                                                                                  \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+    }
+
+static void attend_weights(attention_state *s, const attention_span *span, attention_scores *w) {
+    for (int h = span->from; h < span->to; h++) {
+        float *p = w->p[h], max = s->max[h];
+        for (int64_t t = 0; t < span->n; t++) {
+            max = p[t] > max ? p[t] : max;
+        }
+        float sum = 0;
+        for (int64_t t = 0; t < span->n; t++) {
+            p[t] = expf(p[t] - max);
+            sum += p[t];
+        }
+        w->shrink[h] = s->max[h] == max ? 1.0f : expf(s->max[h] - max);
+        s->sum[h] = s->sum[h] * w->shrink[h] + sum;
+        s->max[h] = max;
+    }
+}
+
+static float f32_at(const float *row, int i) {
+    return row[i];
+}
+
+static float f16_at(const uint16_t *row, int i) {
+    return f16_to_f32(row[i]);
+}
+
+static float q8_0_at(const block_q8_0 *row, int i) {
+    return f16_to_f32(row[i / QK].d) * (float)row[i / QK].qs[i % QK];
+}
+
+ATTEND_KEYS(attend_keys_f32, float, f32_at)
+ATTEND_KEYS(attend_keys_f16, uint16_t, f16_at)
+ATTEND_VALUES(attend_values_f32, float, f32_at)
+ATTEND_VALUES(attend_values_f16, uint16_t, f16_at)
+ATTEND_VALUES(attend_values_q8_0, block_q8_0, q8_0_at)
 
 static inline float bf16(float x) {
     return bf16_to_f32(bf16_from_f32(x));
@@ -385,8 +412,9 @@ void kernels_generic(cpu_kernels *k) {
         .snake_beta = snake_beta,
         .clamp = clamp,
         .depthwise = depthwise,
-        .attend_f32 = attend_f32,
-        .attend_f16 = attend_f16,
+        .attend_keys = {[DTYPE_F32] = attend_keys_f32, [DTYPE_F16] = attend_keys_f16},
+        .attend_weights = attend_weights,
+        .attend_values = {[DTYPE_F32] = attend_values_f32, [DTYPE_F16] = attend_values_f16, [DTYPE_Q8_0] = attend_values_q8_0},
         .attend_tile = attend_tile,
         .attend_tile_coarse = attend_tile_coarse,
         .lanes = 1,

@@ -6,8 +6,9 @@
 #include <math.h>
 
 #include "cpu/kernels.h"
+#include "tensor/blocks.h"
 
-enum { SCORES = ATTENTION_SPAN + LANES };
+enum { SCORES = sizeof(((attention_scores *)0)->p[0]) / sizeof(float) };
 
 SIMD void store_scores(const vf (*acc)[4], int count, float scale, float (*p)[SCORES], int64_t t) {
     if (count == 4) {
@@ -59,7 +60,7 @@ SIMD void store_scores(const vf (*acc)[4], int count, float scale, float (*p)[SC
 
 /* acc[i .. i + VECTORS * LANES) = acc * shrink + sum over t of p[t] v_t. */
 #define ATTENTION_VALUES(name, type, load)                                                                                                           \
-    SIMD void name(attention_state *s, int h, const attention_span *span, float(*p)[SCORES], const float *shrink, int64_t i, int COUNT,              \
+    SIMD void name(attention_state *s, int h, const attention_span *span, const float(*p)[SCORES], const float *shrink, int64_t i, int COUNT,        \
                    int VECTORS) {                                                                                                                    \
         vf acc[QUERIES][4];                                                                                                                          \
         UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
@@ -67,11 +68,11 @@ SIMD void store_scores(const vf (*acc)[4], int count, float scale, float (*p)[SC
                 acc[j][m] = vf_mul(vf_load(s->acc[h + j] + i + m * LANES), vf_set(shrink[j]));                                                       \
             }                                                                                                                                        \
         }                                                                                                                                            \
-        const type *v = (const type *)span->v + i;                                                                                                   \
+        const type *v = span->v;                                                                                                                     \
         for (int64_t t = 0; t < span->n; t++, v += span->v_stride) {                                                                                 \
             vf x[4];                                                                                                                                 \
             UNROLL for (int m = 0; m < VECTORS; m++) {                                                                                               \
-                x[m] = load(v + m * LANES);                                                                                                          \
+                x[m] = load(v, i + m * LANES);                                                                                                       \
             }                                                                                                                                        \
             UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                 \
                 const vf e = vf_set(p[j][t]);                                                                                                        \
@@ -89,15 +90,15 @@ SIMD void store_scores(const vf (*acc)[4], int count, float scale, float (*p)[SC
 
 /* The same for the last, partial vector of a head. */
 #define ATTENTION_VALUES_PART(name, type, load_part)                                                                                                 \
-    SIMD void name(attention_state *s, int h, const attention_span *span, float(*p)[SCORES], const float *shrink, int64_t i, int COUNT) {            \
+    SIMD void name(attention_state *s, int h, const attention_span *span, const float(*p)[SCORES], const float *shrink, int64_t i, int COUNT) {      \
         const int64_t rest = s->head_dim - i;                                                                                                        \
         vf acc[QUERIES];                                                                                                                             \
         UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                     \
             acc[j] = vf_mul(vf_load_part(s->acc[h + j] + i, rest), vf_set(shrink[j]));                                                               \
         }                                                                                                                                            \
-        const type *v = (const type *)span->v + i;                                                                                                   \
+        const type *v = span->v;                                                                                                                     \
         for (int64_t t = 0; t < span->n; t++, v += span->v_stride) {                                                                                 \
-            const vf x = load_part(v, rest);                                                                                                         \
+            const vf x = load_part(v, i, rest);                                                                                                      \
             UNROLL for (int j = 0; j < COUNT; j++) {                                                                                                 \
                 acc[j] = vf_fma(vf_set(p[j][t]), x, acc[j]);                                                                                         \
             }                                                                                                                                        \
@@ -130,11 +131,17 @@ SIMD float attention_weights(attention_state *s, int h, float *p, int64_t n) {
     return shrink;
 }
 
-/* COUNT queries from h on through one span. The values are called for while the scores are computed. Positions behind the last one repeat it for
- * their scores and then weigh nothing. */
-#define ATTENTION_QUERIES(name, type, scores, values, values_part)                                                                                   \
-    SIMD void name(attention_state *s, const attention_span *span, int h, int COUNT) {                                                               \
-        float p[QUERIES][SCORES], shrink[QUERIES];                                                                                                   \
+/* Asks for the values of positions [t, t + n) while scores are computed: all at once would crowd out the keys. */
+SIMD void attention_ahead(const attention_span *span, int64_t t, int64_t n) {
+    const int64_t end = t + n < span->n ? t + n : span->n;
+    for (size_t at = (size_t)t * span->v_bytes; at < (size_t)end * span->v_bytes; at += 64) {
+        __builtin_prefetch((const char *)span->v + at);
+    }
+}
+
+/* Positions behind the last one repeat it for their scores and then weigh nothing. */
+#define ATTENTION_KEYS(name, type, scores)                                                                                                           \
+    SIMD void name##_some(const attention_state *s, const attention_span *span, int h, attention_scores *w, int COUNT) {                             \
         const type *k = span->k;                                                                                                                     \
         const int64_t n = span->n, last = n - 1;                                                                                                     \
         for (int64_t t = 0; t < n; t += 4) {                                                                                                         \
@@ -142,48 +149,88 @@ SIMD float attention_weights(attention_state *s, int h, float *p, int64_t n) {
             UNROLL for (int m = 0; m < 4; m++) {                                                                                                     \
                 at[m] = k + (t + m < n ? t + m : last) * span->k_stride;                                                                             \
             }                                                                                                                                        \
-            for (int64_t m = t; h == span->from && m < t + 4 && m < n; m++) {                                                                        \
-                for (int64_t i = 0; i < s->head_dim; i += 64 / (int64_t)sizeof(type)) {                                                              \
-                    __builtin_prefetch((const type *)span->v + m * span->v_stride + i);                                                              \
-                }                                                                                                                                    \
+            if (h == span->from) {                                                                                                                   \
+                attention_ahead(span, t, 4);                                                                                                         \
             }                                                                                                                                        \
-            scores(s, h, at, p, t, COUNT);                                                                                                           \
+            scores(s, h, at, w->p + h, t, COUNT);                                                                                                    \
         }                                                                                                                                            \
-        for (int j = 0; j < COUNT; j++) {                                                                                                            \
-            shrink[j] = attention_weights(s, h + j, p[j], n);                                                                                        \
+    }                                                                                                                                                \
+    static void name(const attention_state *s, const attention_span *span, attention_scores *w) {                                                    \
+        int h = span->from;                                                                                                                          \
+        for (; h + QUERIES <= span->to; h += QUERIES) {                                                                                              \
+            name##_some(s, span, h, w, QUERIES);                                                                                                     \
         }                                                                                                                                            \
-        int64_t i = 0;                                                                                                                               \
-        for (; i + 4 * LANES <= s->head_dim; i += 4 * LANES) {                                                                                       \
-            values(s, h, span, p, shrink, i, COUNT, 4);                                                                                              \
-        }                                                                                                                                            \
-        for (; i + LANES <= s->head_dim; i += LANES) {                                                                                               \
-            values(s, h, span, p, shrink, i, COUNT, 1);                                                                                              \
-        }                                                                                                                                            \
-        if (i < s->head_dim) {                                                                                                                       \
-            values_part(s, h, span, p, shrink, i, COUNT);                                                                                            \
+        for (; h < span->to; h++) {                                                                                                                  \
+            name##_some(s, span, h, w, 1);                                                                                                           \
         }                                                                                                                                            \
     }
 
-#define ATTENTION(name, queries)                                                                                                                     \
-    static void name(attention_state *s, const attention_span *span) {                                                                               \
+#define ATTENTION_SUMS(name, values, values_part)                                                                                                    \
+    SIMD void name##_some(attention_state *s, const attention_span *span, int h, const attention_scores *w, int COUNT) {                             \
+        int64_t i = 0;                                                                                                                               \
+        for (; i + 4 * LANES <= s->head_dim; i += 4 * LANES) {                                                                                       \
+            values(s, h, span, w->p + h, w->shrink + h, i, COUNT, 4);                                                                                \
+        }                                                                                                                                            \
+        for (; i + LANES <= s->head_dim; i += LANES) {                                                                                               \
+            values(s, h, span, w->p + h, w->shrink + h, i, COUNT, 1);                                                                                \
+        }                                                                                                                                            \
+        if (i < s->head_dim) {                                                                                                                       \
+            values_part(s, h, span, w->p + h, w->shrink + h, i, COUNT);                                                                              \
+        }                                                                                                                                            \
+    }                                                                                                                                                \
+    static void name(attention_state *s, const attention_span *span, const attention_scores *w) {                                                    \
         int h = span->from;                                                                                                                          \
         for (; h + QUERIES <= span->to; h += QUERIES) {                                                                                              \
-            queries(s, span, h, QUERIES);                                                                                                            \
+            name##_some(s, span, h, w, QUERIES);                                                                                                     \
         }                                                                                                                                            \
         for (; h < span->to; h++) {                                                                                                                  \
-            queries(s, span, h, 1);                                                                                                                  \
+            name##_some(s, span, h, w, 1);                                                                                                           \
         }                                                                                                                                            \
     }
+
+static void simd_attend_weights(attention_state *s, const attention_span *span, attention_scores *w) {
+    for (int h = span->from; h < span->to; h++) {
+        w->shrink[h] = attention_weights(s, h, w->p[h], span->n);
+    }
+}
+
+SIMD vf row_f32(const float *row, int64_t i) {
+    return vf_load(row + i);
+}
+
+SIMD vf row_f16(const uint16_t *row, int64_t i) {
+    return vf_load_f16(row + i);
+}
+
+SIMD vf row_q8_0(const block_q8_0 *row, int64_t i) {
+    return vf_mul(vf_set_f16((const uint8_t *)(row + i / QK)), vf_load_i8(row[i / QK].qs + i % QK));
+}
+
+SIMD vf row_f32_part(const float *row, int64_t i, int64_t n) {
+    return vf_load_part(row + i, n);
+}
+
+SIMD vf row_f16_part(const uint16_t *row, int64_t i, int64_t n) {
+    return vf_load_f16_part(row + i, n);
+}
+
+/* Heads in Q8_0 are whole blocks, and so whole vectors. */
+SIMD vf row_q8_0_part(const block_q8_0 *row, int64_t i, int64_t n) {
+    return row_q8_0(row, i);
+}
 
 ATTENTION_SCORES(scores_f32, float, vf_load, vf_load_part)
 ATTENTION_SCORES(scores_f16, uint16_t, vf_load_f16, vf_load_f16_part)
-ATTENTION_VALUES(values_f32, float, vf_load)
-ATTENTION_VALUES(values_f16, uint16_t, vf_load_f16)
-ATTENTION_VALUES_PART(values_part_f32, float, vf_load_part)
-ATTENTION_VALUES_PART(values_part_f16, uint16_t, vf_load_f16_part)
-ATTENTION_QUERIES(queries_f32, float, scores_f32, values_f32, values_part_f32)
-ATTENTION_QUERIES(queries_f16, uint16_t, scores_f16, values_f16, values_part_f16)
-ATTENTION(simd_attend_f32, queries_f32)
-ATTENTION(simd_attend_f16, queries_f16)
+ATTENTION_VALUES(values_f32, float, row_f32)
+ATTENTION_VALUES(values_f16, uint16_t, row_f16)
+ATTENTION_VALUES(values_q8_0, block_q8_0, row_q8_0)
+ATTENTION_VALUES_PART(values_part_f32, float, row_f32_part)
+ATTENTION_VALUES_PART(values_part_f16, uint16_t, row_f16_part)
+ATTENTION_VALUES_PART(values_part_q8_0, block_q8_0, row_q8_0_part)
+ATTENTION_KEYS(simd_attend_keys_f32, float, scores_f32)
+ATTENTION_KEYS(simd_attend_keys_f16, uint16_t, scores_f16)
+ATTENTION_SUMS(simd_attend_values_f32, values_f32, values_part_f32)
+ATTENTION_SUMS(simd_attend_values_f16, values_f16, values_part_f16)
+ATTENTION_SUMS(simd_attend_values_q8_0, values_q8_0, values_part_q8_0)
 
 #endif

@@ -136,7 +136,7 @@ LINEAR_KERNEL(simd_linear_bf16, block_bf16)
 enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
 
 /* A weight is scale * int8, exact in float32, so the sums are those of the converted row. */
-SIMD void block_q8_0(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS, bool AHEAD) {
+SIMD void rows_by_q8_0(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS, bool AHEAD) {
     vf acc[4][8];
     const uint8_t *w[8];
     UNROLL for (int o = 0; o < OUTS; o++) {
@@ -167,7 +167,7 @@ SIMD void block_q8_0(const linear_piece *p, const float *const *rows, float *con
     store_block(acc, ROWS, OUTS, p->bias, y, out);
 }
 
-LINEAR_KERNEL(simd_linear_q8_0, block_q8_0)
+LINEAR_KERNEL(simd_linear_q8_0, rows_by_q8_0)
 
 static void simd_from_f16(const void *in, float *out, int64_t n) {
     const uint16_t *h = in;

@@ -71,8 +71,12 @@ static void simd_table(cpu_kernels *k) {
     k->snake_beta = simd_snake_beta;
     k->clamp = simd_clamp;
     k->depthwise = simd_depthwise;
-    k->attend_f32 = simd_attend_f32;
-    k->attend_f16 = simd_attend_f16;
+    k->attend_keys[DTYPE_F32] = simd_attend_keys_f32;
+    k->attend_keys[DTYPE_F16] = simd_attend_keys_f16;
+    k->attend_weights = simd_attend_weights;
+    k->attend_values[DTYPE_F32] = simd_attend_values_f32;
+    k->attend_values[DTYPE_F16] = simd_attend_values_f16;
+    k->attend_values[DTYPE_Q8_0] = simd_attend_values_q8_0;
     k->attend_tile = k->attend_tile_coarse = simd_attend_tile;
     k->lanes = LANES;
     k->probe_arithmetic = simd_probe_arithmetic;

@@ -65,4 +65,8 @@ typedef struct conversation {
 omni_status conversation_prepare(omni_session *s, const omni_generate_params *params, trace *t, conversation *out, omni_error *err);
 void conversation_free(conversation *c);
 
+static inline dtype engine_cache_type(omni_cache_type t) {
+    return t == OMNI_CACHE_Q8_0 ? DTYPE_Q8_0 : t == OMNI_CACHE_F16 ? DTYPE_F16 : DTYPE_F32;
+}
+
 #endif

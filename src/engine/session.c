@@ -32,7 +32,8 @@ static omni_status create(omni_session *s, omni_error *err) {
     }
     const decoder_config *c = &m->thinker->config;
     int64_t n = s->params.context;
-    TRY(kv_pool_create(m->b, s->params.kv_f16 ? DTYPE_F16 : DTYPE_F32, c->layers, c->kv_heads, c->head_dim, n, &s->pool, err));
+    const dtype k = engine_cache_type(s->params.cache_type_k), v = engine_cache_type(s->params.cache_type_v);
+    TRY(kv_pool_create(m->b, k, v, c->layers, c->kv_heads, c->head_dim, n, &s->pool, err));
     TRY(kv_seq_init(s->pool, n, &s->seq, err));
     TRY(batch_create(m->b, c, &m->thinker->weights, s->pool, s->params.batch, 1, (n + KV_BLOCK - 1) / KV_BLOCK, &s->batch, err));
     TRY(m->b->ops->alloc(m->b, sizeof(int32_t), (void **)&s->chosen, err));

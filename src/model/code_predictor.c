@@ -108,7 +108,7 @@ omni_status predictor_runner_create(const code_predictor *p, int64_t max_frames,
         s = p->b->ops->alloc(p->b, (embedding + logits) * sizeof(float), &r->memory, err);
     }
     if (s == OMNI_OK) {
-        s = kv_pool_create(p->b, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, entries * KV_BLOCK, &r->pool, err);
+        s = kv_pool_create(p->b, DTYPE_F32, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, entries * KV_BLOCK, &r->pool, err);
     }
     if (s == OMNI_OK) {
         s = decoder_create(p->b, c, &p->weights, 2 * max_frames, max_frames, entries, &r->d, err);

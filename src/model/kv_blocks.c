@@ -11,14 +11,10 @@ struct kv_pool {
     int64_t free_count;
 };
 
-static size_t element_size(dtype type) {
-    return type == DTYPE_F16 ? 2 : 4;
-}
-
 /* Bytes of the keys (or of the values) of so many blocks; SIZE_MAX on overflow. */
 static size_t half_bytes(dtype type, int layers, int kv_heads, int head_dim, int64_t blocks) {
-    size_t n = element_size(type);
-    const int64_t factors[] = {layers, kv_heads, head_dim, KV_BLOCK, blocks};
+    size_t n = head_dim < 0 ? SIZE_MAX : dtype_row_bytes(type, head_dim);
+    const int64_t factors[] = {layers, kv_heads, KV_BLOCK, blocks};
     for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
         if (factors[i] < 0 || __builtin_mul_overflow(n, (size_t)factors[i], &n)) {
             return SIZE_MAX;
@@ -36,11 +32,22 @@ size_t kv_memory(dtype type, int layers, int kv_heads, int head_dim, int64_t pos
     return n > SIZE_MAX / 2 ? SIZE_MAX : 2 * n;
 }
 
-omni_status kv_pool_create(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t positions, kv_pool **out, omni_error *err) {
-    *out = NULL;
-    if (type != DTYPE_F32 && type != DTYPE_F16) {
-        return fail(err, OMNI_ERR_ARGUMENT, "key/value cache of type number %d; it must be F32 or F16", (int)type);
+static omni_status check_type(dtype type, int head_dim, omni_error *err) {
+    if (type != DTYPE_F32 && type != DTYPE_F16 && type != DTYPE_Q8_0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "key/value cache of type number %d; it must be F32, F16 or Q8_0", (int)type);
     }
+    if (type == DTYPE_Q8_0 && (head_dim % 32 != 0 || head_dim > KV_Q8_HEAD)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "key/value cache in Q8_0 for heads of %d values; that takes a multiple of 32, at most %d", head_dim,
+                    KV_Q8_HEAD);
+    }
+    return OMNI_OK;
+}
+
+omni_status kv_pool_create(backend *b, dtype k_type, dtype v_type, int layers, int kv_heads, int head_dim, int64_t positions, kv_pool **out,
+                           omni_error *err) {
+    *out = NULL;
+    TRY(check_type(k_type, head_dim, err));
+    TRY(check_type(v_type, head_dim, err));
     /* A slot (block * KV_BLOCK + offset) is an int32. */
     int64_t blocks = blocks_for(positions);
     if (positions <= 0 || layers <= 0 || kv_heads <= 0 || head_dim <= 0 || blocks > INT32_MAX / KV_BLOCK) {
@@ -48,8 +55,8 @@ omni_status kv_pool_create(backend *b, dtype type, int layers, int kv_heads, int
                     "key/value cache of %lld positions, %d layers, %d heads of %d: each must be positive, positions below 2^31", (long long)positions,
                     layers, kv_heads, head_dim);
     }
-    size_t bytes = half_bytes(type, layers, kv_heads, head_dim, blocks);
-    if (bytes > SIZE_MAX / 2) {
+    size_t k_bytes = half_bytes(k_type, layers, kv_heads, head_dim, blocks), v_bytes = half_bytes(v_type, layers, kv_heads, head_dim, blocks);
+    if (k_bytes > SIZE_MAX / 2 || v_bytes > SIZE_MAX / 2) {
         return fail(err, OMNI_ERR_MEMORY, "key/value cache of %lld positions is too large to address", (long long)positions);
     }
     kv_pool *p = calloc(1, sizeof *p);
@@ -57,7 +64,7 @@ omni_status kv_pool_create(backend *b, dtype type, int layers, int kv_heads, int
         return fail(err, OMNI_ERR_MEMORY, "out of memory for the key/value pool");
     }
     p->b = b;
-    p->cache = (kv_cache){.type = type, .layers = layers, .kv_heads = kv_heads, .head_dim = head_dim, .blocks = blocks};
+    p->cache = (kv_cache){.k_type = k_type, .v_type = v_type, .layers = layers, .kv_heads = kv_heads, .head_dim = head_dim, .blocks = blocks};
     p->references = calloc((size_t)blocks, sizeof *p->references);
     p->free_list = malloc((size_t)blocks * sizeof *p->free_list);
     omni_status status = OMNI_OK;
@@ -65,15 +72,16 @@ omni_status kv_pool_create(backend *b, dtype type, int layers, int kv_heads, int
         status = fail(err, OMNI_ERR_MEMORY, "out of memory for a list of %lld key/value blocks", (long long)blocks);
     }
     if (status == OMNI_OK) {
-        status = b->ops->alloc(b, bytes, &p->cache.k, err);
+        status = b->ops->alloc(b, k_bytes, &p->cache.k, err);
     }
     if (status == OMNI_OK) {
-        status = b->ops->alloc(b, bytes, &p->cache.v, err);
+        status = b->ops->alloc(b, v_bytes, &p->cache.v, err);
     }
     if (status != OMNI_OK) {
         kv_pool_destroy(p);
-        return status == OMNI_ERR_MEMORY ? fail_in(err, status, "key/value cache of %lld positions (%zu bytes)", (long long)positions, 2 * bytes)
-                                         : status;
+        return status == OMNI_ERR_MEMORY
+                   ? fail_in(err, status, "key/value cache of %lld positions (%zu bytes)", (long long)positions, k_bytes + v_bytes)
+                   : status;
     }
     for (int64_t i = 0; i < blocks; i++) {
         p->free_list[i] = (int32_t)(blocks - 1 - i); /* block 0 is taken first */
@@ -121,12 +129,13 @@ static void drop_block(kv_pool *p, int32_t block) {
 /* Copies what a block holds in every layer; the layers lie far apart, so it is one copy a layer for k and for v. */
 static void copy_block(kv_pool *p, int32_t to, int32_t from) {
     const kv_cache *c = &p->cache;
-    size_t bytes = (size_t)c->kv_heads * KV_BLOCK * (size_t)c->head_dim * element_size(c->type);
+    size_t positions = (size_t)c->kv_heads * KV_BLOCK;
+    size_t k_bytes = positions * dtype_row_bytes(c->k_type, c->head_dim), v_bytes = positions * dtype_row_bytes(c->v_type, c->head_dim);
     for (int layer = 0; layer < c->layers; layer++) {
         size_t base = (size_t)layer * (size_t)c->blocks;
         char *k = c->k, *v = c->v;
-        p->b->ops->copy(p->b, k + (base + (size_t)to) * bytes, k + (base + (size_t)from) * bytes, bytes);
-        p->b->ops->copy(p->b, v + (base + (size_t)to) * bytes, v + (base + (size_t)from) * bytes, bytes);
+        p->b->ops->copy(p->b, k + (base + (size_t)to) * k_bytes, k + (base + (size_t)from) * k_bytes, k_bytes);
+        p->b->ops->copy(p->b, v + (base + (size_t)to) * v_bytes, v + (base + (size_t)from) * v_bytes, v_bytes);
     }
 }
 

@@ -13,13 +13,15 @@
 
 typedef struct kv_pool kv_pool;
 
-/* type: DTYPE_F32 or DTYPE_F16. positions: cached positions in all, rounded up to whole blocks. */
-omni_status kv_pool_create(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t positions, kv_pool **out, omni_error *err);
+/* Types: F32, F16 or Q8_0, the last for heads of a multiple of 32, at most KV_Q8_HEAD values. positions: cached positions in all, rounded
+ * up to whole blocks. */
+omni_status kv_pool_create(backend *b, dtype k_type, dtype v_type, int layers, int kv_heads, int head_dim, int64_t positions, kv_pool **out,
+                           omni_error *err);
 /* Every sequence of the pool must be released before. NULL is fine. */
 void kv_pool_destroy(kv_pool *p);
 const kv_cache *kv_pool_cache(const kv_pool *p);
 int64_t kv_pool_free(const kv_pool *p); /* blocks that no sequence holds */
-/* Bytes of keys and values for this many positions; SIZE_MAX when too large. */
+/* Bytes of keys and values, both of one type, for this many positions; SIZE_MAX when too large. */
 size_t kv_memory(dtype type, int layers, int kv_heads, int head_dim, int64_t positions);
 
 typedef struct kv_seq {

@@ -47,7 +47,7 @@ static omni_status runner_fill(talker_runner *r, const talker_runner_params *par
     const talker *t = r->t;
     const decoder_config *d = &t->c.decoder;
     const size_t rows = (size_t)r->max_rows, sequences = (size_t)r->max_sequences;
-    TRY(kv_pool_create(t->b, params->kv_type, d->layers, d->kv_heads, d->head_dim, positions, &r->pool, err));
+    TRY(kv_pool_create(t->b, params->kv_type, params->kv_type, d->layers, d->kv_heads, d->head_dim, positions, &r->pool, err));
     r->table_room = kv_pool_cache(r->pool)->blocks;
     r->host_ids = malloc(5 * rows * sizeof *r->host_ids);
     r->host_codes = malloc(sequences * (size_t)t->c.groups * sizeof *r->host_codes);

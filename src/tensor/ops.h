@@ -17,12 +17,14 @@
 
 typedef struct backend backend;
 
-enum { KV_BLOCK = 64 }; /* positions a block of the key/value cache */
+enum { KV_BLOCK = 64 };     /* positions a block of the key/value cache */
+enum { KV_Q8_HEAD = 1024 }; /* largest head of a Q8_0 cache; a multiple of 32 */
 
 /* Keys and values of every layer for a pool of blocks.
- * Layout of k and of v: [layer][block][kv_head][KV_BLOCK][head_dim], elements F32 or F16. */
+ * Layout of k and of v: [layer][block][kv_head][KV_BLOCK][head_dim], elements F32, F16 or Q8_0. Q8_0 keys lie within their KV_BLOCK
+ * positions as the backend likes it, so only kv_write fills and only attention reads them. */
 typedef struct kv_cache {
-    dtype type;
+    dtype k_type, v_type;
     int layers, kv_heads, head_dim;
     int64_t blocks;
     void *k, *v;

@@ -244,7 +244,8 @@ static void p_kv_write(backend *b, const kv_cache *cache, int layer, const int32
     double t = now();
     b->profile->inner->kv_write(b, cache, layer, slots, k, v, rows);
     double values = 2 * (double)(rows * cache->kv_heads * cache->head_dim);
-    note(b->profile, "kv_write", NULL, t, values * (FLOAT + (double)dtype_row_bytes(cache->type, 32) / 32), 0);
+    note(b->profile, "kv_write", NULL, t, values * (FLOAT + (double)(dtype_row_bytes(cache->k_type, 32) + dtype_row_bytes(cache->v_type, 32)) / 64),
+         0);
 }
 
 static void p_attention(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q,
@@ -257,7 +258,8 @@ static void p_attention(backend *b, const kv_cache *cache, int layer, const int3
         bool last = i + 1 == rows || at[i + 1].table != at[i].table; /* rows of a sequence follow each other and share what they read */
         positions += last ? at[i].end - at[i].first : 0;
     }
-    double row_bytes = (double)dtype_row_bytes(cache->type, cache->head_dim) * cache->kv_heads;
+    double row_bytes =
+        (double)(dtype_row_bytes(cache->k_type, cache->head_dim) + dtype_row_bytes(cache->v_type, cache->head_dim)) / 2 * cache->kv_heads;
     note_for(b->profile, "attention", NULL, seconds, 2 * positions * row_bytes + 2 * FLOAT * (double)(rows * heads * cache->head_dim),
              4 * pairs * heads * cache->head_dim);
 }

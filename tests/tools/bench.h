@@ -126,7 +126,7 @@ static inline void bench_attention(bench *m, dtype type, int64_t rows, int posit
     if (!bench_wanted(m, name)) {
         return;
     }
-    kv_cache cache = {.type = type, .layers = 1, .kv_heads = KV, .head_dim = DIM, .blocks = positions / KV_BLOCK, .k = m->memory};
+    kv_cache cache = {.k_type = type, .v_type = type, .layers = 1, .kv_heads = KV, .head_dim = DIM, .blocks = positions / KV_BLOCK, .k = m->memory};
     cache.v = m->memory + (size_t)positions * KV * DIM;
     static int32_t table[1024];
     static attention_row at[1024];
@@ -288,6 +288,7 @@ static inline void bench_all(const char *only, int threads) {
         }
         bench_attention(&m, DTYPE_F32, 1, 4096);
         bench_attention(&m, DTYPE_F16, 1, 4096);
+        bench_attention(&m, DTYPE_Q8_0, 1, 4096);
         bench_attention(&m, DTYPE_F32, 64, 1024);
         bench_attention(&m, DTYPE_F16, 64, 1024);
         for (int coarse = 0; coarse < 2; coarse++) {

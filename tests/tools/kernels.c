@@ -431,16 +431,26 @@ static void check_depthwise(check *c) {
 
 /* ---- attention ---- */
 
-static void check_attention(check *c, bool half) {
-    int64_t dim = pick(1, 140), stride = dim + pick(0, 5);
+/* Values n at a time as a cache holds them. */
+static void *cached(const check *c, dtype type, const float *x, int64_t n) {
+    void *y = malloc(dtype_row_bytes(type, n));
+    if (type == DTYPE_F16) {
+        c->plain->to_f16(x, y, n);
+    } else {
+        dtype_from_f32(type, x, y, n);
+    }
+    return y;
+}
+
+static void check_attention(check *c, dtype k_type, dtype v_type) {
+    const bool blocks = v_type == DTYPE_Q8_0;
+    int64_t dim = blocks ? 32 * pick(1, 5) : pick(1, 140), stride = dim + (blocks ? 32 * pick(0, 1) : pick(0, 5));
     int heads = (int)pick(1, 5);
     float *q = numbers(heads * dim, -2, 2), *k = numbers(ATTENTION_SPAN * stride, -2, 2), *v = numbers(ATTENTION_SPAN * stride, -1, 1);
-    uint16_t *kh = malloc(sizeof *kh * (size_t)(ATTENTION_SPAN * stride)), *vh = malloc(sizeof *vh * (size_t)(ATTENTION_SPAN * stride));
-    c->plain->to_f16(k, kh, ATTENTION_SPAN * stride);
-    c->plain->to_f16(v, vh, ATTENTION_SPAN * stride);
+    void *ks = cached(c, k_type, k, ATTENTION_SPAN * stride), *vs = cached(c, v_type, v, ATTENTION_SPAN * stride);
     float *acc[2];
     attention_state s[2];
-    attention_span span = {.k = half ? (void *)kh : k, .v = half ? (void *)vh : v, .k_stride = stride, .v_stride = stride, .to = heads};
+    attention_span span = {.k = ks, .v = vs, .k_stride = stride, .v_stride = blocks ? stride / 32 : stride, .to = heads};
     int64_t pieces[3] = {pick(1, ATTENTION_SPAN), pick(1, ATTENTION_SPAN), pick(1, 5)};
     for (int i = 0; i < 2; i++) {
         acc[i] = numbers(heads * dim, 0, 0);
@@ -452,8 +462,11 @@ static void check_attention(check *c, bool half) {
         }
         const cpu_kernels *kernels = i == 0 ? c->fast : c->plain;
         for (int p = 0; p < 3; p++) {
+            attention_scores w;
             span.n = pieces[p];
-            (half ? kernels->attend_f16 : kernels->attend_f32)(&s[i], &span);
+            kernels->attend_keys[k_type](&s[i], &span, &w);
+            kernels->attend_weights(&s[i], &span, &w);
+            kernels->attend_values[v_type](&s[i], &span, &w);
         }
         for (int h = 0; h < heads; h++) {
             for (int64_t d = 0; d < dim; d++) {
@@ -462,7 +475,7 @@ static void check_attention(check *c, bool half) {
         }
     }
     compare(c, acc[0], acc[1], NULL, heads * dim, 1e-5);
-    free(q), free(k), free(v), free(kh), free(vh), free(acc[0]), free(acc[1]);
+    free(q), free(k), free(v), free(ks), free(vs), free(acc[0]), free(acc[1]);
 }
 
 static void check_attention_tile(check *c) {
@@ -488,11 +501,15 @@ static void check_attention_tile(check *c) {
 }
 
 static void check_attention_f32(check *c) {
-    check_attention(c, false);
+    check_attention(c, DTYPE_F32, DTYPE_F32);
 }
 
 static void check_attention_f16(check *c) {
-    check_attention(c, true);
+    check_attention(c, DTYPE_F16, DTYPE_F16);
+}
+
+static void check_attention_q8_0(check *c) {
+    check_attention(c, DTYPE_F32, DTYPE_Q8_0);
 }
 
 static const struct {
@@ -521,6 +538,7 @@ static const struct {
     {"depthwise", check_depthwise},
     {"attention f32", check_attention_f32},
     {"attention f16", check_attention_f16},
+    {"attention q8_0", check_attention_q8_0},
     {"attention tile", check_attention_tile},
 };
 

@@ -38,7 +38,7 @@ static omni_status reader_open(reader *r, const char *path, bool no_repack, int6
     const decoder_config *c = &t->config;
     r->vocab = c->vocab;
     r->rows = calloc((size_t)most, sizeof *r->rows);
-    TRY(kv_pool_create(r->model->b, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, most, &r->pool, err));
+    TRY(kv_pool_create(r->model->b, DTYPE_F32, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, most, &r->pool, err));
     TRY(batch_create(r->model->b, c, &t->weights, r->pool, most, most, kv_pool_cache(r->pool)->blocks, &r->batch, err));
     return kv_seq_init(r->pool, most, &r->seq, err);
 }

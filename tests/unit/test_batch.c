@@ -146,7 +146,7 @@ static void compare(dtype type, int64_t rows, int64_t table) {
     conversation *one = make_conversations(), *many = make_conversations();
     kv_pool *kv;
     batch *x;
-    must(kv_pool_create(b, type, t->config.layers, t->config.kv_heads, t->config.head_dim, SEQUENCES * 3 * KV_BLOCK, &kv, &err));
+    must(kv_pool_create(b, type, type, t->config.layers, t->config.kv_heads, t->config.head_dim, SEQUENCES * 3 * KV_BLOCK, &kv, &err));
     must(batch_create(b, &t->config, &t->weights, kv, 512, SEQUENCES, SEQUENCES * 4, &x, &err));
     for (int s = 0; s < SEQUENCES; s++) {
         alone(&one[s], x, kv);
@@ -184,7 +184,7 @@ static void shared_prefix(void **state) {
     conversation *c = &all[SEQUENCES - 1], *fork = &all[0];
     kv_pool *kv;
     batch *x;
-    must(kv_pool_create(b, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, 8 * KV_BLOCK, &kv, &err));
+    must(kv_pool_create(b, DTYPE_F32, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, 8 * KV_BLOCK, &kv, &err));
     must(batch_create(b, &t->config, &t->weights, kv, 64, 2, 16, &x, &err));
     int64_t kept = 100;
     must(kv_seq_init(kv, CONTEXT, &c->seq, &err));
@@ -210,7 +210,7 @@ static void failures_change_nothing(void **state) {
     conversation *all = make_conversations();
     kv_pool *kv;
     batch *x;
-    must(kv_pool_create(b, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, 3 * KV_BLOCK, &kv, &err));
+    must(kv_pool_create(b, DTYPE_F32, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, 3 * KV_BLOCK, &kv, &err));
     must(batch_create(b, &t->config, &t->weights, kv, 40, 2, 16, &x, &err));
     conversation *a = &all[SEQUENCES - 1], *c = &all[15];
     must(kv_seq_init(kv, CONTEXT, &a->seq, &err));

@@ -99,7 +99,7 @@ static void run(int64_t piece, int64_t outputs, int layer, float *captured, floa
     kv_pool *kv;
     kv_seq seq;
     batch *x;
-    must(kv_pool_create(b, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, CONTEXT, &kv, &err));
+    must(kv_pool_create(b, DTYPE_F32, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, CONTEXT, &kv, &err));
     must(kv_seq_init(kv, CONTEXT, &seq, &err));
     must(batch_create(b, &t->config, &t->weights, kv, piece, n, 8, &x, &err));
     batch_options o = {.logits = true, .capture_layer = layer, .deepstack_layers = t->deepstack_layers};
@@ -169,7 +169,7 @@ static void refused(void **state) {
     decoder_row *rows = make_rows(&n);
     decoder *d;
     kv_pool *kv;
-    must(kv_pool_create(b, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, CONTEXT, &kv, &err));
+    must(kv_pool_create(b, DTYPE_F32, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, CONTEXT, &kv, &err));
     must(decoder_create(b, &t->config, &t->weights, 4, 1, 2, &d, &err));
     const int32_t table[] = {0, 1}, last = 1;
     const decoder_row good = {.token = 3, .slot = 0, .at = {0, 0, 1}};
@@ -267,7 +267,7 @@ static void use_damaged(const void *data, size_t size, int *opened_count) {
         kv_seq seq;
         batch *runner;
         if (thinker_memory(x, DTYPE_F16, 64, 4, 1) < (size_t)1 << 28) { /* an absurd but valid context or size */
-            must(kv_pool_create(b, DTYPE_F16, c->layers, c->kv_heads, c->head_dim, 64, &kv, &err));
+            must(kv_pool_create(b, DTYPE_F16, DTYPE_F16, c->layers, c->kv_heads, c->head_dim, 64, &kv, &err));
             must(kv_seq_init(kv, 64, &seq, &err));
             must(batch_create(b, c, &x->weights, kv, 4, 1, 4, &runner, &err));
             decoder_row rows[4] = {{.token = 1}, {.token = 2}, {.token = 3}, {.token = 0}};

@@ -27,7 +27,7 @@ static int tear_down(void **state) {
 
 static kv_pool *make(dtype type, int64_t positions) {
     kv_pool *p;
-    assert_int_equal(kv_pool_create(b, type, LAYERS, HEADS, DIM, positions, &p, &err), OMNI_OK);
+    assert_int_equal(kv_pool_create(b, type, type, LAYERS, HEADS, DIM, positions, &p, &err), OMNI_OK);
     return p;
 }
 
@@ -92,7 +92,7 @@ static float element(kv_pool *p, int layer, int32_t slot, int head, int dim, boo
     const kv_cache *c = kv_pool_cache(p);
     int64_t at = ((((int64_t)layer * c->blocks + slot / KV_BLOCK) * HEADS + head) * KV_BLOCK + slot % KV_BLOCK) * DIM + dim;
     const void *x = value ? c->v : c->k;
-    return c->type == DTYPE_F16 ? f16_to_f32(((const uint16_t *)x)[at]) : ((const float *)x)[at];
+    return c->k_type == DTYPE_F16 ? f16_to_f32(((const uint16_t *)x)[at]) : ((const float *)x)[at];
 }
 
 static void check(kv_pool *p, int32_t slot, float value) {
@@ -170,9 +170,9 @@ static void full_when_copying(void **state) {
 
 static void refused(void **state) {
     kv_pool *p;
-    assert_int_equal(kv_pool_create(b, DTYPE_Q8_0, LAYERS, HEADS, DIM, 64, &p, &err), OMNI_ERR_ARGUMENT);
-    assert_int_equal(kv_pool_create(b, DTYPE_F32, LAYERS, HEADS, DIM, 0, &p, &err), OMNI_ERR_ARGUMENT);
-    assert_int_equal(kv_pool_create(b, DTYPE_F32, LAYERS, HEADS, DIM, INT64_MAX, &p, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(kv_pool_create(b, DTYPE_Q8_0, DTYPE_Q8_0, LAYERS, HEADS, DIM, 64, &p, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(kv_pool_create(b, DTYPE_F32, DTYPE_F32, LAYERS, HEADS, DIM, 0, &p, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(kv_pool_create(b, DTYPE_F32, DTYPE_F32, LAYERS, HEADS, DIM, INT64_MAX, &p, &err), OMNI_ERR_ARGUMENT);
     assert_int_equal(kv_memory(DTYPE_F32, 1 << 20, 1 << 20, 1 << 20, 1 << 30), SIZE_MAX);
     assert_int_equal(kv_memory(DTYPE_F16, 2, 3, 4, 65), (size_t)2 * 2 * 3 * 4 * 128 * 2);
 }

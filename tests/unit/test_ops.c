@@ -183,7 +183,7 @@ enum { ROWS = 75, HEADS = 4, KV = 2, DIM = 18 };
 
 static void test_paged(backend *b, dtype type, float *q, float *k, float *v, float *y) {
     /* Two layers, the second used; blocks out of order; a table that begins at entry 1. */
-    kv_cache cache = {.type = type, .layers = 2, .kv_heads = KV, .head_dim = DIM, .blocks = 4};
+    kv_cache cache = {.k_type = type, .v_type = type, .layers = 2, .kv_heads = KV, .head_dim = DIM, .blocks = 4};
     size_t bytes = (size_t)cache.layers * 4 * KV * KV_BLOCK * DIM * (type == DTYPE_F16 ? 2 : 4);
     b->ops->alloc(b, bytes, &cache.k, NULL);
     b->ops->alloc(b, bytes, &cache.v, NULL);
@@ -205,6 +205,54 @@ static void test_paged(backend *b, dtype type, float *q, float *k, float *v, flo
     check("attention, window", y, get("attention.window"), ROWS * HEADS * DIM, bound);
     b->ops->release(b, cache.k);
     b->ops->release(b, cache.v);
+}
+
+/* A cache of other types against one of float32: prompts, windows that begin anywhere, single rows over a long context. */
+static void test_cache_types(backend *b) {
+    enum { POSITIONS = 1100, QUERIES = 40, D = 64, BLOCKS = (POSITIONS + KV_BLOCK - 1) / KV_BLOCK };
+    const dtype types[][2] = {{DTYPE_F32, DTYPE_F32}, {DTYPE_Q8_0, DTYPE_Q8_0}, {DTYPE_Q8_0, DTYPE_F16}, {DTYPE_F16, DTYPE_Q8_0}};
+    const double bounds[] = {0, 2e-2, 2e-2, 5e-3};
+    float *k = room(POSITIONS * KV * D), *v = room(POSITIONS * KV * D), *q = room(QUERIES * HEADS * D), *want = room(QUERIES * HEADS * D);
+    float *y = room(QUERIES * HEADS * D);
+    uint32_t state = 1;
+    for (int i = 0; i < POSITIONS * KV * D; i++) {
+        state = state * 1664525 + 1013904223;
+        k[i] = (float)(state >> 8) / (1 << 23) - 1;
+        v[i] = (float)(state >> 4 & 0xffff) / (1 << 15) - 1;
+    }
+    for (int i = 0; i < QUERIES * HEADS * D; i++) {
+        state = state * 1664525 + 1013904223;
+        q[i] = (float)(state >> 8) / (1 << 22) - 2;
+    }
+    int32_t table[BLOCKS], slots[POSITIONS];
+    for (int i = 0; i < BLOCKS; i++) {
+        table[i] = (i * 5 + 3) % BLOCKS;
+    }
+    for (int i = 0; i < POSITIONS; i++) {
+        slots[i] = table[i / KV_BLOCK] * KV_BLOCK + i % KV_BLOCK;
+    }
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        kv_cache cache = {.k_type = types[t][0], .v_type = types[t][1], .layers = 1, .kv_heads = KV, .head_dim = D, .blocks = BLOCKS};
+        b->ops->alloc(b, BLOCKS * KV * KV_BLOCK * dtype_row_bytes(cache.k_type, D), &cache.k, NULL);
+        b->ops->alloc(b, BLOCKS * KV * KV_BLOCK * dtype_row_bytes(cache.v_type, D), &cache.v, NULL);
+        b->ops->kv_write(b, &cache, 0, slots, k, v, POSITIONS);
+        for (int i = 0; i < QUERIES; i++) {
+            const attention_row at = {0, i % 2 ? i * 7 : 0, POSITIONS - QUERIES + i + 1};
+            b->ops->attention(b, &cache, 0, table, &at, q + i * HEADS * D, 1, HEADS, 0.2f, (t ? y : want) + i * HEADS * D);
+        }
+        if (t) {
+            check("attention, cache of another type", y, want, QUERIES * HEADS * D, bounds[t]);
+        }
+        attention_row all_at[QUERIES];
+        for (int i = 0; i < QUERIES; i++) {
+            all_at[i] = (attention_row){0, i % 2 ? i * 7 : 0, POSITIONS - QUERIES + i + 1};
+        }
+        float *together = room(QUERIES * HEADS * D);
+        b->ops->attention(b, &cache, 0, table, all_at, q, QUERIES, HEADS, 0.2f, together);
+        check("attention, rows together", together, t ? y : want, QUERIES * HEADS * D, 0);
+        b->ops->release(b, cache.k);
+        b->ops->release(b, cache.v);
+    }
 }
 
 /* Scores far below and far above 0: the largest must be taken off before the exponential. */
@@ -241,6 +289,7 @@ static void test_attention(backend *b) {
     float *q = get("attention.q"), *k = get("attention.k"), *v = get("attention.v"), *y = room(ROWS * HEADS * DIM);
     test_paged(b, DTYPE_F32, q, k, v, y);
     test_paged(b, DTYPE_F16, q, k, v, y);
+    test_cache_types(b);
     int32_t first[ROWS], end[ROWS];
     for (int i = 0; i < ROWS; i++) {
         first[i] = i < 40 ? 0 : i - 39;

@@ -134,7 +134,7 @@ static void rows(two b) {
 static void attention(two b, dtype type, int heads, int kv_heads, int dim) {
     /* Three sequences of which two have several rows, interleaved with windows. */
     enum { ROWS = 40, BLOCKS = 9 };
-    kv_cache cache = {.type = type, .layers = 1, .kv_heads = kv_heads, .head_dim = dim, .blocks = BLOCKS};
+    kv_cache cache = {.k_type = type, .v_type = type, .layers = 1, .kv_heads = kv_heads, .head_dim = dim, .blocks = BLOCKS};
     int64_t values = (int64_t)BLOCKS * KV_BLOCK * kv_heads * dim, n = (int64_t)heads * dim;
     b.one->ops->alloc(b.one, (size_t)values * 4, &cache.k, NULL);
     b.one->ops->alloc(b.one, (size_t)values * 4, &cache.v, NULL);
@@ -175,7 +175,7 @@ static void attention(two b, dtype type, int heads, int kv_heads, int dim) {
 /* A long context: one row is spread over the threads, several are not, and none may notice. */
 static void long_attention(two b, int dim) {
     enum { ROWS = 60, HEADS = 4, KV = 2, BLOCKS = 40 };
-    kv_cache cache = {.type = DTYPE_F32, .layers = 1, .kv_heads = KV, .head_dim = dim, .blocks = BLOCKS};
+    kv_cache cache = {.k_type = DTYPE_F32, .v_type = DTYPE_F32, .layers = 1, .kv_heads = KV, .head_dim = dim, .blocks = BLOCKS};
     int64_t values = (int64_t)BLOCKS * KV_BLOCK * KV * dim, n = (int64_t)HEADS * dim;
     float *k = numbers(values, 20), *v = numbers(values, 21), *q = numbers(ROWS * n, 22), *want = numbers(ROWS * n, 0), *got = numbers(ROWS * n, 0);
     cache.k = k;
@@ -262,6 +262,8 @@ int main(void) {
         attention(b, DTYPE_F16, 6, 2, 40);
         attention(b, DTYPE_F32, 4, 4, 72);
         attention(b, DTYPE_F16, 40, 2, 16);
+        attention(b, DTYPE_Q8_0, 6, 2, 64);
+        attention(b, DTYPE_Q8_0, 40, 2, 32);
         long_attention(b, 16);
         long_attention(b, 37);
         experts(b);

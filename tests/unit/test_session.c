@@ -188,7 +188,7 @@ static void turn_by_turn_is_the_whole(void **state) {
 
 static void half_precision_cache_and_small_batches(void **state) {
     omni_session_params p = omni_session_params_default(), other = p;
-    p.kv_f16 = other.kv_f16 = true;
+    p.cache_type_k = p.cache_type_v = other.cache_type_k = other.cache_type_v = OMNI_CACHE_F16;
     p.context = other.context = 2048;
     p.batch = 7;
     other.batch = 64;
