@@ -80,6 +80,17 @@ typedef struct attention_tile {
     float *y;
 } attention_tile;
 
+/* Calls for a tile's keys and values of a span, positions from `position` to at most `end`, while the one before is worked on: each position
+ * may lie on a page of its own, which the processor does not foresee. */
+static inline void attention_call_ahead(const attention_tile *t, int64_t position, int64_t end) {
+    for (int64_t i = position; i < position + ATTENTION_SPAN && i < end; i++) {
+        for (int d = 0; d < t->head_dim; d += 16) {
+            __builtin_prefetch(t->k + i * t->kv_stride + d, 0, 2);
+            __builtin_prefetch(t->v + i * t->kv_stride + d, 0, 2);
+        }
+    }
+}
+
 /* Floats of scratch that attend_tile needs. */
 static inline int64_t attention_tile_scratch(int64_t rows, int64_t head_dim) {
     return (2 * rows + 2 * ATTENTION_SPAN) * (head_dim + 16) + 2 * rows + 8 * ATTENTION_SPAN;
