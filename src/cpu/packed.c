@@ -159,7 +159,7 @@ int64_t packed_out_tile(int64_t n, int64_t rows) {
 
 void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y,
                    int64_t y_stride) {
-    enum { ROW_TILE = 64 };
+    enum { ROW_TILE = 64, OUT_TILE = 128 };
     if (packed_floats(w->type)) {
         linear_piece p = packed_float_piece(w->type, w->data, w->ne[0]);
         p.bias = bias;
@@ -176,7 +176,9 @@ void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, con
         j.rows = rows - row < most ? rows - row : most;
         j.row_tile = j.rows < ROW_TILE ? j.rows : ROW_TILE;
         j.row_tiles = (j.rows + j.row_tile - 1) / j.row_tile;
-        j.out_tile = packed_out_tile(n, j.row_tile);
+        /* Many rows: their inputs come from afar, and every group of outputs goes over them again while they are near. */
+        const bool many = j.row_tiles * (j.outs / OUT_TILE) >= 4 * pool_threads(c->pool);
+        j.out_tile = many ? OUT_TILE : packed_out_tile(n, j.row_tile);
         j.p = (packed_piece){
             .w = w->data,
             .w_stride = packed_group_bytes(w->type, n),
