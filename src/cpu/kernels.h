@@ -36,6 +36,10 @@ typedef void (*linear_kernel)(const linear_piece *p, int64_t rows, int64_t outs)
  * GEMM_SCRATCH floats. */
 typedef void (*gemm_kernel)(const linear_piece *p, int64_t rows, int64_t outs, float *scratch);
 enum { GEMM_ROWS = 96, GEMM_INPUTS = 256, GEMM_SCRATCH = (GEMM_ROWS + 4 * PACK) * GEMM_INPUTS };
+/* Inputs summed in one go: rounding errors grow with that, and files of F32 are for exactness. Divides GEMM_INPUTS. */
+static inline int gemm_chain(dtype type) {
+    return type == DTYPE_F32 ? 16 : 64;
+}
 typedef void (*convert_kernel)(const void *in, float *out, int64_t n);
 
 /* Consecutive positions of one head's keys and values, strides in elements (of Q8_0: blocks), and which query vectors of the state see

@@ -39,17 +39,22 @@ LINEAR(linear_f32, float, same)
 LINEAR(linear_f16, uint16_t, f16_to_f32)
 LINEAR(linear_bf16, uint16_t, bf16_to_f32)
 
-#define GEMM(name, type, load)                                                                                                                       \
+#define GEMM(name, type, dtype, load)                                                                                                                \
     static void name(const linear_piece *p, int64_t rows, int64_t outs, float *scratch) {                                                            \
         for (int64_t r = 0; r < rows; r++) {                                                                                                         \
             const float *x = p->x + (p->index ? p->index[r] : r) * p->x_stride;                                                                      \
             for (int64_t o = 0; o < outs; o += PACK) {                                                                                               \
                 const type *w = (const type *)((const char *)p->w + (size_t)(o / PACK) * p->w_stride);                                               \
-                float sum[PACK] = {0};                                                                                                               \
-                for (int64_t s = 0; s < p->segments; s++) {                                                                                          \
+                float sum[PACK] = {0}, part[PACK] = {0};                                                                                             \
+                for (int64_t s = 0, at = 0; s < p->segments; s++) {                                                                                  \
                     for (int64_t i = 0; i < p->n; i++, w += PACK) {                                                                                  \
                         for (int j = 0; j < PACK; j++) {                                                                                             \
-                            sum[j] += x[s * p->x_segment + i] * load(w[j]);                                                                          \
+                            part[j] += x[s * p->x_segment + i] * load(w[j]);                                                                         \
+                        }                                                                                                                            \
+                        at++;                                                                                                                        \
+                        for (int j = 0; j < PACK && (at % gemm_chain(dtype) == 0 || at == p->n * p->segments); j++) {                                \
+                            sum[j] += part[j];                                                                                                       \
+                            part[j] = 0;                                                                                                             \
                         }                                                                                                                            \
                     }                                                                                                                                \
                 }                                                                                                                                    \
@@ -60,9 +65,9 @@ LINEAR(linear_bf16, uint16_t, bf16_to_f32)
         }                                                                                                                                            \
     }
 
-GEMM(gemm_f32, float, same)
-GEMM(gemm_f16, uint16_t, f16_to_f32)
-GEMM(gemm_bf16, uint16_t, bf16_to_f32)
+GEMM(gemm_f32, float, DTYPE_F32, same)
+GEMM(gemm_f16, uint16_t, DTYPE_F16, f16_to_f32)
+GEMM(gemm_bf16, uint16_t, DTYPE_BF16, bf16_to_f32)
 
 enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
 

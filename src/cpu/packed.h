@@ -1,7 +1,7 @@
 /* Repacked weights: sixteen outputs side by side, so that products need neither shuffles nor sums across a vector.
  *
  * F32, F16, BF16: groups of 16 outputs (the last one padded with zeros), input by input: 16 values of input 0, 16 of input 1, ...
- * A result is one sum that goes up in the order of the inputs, whatever the rows and outputs computed beside it.
+ * A result is a sum of sums of some inputs in their order, whatever the rows and outputs computed beside it.
  *
  * Block types are made for integer dot products. A matrix {in, out} becomes groups of 16 outputs (the last one padded with zeros). A group is a
  * sequence of superblocks, each of 256 inputs (K types) or 32 (the others). Everything in it comes in vectors with one lane an output:

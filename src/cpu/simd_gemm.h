@@ -1,7 +1,8 @@
 /* Matrix times matrix over packed F32, F16 and BF16 weights (cpu/packed.h): a block of rows x outputs lives in registers while the inputs
  * go by; an input of a row is broadcast, its weights for LANES outputs are one load. Inputs go in chunks, of which the weights of a block,
  * made float32 first where several blocks of rows use them, stay in the nearest cache and the rows, turned so that the values of a block's
- * rows lie side by side, in the next one. Between chunks the sums lie in y. */
+ * rows lie side by side, in the next one. A sum begins anew every gemm_chain inputs and is then added to what y has: rounding errors of
+ * long sums stay small. */
 #ifndef OMNI_CPU_SIMD_GEMM_H
 #define OMNI_CPU_SIMD_GEMM_H
 
@@ -17,9 +18,9 @@ enum { GEMM_EACH = PACK / LANES, GEMM_MOST_GROUPS = 4 };
 
 /* Some inputs of a call. */
 typedef struct gemm_chunk {
-    const char *w;   /* of the first of them, first group of outputs */
-    size_t w_stride; /* bytes to the next group */
-    int64_t n;
+    const char *w;     /* of the first of them, first group of outputs */
+    size_t w_stride;   /* bytes to the next group */
+    int64_t n, chain;  /* chain: inputs that are summed before they are added to y */
     bool first;        /* the sums begin here */
     const float *bias; /* with the last inputs, unless there is none */
     float *y;
@@ -52,27 +53,34 @@ SIMD void gemm_block(dtype type, const gemm_chunk *c, const char *w, size_t w_st
     const int VECTORS = GROUPS * GEMM_EACH;
     const int64_t left = c->outs - out;
     float *y = c->y + row * c->y_stride + out;
-    vf acc[GEMM_MANY][GEMM_MOST_GROUPS * GEMM_EACH], v[GEMM_MOST_GROUPS * GEMM_EACH];
-    UNROLL for (int r = 0; r < ROWS; r++) {
-        UNROLL for (int m = 0; m < VECTORS; m++) {
-            acc[r][m] = c->first ? vf_set(0.0f) : gemm_load(y + r * c->y_stride + m * LANES, left - m * LANES);
-        }
-    }
-    for (int64_t i = 0; i < c->n; i++) {
-        UNROLL for (int m = 0; m < VECTORS; m++) {
-            v[m] = gemm_weights(type, w + (size_t)(m / GEMM_EACH) * w_stride, i * PACK + m % GEMM_EACH * LANES);
-        }
+    for (int64_t at = 0, end; at < c->n; at = end) {
+        vf acc[GEMM_MANY][GEMM_MOST_GROUPS * GEMM_EACH], v[GEMM_MOST_GROUPS * GEMM_EACH];
+        end = c->n - at < c->chain ? c->n : at + c->chain;
         UNROLL for (int r = 0; r < ROWS; r++) {
-            const vf b = vf_set(x[i * ROWS + r]);
             UNROLL for (int m = 0; m < VECTORS; m++) {
-                acc[r][m] = vf_fma(b, v[m], acc[r][m]);
+                acc[r][m] = vf_set(0.0f);
             }
         }
-    }
-    UNROLL for (int m = 0; m < VECTORS; m++) {
-        const vf bias = c->bias ? gemm_load(c->bias + out + m * LANES, left - m * LANES) : vf_set(0.0f);
-        UNROLL for (int r = 0; r < ROWS; r++) {
-            gemm_store(y + r * c->y_stride + m * LANES, c->bias ? vf_add(acc[r][m], bias) : acc[r][m], left - m * LANES);
+        for (int64_t i = at; i < end; i++) {
+            UNROLL for (int m = 0; m < VECTORS; m++) {
+                v[m] = gemm_weights(type, w + (size_t)(m / GEMM_EACH) * w_stride, i * PACK + m % GEMM_EACH * LANES);
+            }
+            UNROLL for (int r = 0; r < ROWS; r++) {
+                const vf b = vf_set(x[i * ROWS + r]);
+                UNROLL for (int m = 0; m < VECTORS; m++) {
+                    acc[r][m] = vf_fma(b, v[m], acc[r][m]);
+                }
+            }
+        }
+        const bool first = c->first && at == 0;
+        const float *bias = end == c->n && c->bias ? c->bias + out : NULL;
+        UNROLL for (int m = 0; m < VECTORS; m++) {
+            const vf b = bias ? gemm_load(bias + m * LANES, left - m * LANES) : vf_set(0.0f);
+            UNROLL for (int r = 0; r < ROWS; r++) {
+                float *to = y + r * c->y_stride + m * LANES;
+                const vf sum = first ? acc[r][m] : vf_add(acc[r][m], gemm_load(to, left - m * LANES));
+                gemm_store(to, bias ? vf_add(sum, b) : sum, left - m * LANES);
+            }
         }
     }
 }
@@ -160,6 +168,7 @@ SIMD void gemm(dtype type, const linear_piece *p, int64_t rows, int64_t outs, fl
                 .w = (const char *)p->w + (size_t)at * input_bytes,
                 .w_stride = p->w_stride,
                 .n = n,
+                .chain = gemm_chain(type),
                 .first = at == 0,
                 .bias = at + n == inputs ? p->bias : NULL,
                 .y = p->y,
