@@ -62,6 +62,10 @@ fuzz() {
         printf '%-20s FAILED  (%s)\n' "$name" "$log"
         grep -m1 -A12 'ERROR: \|runtime error: \|SUMMARY: ' "$log" | sed 's/^/    /'
         grep -h 'Test unit written to' "$log" | sed 's/^/    /'
+        # Small inputs are shown whole, so that a log is enough to see the failure again.
+        for input in $(sed -n 's/.*Test unit written to //p' "$log"); do
+            [ "$(stat -c %s "$input")" -gt 20000 ] || printf '    in base64: %s\n' "$(base64 -w0 "$input")"
+        done
         return 1
     fi
 }

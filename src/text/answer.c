@@ -195,11 +195,11 @@ static size_t less_newlines(const char *s, size_t n) {
 /* Decides whether the answer opens with <think>. Returns false while that is open. */
 static bool parse_start(answer_parser *p, bool last) {
     size_t i = 0, size = strlen(THINK);
-    while (i < p->text.size && i < MOST_NEWLINES && strchr(" \t\r\n", p->text.data[i])) {
+    while (i < p->text.size && i < MOST_NEWLINES && memchr(" \t\r\n", p->text.data[i], 4)) {
         i++;
     }
     size_t left = p->text.size - i;
-    if (left >= size && memcmp(p->text.data + i, THINK, size) == 0) {
+    if (i < MOST_NEWLINES && left >= size && memcmp(p->text.data + i, THINK, size) == 0) {
         text_drop(&p->text, i + size);
         p->state = IN_REASONING;
         p->skip_newlines = true;

@@ -1,6 +1,7 @@
 /* Fuzzing conversations: the JSON is read as messages and as tools, what parses is laid out as tokens; and the same bytes are read as an
  * answer in pieces, with stop strings. No text from outside may become a control token. */
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,11 +11,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check(bool ok) {
-    if (!ok) {
-        abort();
-    }
-}
+#define check(condition)                                                                                                                             \
+    do {                                                                                                                                             \
+        if (!(condition)) {                                                                                                                          \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                                                  \
+            abort();                                                                                                                                 \
+        }                                                                                                                                            \
+    } while (0)
 
 static tokenizer *open_stored(void) {
     gguf *g = NULL;

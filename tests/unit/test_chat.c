@@ -359,6 +359,38 @@ static void what_nobody_asks_for_is_text(void **state) {
     }
 }
 
+/* Up to 63 blanks may stand before <think>; however the text arrives, the answer is read the same. */
+static void blanks_before_thinking(void **state) {
+    char text[100];
+    for (size_t blanks = 0; blanks < 80; blanks++) {
+        memset(text, "\n \t\r"[blanks % 4], blanks);
+        strcpy(text + blanks, "<think>a</think>b");
+        for (size_t step = 1; step <= strlen(text); step++) {
+            events e;
+            run_answer(text, step, false, &e);
+            if (blanks < 64) {
+                assert_string_equal(e.log.text, "R(a)T(b)");
+            } else {
+                assert_int_equal(e.log.text[0], 'T');
+                assert_non_null(strstr(e.log.text, "<think>a</think>b)"));
+            }
+        }
+    }
+}
+
+static void a_zero_byte_is_no_blank(void **state) {
+    static const char text[] = "\0<think>a";
+    events e = {0};
+    answer_events with = handlers;
+    answer_parser *p;
+    with.arg = &e;
+    assert_int_equal(answer_create(&with, false, &p, NULL), OMNI_OK);
+    assert_int_equal(answer_push(p, text, sizeof text - 1, NULL), OMNI_OK);
+    assert_int_equal(answer_finish(p, NULL), OMNI_OK);
+    answer_destroy(p);
+    assert_int_equal(e.last, 'T');
+}
+
 static void answers_stop_when_told(void **state) {
     events e = {.allowed = 2};
     answer_events with = handlers;
@@ -379,6 +411,8 @@ int main(void) {
         cmocka_unit_test(stop_strings_hold_back_no_more_than_they_must),
         cmocka_unit_test(answers_are_taken_apart),
         cmocka_unit_test(what_nobody_asks_for_is_text),
+        cmocka_unit_test(blanks_before_thinking),
+        cmocka_unit_test(a_zero_byte_is_no_blank),
         cmocka_unit_test(answers_stop_when_told),
     };
     return cmocka_run_group_tests_name("chat", tests, set_up, tear_down);
