@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "convert/config.h"
 #include "convert/vocabulary.h"
 
@@ -17,9 +18,8 @@ static void tokenizer(const vocabulary_texts *texts) {
         for (size_t i = 0; i < v.n_merges; i++) {
             bytes += strlen(v.merges[i].data) != v.merges[i].size;
         }
-        if (bytes || vocabulary_find(&v, v.tokens[399].data) == UINT32_MAX) {
-            abort();
-        }
+        check(bytes == 0);
+        check(vocabulary_find(&v, v.tokens[399].data) != UINT32_MAX);
     }
     vocabulary_free(&v);
 }
@@ -31,8 +31,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     text[size] = '\0';
     omni_error err;
     config_parse(text, size, "config.json", true, c, &err);
-    if (config_parse(text, size, "config.json", false, c, &err) == OMNI_OK && (c->thinker.head_dim == 0 || c->vision.grid == 0)) {
-        abort();
+    if (config_parse(text, size, "config.json", false, c, &err) == OMNI_OK) {
+        check(c->thinker.head_dim > 0 && c->vision.grid > 0);
     }
     for (int i = 0; i < 3; i++) {
         const preprocessor_texts texts = {i == 0 ? text : NULL, i == 1 ? text : "{}", i == 2 ? text : NULL, size, i == 1 ? size : 2, size};

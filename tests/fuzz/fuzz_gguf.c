@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "gguf/describe.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -39,9 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         for (size_t i = 0; i < gguf_key_count(g); i++) {
             gguf_str name = gguf_key_name(g, i);
             char *key = strndup(name.data, name.size);
-            if (gguf_find(g, key) != (int64_t)i) {
-                abort();
-            }
+            check(gguf_find(g, key) == (int64_t)i);
             fetch(g, key);
             free(key);
             free(gguf_value_text(g, i, i % 50));
@@ -49,9 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         uint8_t sum = 0;
         for (size_t i = 0; i < gguf_tensor_count(g); i++) {
             const tensor *t = gguf_tensor_at(g, i), *found;
-            if (gguf_tensor(g, t->name) != t) {
-                abort();
-            }
+            check(gguf_tensor(g, t->name) == t);
             for (size_t j = 0; j < t->size; j++) {
                 sum = (uint8_t)(sum + ((const uint8_t *)t->data)[j]);
             }

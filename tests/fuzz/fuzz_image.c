@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "check.h"
 #include "media/image.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -12,14 +13,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     omni_error err = {0};
     image_limits limits = {.pixels = 1 << 20};
     if (image_decode(data, size, "input", &limits, &im, &err) != OMNI_OK) {
-        if (!err.text[0] || im.rgb) {
-            abort();
-        }
+        check(err.text[0] && !im.rgb);
         return 0;
     }
-    if (im.width < 1 || im.height < 1 || (int64_t)im.width * im.height > limits.pixels) {
-        abort();
-    }
+    check(im.width > 0 && im.height > 0 && (int64_t)im.width * im.height <= limits.pixels);
     volatile uint8_t last = im.rgb[(size_t)im.width * (size_t)im.height * 3 - 1];
     (void)last;
     image_free(&im);

@@ -1,30 +1,20 @@
 /* Fuzzing conversations: the JSON is read as messages and as tools, what parses is laid out as tokens; and the same bytes are read as an
  * answer in pieces, with stop strings. No text from outside may become a control token. */
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "text/answer.h"
 #include "text/chat.h"
 #include "text/messages.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define check(condition)                                                                                                                             \
-    do {                                                                                                                                             \
-        if (!(condition)) {                                                                                                                          \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                                                  \
-            abort();                                                                                                                                 \
-        }                                                                                                                                            \
-    } while (0)
-
 static tokenizer *open_stored(void) {
     gguf *g = NULL;
     tokenizer *t = NULL;
-    if (gguf_open(TEST_DATA "/text/tokenizer.gguf", &g, NULL) != OMNI_OK || tokenizer_open(g, &t, NULL) != OMNI_OK) {
-        abort();
-    }
+    check(gguf_open(TEST_DATA "/text/tokenizer.gguf", &g, NULL) == OMNI_OK && tokenizer_open(g, &t, NULL) == OMNI_OK);
     gguf_close(g);
     return t;
 }

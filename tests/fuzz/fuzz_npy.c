@@ -1,8 +1,8 @@
 /* NumPy arrays as videos: the header gives an error or a range that lies within the file. */
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
+#include "check.h"
 #include "media/video_source.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -11,14 +11,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     npy_video v;
     omni_error err = {0};
     if (npy_parse(data, size, "input", &v, &err) != OMNI_OK) {
-        if (!err.text[0]) {
-            abort();
-        }
+        check(err.text[0]);
         return 0;
     }
     size_t values = (size_t)(v.frames * v.height * v.width * 3);
-    if (v.values < data || values > size || (size_t)(v.values - data) > size - values) {
-        abort();
-    }
+    check(v.values >= data && values <= size && (size_t)(v.values - data) <= size - values);
     return 0;
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "gguf/describe.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -14,9 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         size_t covered = 0;
         for (size_t i = 0; i < safetensors_count(s); i++) {
             const st_tensor *t = safetensors_at(s, i);
-            if (safetensors_find(s, t->name) != t) {
-                abort();
-            }
+            check(safetensors_find(s, t->name) == t);
             for (size_t j = 0; j < t->size; j++) {
                 sum = (uint8_t)(sum + ((const uint8_t *)t->data)[j]);
             }
@@ -28,9 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         }
         uint64_t header;
         memcpy(&header, data, sizeof header);
-        if (covered != size - 8 - header) {
-            abort();
-        }
+        check(covered == size - 8 - header);
         description d;
         describe_checkpoint(s, &d);
         for (int json = 0; json < 2; json++) {

@@ -5,15 +5,10 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "check.h"
 #include "text/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool ok) {
-    if (!ok) {
-        abort();
-    }
-}
 
 static void check_text(const tokenizer *t, const char *text, size_t n) {
     token_list ids = {0}, again = {0};
@@ -50,9 +45,7 @@ static void check_text(const tokenizer *t, const char *text, size_t n) {
 static tokenizer *open_stored(void) {
     gguf *g = NULL;
     tokenizer *t = NULL;
-    if (gguf_open(TEST_DATA "/text/tokenizer.gguf", &g, NULL) != OMNI_OK || tokenizer_open(g, &t, NULL) != OMNI_OK) {
-        abort();
-    }
+    check(gguf_open(TEST_DATA "/text/tokenizer.gguf", &g, NULL) == OMNI_OK && tokenizer_open(g, &t, NULL) == OMNI_OK);
     gguf_close(g);
     return t;
 }

@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "check.h"
 #include "media/video.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -13,14 +14,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     video v;
     omni_error err = {0};
     if (video_open_memory(data, size, "input", &params, &options, &v, &err) != OMNI_OK) {
-        if (!err.text[0] || v.patches.levels || v.indices) {
-            abort();
-        }
+        check(err.text[0] && !v.patches.levels && !v.indices);
         return 0;
     }
-    if (v.frames < 1 || v.patches.t < 1 || patch_count(&v.patches) > (int64_t)1 << 20) {
-        abort();
-    }
+    check(v.frames > 0 && v.patches.t > 0 && patch_count(&v.patches) <= (int64_t)1 << 20);
     video_free(&v);
     return 0;
 }
