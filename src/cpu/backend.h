@@ -28,6 +28,11 @@ static inline void *cpu_scratch(const cpu_backend *c, int thread) {
     return c->scratch + (size_t)thread * CPU_SCRATCH;
 }
 
+/* The kernel for packed weights of a block type and so many rows. */
+static inline packed_kernel cpu_packed_kernel(const cpu_backend *c, dtype type, int64_t rows) {
+    return c->k.packed_many[type] && rows >= c->k.packed_many_rows ? c->k.packed_many[type] : c->k.packed[type];
+}
+
 /* Rows (or other units) a piece so that a piece does about 32K simple steps: below that a thread costs more than it saves. */
 static inline int64_t cpu_grain(int64_t steps_a_unit) {
     int64_t g = 32768 / (steps_a_unit < 1 ? 1 : steps_a_unit);

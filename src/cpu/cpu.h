@@ -5,7 +5,7 @@
 #include "base/pool.h"
 #include "tensor/ops.h"
 
-/* threads: 0 takes one a usable core. OMNI_CPU=generic|avx2|avxvnni|avx512|avx512vnni|avx512bf16|neon|dotprod|i8mm in the environment lowers the
+/* threads: 0 takes one a usable core. OMNI_CPU=generic|avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx|neon|dotprod|i8mm in the environment lowers the
  * kernels' level (an unknown name, or one that this processor lacks, is an error). */
 omni_status cpu_backend_create(int threads, backend **out, omni_error *err);
 void cpu_backend_destroy(backend *b);

@@ -110,6 +110,8 @@ typedef struct cpu_kernels {
     void (*to_f16)(const float *in, uint16_t *out, int64_t n);
     /* For repacked weights (cpu/packed.h), by their type in the file; NULL for types that are not repacked. */
     packed_kernel packed[CPU_DTYPES];
+    packed_kernel packed_many[CPU_DTYPES]; /* for packed_many_rows rows or more, with the same results; NULL: none */
+    int packed_many_rows;
     gemm_kernel gemm[CPU_DTYPES];
     quantise_kernel quantise;
 
@@ -158,6 +160,7 @@ void packed_generic(cpu_kernels *k);
 void packed_avx2(cpu_kernels *k);
 void packed_avxvnni(cpu_kernels *k);
 void packed_avx512vnni(cpu_kernels *k);
+void packed_amx(cpu_kernels *k);
 void packed_neon(cpu_kernels *k);
 void packed_neon_dotprod(cpu_kernels *k);
 void packed_neon_i8mm(cpu_kernels *k);

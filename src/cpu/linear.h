@@ -50,7 +50,7 @@ static inline void packed_move(packed_piece *p, int64_t row, int64_t out) {
 }
 
 /* Outputs a tile of packed weights: enough work to be worth handing out, a multiple of 32. */
-int64_t packed_out_tile(int64_t n, int64_t rows);
+int64_t packed_out_tile(const cpu_backend *c, dtype type, int64_t n, int64_t rows);
 /* linear over packed weights. */
 void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y,
                    int64_t y_stride);

@@ -99,7 +99,7 @@ static void expert_rows(const moe_job *j, const tensor *t, int64_t expert, const
         packed_move(&p, 0, out);
         p.y = y;
         p.y_stride = y_stride;
-        j->c->k.packed[t->type](&p, rows, outs);
+        cpu_packed_kernel(j->c, t->type, rows)(&p, rows, outs);
         return;
     }
     const tensor e = tensor_slice(t, expert);
@@ -220,9 +220,9 @@ static size_t cpu_moe_scratch(backend *b, int64_t rows, int used, int64_t width,
 }
 
 /* Outputs a tile by the work for an average group; within the scratch for `up`. */
-static void set_tiles(moe_job *j, int64_t n, int64_t outs) {
-    int64_t rows = j->slots / j->groups;
-    j->out_tile = packed_out_tile(n, rows);
+static void set_tiles(moe_job *j, const tensor *w) {
+    const int64_t rows = j->slots / j->groups, outs = w->ne[1];
+    j->out_tile = packed_out_tile(j->c, w->type, w->ne[0], rows);
     j->tiles = (outs + j->out_tile - 1) / j->out_tile;
 }
 
@@ -247,7 +247,7 @@ static void cpu_moe(backend *b, const tensor *gate, const tensor *up, const tens
         cpu_quantise(j.c, x, rows, j.width, j.width, j.inputs);
     }
     sort_slots(&j);
-    set_tiles(&j, j.width, j.ffn);
+    set_tiles(&j, gate);
     pool_for(j.c->pool, j.groups * j.tiles, 1, gate_up_tile, &j);
     const input_collector *seen = j.c->collector;
     if (seen) {
@@ -255,7 +255,7 @@ static void cpu_moe(backend *b, const tensor *gate, const tensor *up, const tens
         seen->collect(seen->arg, up, x, j.slots, j.width, used, NULL, ids);
         seen->collect(seen->arg, down, j.hidden, j.slots, j.ffn, 1, j.place, ids);
     }
-    set_tiles(&j, j.ffn, j.width);
+    set_tiles(&j, down);
     pool_for(j.c->pool, j.groups * j.tiles, 1, down_tile, &j);
     pool_for(j.c->pool, rows, cpu_grain(j.width * used), combine_rows, &j);
 }

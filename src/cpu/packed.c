@@ -115,7 +115,7 @@ static void packed_tiles(void *arg, int64_t begin, int64_t end, int thread) {
         int64_t outs = j->outs - out < j->out_tile ? j->outs - out : j->out_tile;
         packed_piece p = j->p;
         packed_move(&p, row, out);
-        j->c->k.packed[j->type](&p, rows, outs);
+        cpu_packed_kernel(j->c, j->type, rows)(&p, rows, outs);
     }
 }
 
@@ -142,7 +142,7 @@ static void gemm_tiles(void *arg, int64_t begin, int64_t end, int thread) {
 /* With many rows a tile turns them for all its outputs: at least 256. */
 void gemm_parallel(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs) {
     gemm_job j = {.c = c, .type = type, .p = *p, .rows = rows, .outs = outs};
-    j.out_tile = packed_out_tile(p->n * p->segments, rows < GEMM_ROWS ? rows : GEMM_ROWS);
+    j.out_tile = packed_out_tile(c, type, p->n * p->segments, rows < GEMM_ROWS ? rows : GEMM_ROWS);
     if (rows >= GEMM_ROWS / 2 && j.out_tile < 256) {
         j.out_tile = 256;
     }
@@ -152,9 +152,11 @@ void gemm_parallel(const cpu_backend *c, dtype type, const linear_piece *p, int6
 
 /* ---- packed blocks ---- */
 
-int64_t packed_out_tile(int64_t n, int64_t rows) {
+int64_t packed_out_tile(const cpu_backend *c, dtype type, int64_t n, int64_t rows) {
+    /* A kernel for many rows lays them out anew for each tile. */
+    const int64_t least = cpu_packed_kernel(c, type, rows) == c->k.packed[type] ? 32 : 256;
     int64_t tile = 262144 / (n * rows < 1 ? 1 : n * rows) / 32 * 32;
-    return tile < 32 ? 32 : tile > 2048 ? 2048 : tile;
+    return tile < least ? least : tile > 2048 ? 2048 : tile;
 }
 
 void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y,
@@ -178,7 +180,8 @@ void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, con
         j.row_tiles = (j.rows + j.row_tile - 1) / j.row_tile;
         /* Many rows: their inputs come from afar, and every group of outputs goes over them again while they are near. */
         const bool many = j.row_tiles * (j.outs / OUT_TILE) >= 4 * pool_threads(c->pool);
-        j.out_tile = many ? OUT_TILE : packed_out_tile(n, j.row_tile);
+        const int64_t tile = packed_out_tile(c, w->type, n, j.row_tile);
+        j.out_tile = many && tile < OUT_TILE ? OUT_TILE : tile;
         j.p = (packed_piece){
             .w = w->data,
             .w_stride = packed_group_bytes(w->type, n),

@@ -1,6 +1,11 @@
+#define _GNU_SOURCE /* syscall */
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -26,6 +31,21 @@ static bool has_avxvnni(void) {
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
 }
+
+/* AMX with int8 and bfloat16. A process must ask for the tiles' state, once for all its threads; the kernel says no where it, or the
+ * hypervisor, does not save them. */
+static bool has_amx(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, BF16 = 1 << 22, TILE = 1 << 24, INT8 = 1 << 25 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (BF16 | TILE | INT8)) != (BF16 | TILE | INT8)) {
+        return false;
+    }
+#ifdef __linux__
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
 #endif
 
 /* __builtin_cpu_supports asks the operating system too (XGETBV): registers that are not saved do not count. */
@@ -46,6 +66,9 @@ int kernels_levels(const char *names[KERNEL_LEVELS]) {
                 names[n++] = "avx512vnni";
                 if (has_avx512bf16()) {
                     names[n++] = "avx512bf16";
+                    if (has_amx()) {
+                        names[n++] = "amx";
+                    }
                 }
             }
         }
@@ -86,6 +109,9 @@ bool kernels_select(const char *level, cpu_kernels *k) {
         } else if (strcmp(names[i], "avx512bf16") == 0) {
             attention_avx512bf16(k);
             k->name = "AVX-512 VNNI BF16";
+        } else if (strcmp(names[i], "amx") == 0) {
+            packed_amx(k);
+            k->name = "AMX";
         }
 #elif defined(__aarch64__)
         else if (strcmp(names[i], "neon") == 0) {

@@ -6,13 +6,9 @@
 #include <math.h>
 
 #include "cpu/kernels.h"
-#include "tensor/blocks.h"
+#include "cpu/simd_codes.h"
 
 enum { PACKED_AHEAD = 2048 };
-
-#ifndef UNROLL
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
 
 static void simd_quantise(const float *x, int64_t n, packed_input *y) {
     const vf infinite = vf_set(INFINITY);
@@ -43,31 +39,6 @@ static void simd_quantise(const float *x, int64_t n, packed_input *y) {
     }
 }
 
-/* Moves bits at `from` of every byte to `to`; what else is in the byte must be masked away. */
-SIMD vb vb_move(vb v, int from, int to) {
-    return from > to ? vb_right(v, from - to) : to > from ? vb_left(v, to - from) : v;
-}
-
-/* Codes of input group g; `codes` are those of 32 inputs, at this vector's outputs. */
-SIMD vb packed_codes(const uint8_t *codes, int low, int high, int g) {
-    if (low == 8) {
-        return vb_load(codes + g * PACK_VECTOR);
-    }
-    vb w;
-    if (low == 4) {
-        w = vb_load(codes + g % 4 * PACK_VECTOR);
-        w = vb_and(g < 4 ? w : vb_right(w, 4), vb_set(15));
-    } else {
-        w = vb_and(vb_move(vb_load(codes + g / 4 * PACK_VECTOR), 2 * (g % 4), 0), vb_set(3));
-    }
-    if (high == 1) {
-        w = vb_or_and(w, vb_move(vb_load(codes + low * PACK_VECTOR), g, low), vb_set(1 << low));
-    } else if (high == 2) {
-        w = vb_or_and(w, vb_move(vb_load(codes + (low + g / 4) * PACK_VECTOR), 2 * (g % 4), low), vb_set(3 << low));
-    }
-    return w;
-}
-
 /* What lies PACKED_AHEAD bytes behind a piece of a group, for the first of a group's passes. Left to themselves two cores that read a
  * stream each get four fifths of the memory's speed, and nothing arrives while many rows are worked on. */
 SIMD void packed_prefetch(int part, const uint8_t *p, int bytes) {
@@ -82,20 +53,14 @@ SIMD void packed_tile(dtype type, packed_format f, int offset, const uint8_t *w,
     const int wide = offset == 128, halves = f.scales == SCALES_16 || f.scales == SCALES_16_MIN, groups = halves ? 4 : 8;
     const int code_bytes = (f.low + f.high) * PACK_VECTOR;
     const int bias = wide && !DOT_BIASED ? 0 : offset;
-    vb table = vb_set(0);
-    if (type == DTYPE_MXFP4) {
-        table = vb_table(BLOCK_MXFP4_VALUES);
-    } else if (type == DTYPE_IQ4_NL || type == DTYPE_IQ4_XS) {
-        table = vb_table(BLOCK_IQ4_VALUES);
-    }
+    const vb table = packed_table(type);
     vf acc[PACKED_ROWS];
     UNROLL for (int r = 0; r < ROWS; r++) {
         acc[r] = vf_set(0.0f);
     }
     for (int64_t at = 0, block = 0; at < n; at += f.blocks * PACK_BLOCK) {
         packed_prefetch(part, w, f.head + f.blocks * f.sub);
-        const vf d = type == DTYPE_MXFP4 ? vf_load_mxfp4(w + part * LANES) : vf_load_f16((const uint16_t *)w + part * LANES);
-        const vf m = f.head > 2 * PACK ? vf_load_f16((const uint16_t *)w + PACK + part * LANES) : vf_set(0.0f);
+        const vf d = packed_d(type, w, part * LANES), m = packed_m(f, w, part * LANES);
         const uint8_t *sub = w + f.head + part * LANES, *codes = w + f.head + f.blocks * f.sub + part * 4 * LANES;
         for (int b = 0; b < f.blocks; b++, block++, sub += f.sub, codes += code_bytes) {
             packed_prefetch(part, codes - part * 4 * LANES, code_bytes);
@@ -108,7 +73,7 @@ SIMD void packed_tile(dtype type, packed_format f, int offset, const uint8_t *w,
                 UNROLL for (int j = 0; j < groups; j++) {
                     const int g = h * groups + j;
                     vb v = packed_codes(codes, f.low, f.high, g);
-                    if (type == DTYPE_MXFP4 || type == DTYPE_IQ4_NL || type == DTYPE_IQ4_XS) {
+                    if (packed_has_table(type)) {
                         v = vb_lookup(table, v);
                     }
                     UNROLL for (int r = 0; r < ROWS; r++) {

@@ -216,15 +216,23 @@ static void random_blocks(dtype type, uint8_t *out, size_t bytes) {
     }
 }
 
+static void run_packed(const cpu_kernels *k, dtype type, const packed_piece *p, int64_t rows, int64_t outs) {
+    const bool many = k->packed_many[type] && rows >= k->packed_many_rows;
+    (many ? k->packed_many : k->packed)[type](p, rows, outs);
+}
+
 static void check_packed(check *c, dtype type) {
-    int64_t n = dtype_find(type)->block * pick(1, 6), rows = pick(1, 21), outs = pick(1, 50), held = 22, y_stride = outs + pick(0, 3);
+    enum { MOST_ROWS = 90 };
+    const int block = dtype_find(type)->block;
+    int64_t n = block * pick(1, block > 32 ? 4 : 21), rows = pick(0, 3) ? pick(1, 21) : pick(22, MOST_ROWS), outs = pick(1, 50);
+    int64_t held = MOST_ROWS + 1, y_stride = outs + pick(0, 3);
     int64_t blocks = n / PACK_BLOCK, x_stride = blocks + pick(0, 2);
     size_t row = dtype_row_bytes(type, n);
     uint8_t *raw = malloc(row * (size_t)outs), *w = aligned_alloc(64, (packed_bytes(type, n, outs) + 63) / 64 * 64);
     float *wf = numbers(outs * n, 0, 0), *x = numbers(held * x_stride * PACK_BLOCK, -2, 2), *bias = numbers(outs, -1, 1);
     float *got = numbers(rows * y_stride, 7, 7), *want = numbers(rows * y_stride, 7, 7), *size = numbers(rows * y_stride, 1, 1);
     packed_input *q = malloc(sizeof *q * (size_t)(held * x_stride));
-    int32_t index[21];
+    int32_t index[MOST_ROWS];
     random_blocks(type, raw, row * (size_t)outs);
     for (int64_t o = 0; o < outs; o++) {
         dtype_to_f32(type, raw + (size_t)o * row, wf + o * n, n);
@@ -233,7 +241,7 @@ static void check_packed(check *c, dtype type) {
                         w + (size_t)(o / PACK) * packed_group_bytes(type, n));
         }
     }
-    for (int i = 0; i < 21; i++) {
+    for (int i = 0; i < MOST_ROWS; i++) {
         index[i] = (int32_t)pick(0, held - 1);
     }
     c->fast->quantise(x, held * x_stride * PACK_BLOCK, q);
@@ -241,9 +249,9 @@ static void check_packed(check *c, dtype type) {
     p.index = pick(0, 1) ? index : NULL;
     p.y_stride = y_stride;
     p.y = got;
-    c->fast->packed[type](&p, rows, outs);
+    run_packed(c->fast, type, &p, rows, outs);
     p.y = want;
-    c->plain->packed[type](&p, rows, outs);
+    run_packed(c->plain, type, &p, rows, outs);
     for (int64_t r = 0; r < rows; r++) {
         const packed_input *xr = q + (p.index ? p.index[r] : r) * x_stride;
         for (int64_t o = 0; o < outs; o++) {
@@ -265,7 +273,7 @@ static void check_packed(check *c, dtype type) {
         one.x = q + (p.index ? p.index[r] : r) * x_stride;
         one.index = NULL;
         one.y = alone;
-        c->fast->packed[type](&one, 1, outs);
+        run_packed(c->fast, type, &one, 1, outs);
         c->worst = memcmp(alone, got + r * y_stride, (size_t)outs * sizeof *alone) == 0 ? c->worst : INFINITY;
     }
     free(raw), free(w), free(wf), free(x), free(bias), free(got), free(want), free(size), free(q);
@@ -560,7 +568,9 @@ static int check_level(const char *name, const cpu_kernels *fast, const cpu_kern
 }
 
 #if defined(__x86_64__)
+/* Kernels for instructions that this processor may lack (tests/tools/emulated). */
 void packed_avxvnni_evex(cpu_kernels *k);
+void packed_amx_emulated(cpu_kernels *k);
 #endif
 
 static int check_all(const char *only, int rounds) {
@@ -574,10 +584,14 @@ static int check_all(const char *only, int rounds) {
         failures += check_level(names[l], l == 0 ? &plain : &fast, &plain, only, rounds);
     }
 #if defined(__x86_64__)
-    if (strcmp(names[levels - 1], "avx512vnni") == 0 && !kernels_select("avxvnni", &fast)) {
+    if (kernels_select("avx512vnni", &fast) && !kernels_select("avxvnni", &fast)) {
         kernels_select("avx2", &fast);
         packed_avxvnni_evex(&fast);
         failures += check_level("avxvnni*", &fast, &plain, only ? only : "packed", rounds);
+    }
+    if (kernels_select("avx512bf16", &fast)) {
+        packed_amx_emulated(&fast);
+        failures += check_level("amx*", &fast, &plain, only ? only : "packed", rounds);
     }
 #endif
     return failures;
