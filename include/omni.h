@@ -33,6 +33,17 @@ OMNI_API const char *omni_version(void);
 
 typedef struct omni_model omni_model;
 
+/* Where the threads of a model run and how they wait. Threads kept on CPUs of their own are not moved about by the system, which helps on
+ * machines with several kinds of cores or several sockets, and hurts where another program wants the same CPUs.
+ * The thread that calls into the library works as one of them: omni_model_open, omni_generate, omni_speak and omni_bench keep it there while
+ * they run, callbacks included, and put it back before they return. */
+typedef struct omni_scheduling {
+    const char *cpu_mask;  /* hexadecimal, of any length: bit i stands for CPU i ("5" or "0x5": CPUs 0 and 2); NULL: none */
+    const char *cpu_range; /* "LO-HI": these CPUs besides; NULL: none. With neither, all that the calling thread may use */
+    bool cpu_strict;       /* thread i on the i-th of these CPUs, alone; else, when a mask or a range is given, all threads on any of them */
+    int poll;              /* 0 to 100: how long a thread without work spins before it sleeps; 0: not at all; as made by default: 50 */
+} omni_scheduling;
+
 /* Progress of long work: done of total (bytes, tokens, ...; total 0: unknown). Return false to cancel. */
 typedef bool (*omni_progress)(void *arg, const char *what, uint64_t done, uint64_t total);
 
@@ -40,7 +51,8 @@ typedef struct omni_model_params {
     const char *model;         /* thinker GGUF; required */
     const char *mmproj;        /* encoders; NULL: text only */
     const char *talker;        /* talker, code predictor, code2wav; NULL: no speech */
-    int threads;               /* 0: one a usable core */
+    int threads;               /* 0: one a usable core, or one for each CPU of the mask and the range */
+    omni_scheduling scheduling;
     bool embeddings_only;      /* leave the thinker's layers out: enough for omni_speak */
     bool no_repack;            /* leave weights as the files have them: opens at once, computes slowly with quantised ones */
     omni_progress progress;    /* "loading", in bytes; may be NULL */
@@ -212,7 +224,8 @@ typedef struct omni_bench_params {
     int repetitions;                     /* 0: 5; fewer when a row takes longer than max_seconds */
     double max_seconds;                  /* a row; 0: 60 */
     int generate;                        /* tokens of a decode row; 0: 32 */
-    int threads;                         /* 0: one a usable core */
+    int threads;                         /* 0: one a usable core, or one for each CPU of the mask and the range */
+    omni_scheduling scheduling;
     omni_cache_type cache_type_k, cache_type_v;
     bool no_repack;
     bool profile;

@@ -2,14 +2,13 @@
 #include "base/pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPINS = 4000, MAX_THREADS = 512 };
+enum { MAX_THREADS = 512, SPINS_A_POLL = 80 };
 
 typedef struct worker {
     pool *p;
@@ -20,6 +19,7 @@ typedef struct worker {
 struct pool {
     int threads;
     int limit;                   /* threads that take part in a job */
+    int spins;                   /* before one who waits sleeps */
     worker *workers;             /* threads - 1 of them; index 0 is the caller */
     _Atomic uint64_t generation; /* counts jobs; a change wakes the workers */
     _Atomic int running;         /* workers still in the current job */
@@ -28,6 +28,11 @@ struct pool {
     void *arg;
     pthread_mutex_t mutex;
     pthread_cond_t wake, idle;
+
+    bool pinned, strict;
+    cpus cpus;   /* with pinned */
+    cpus before; /* where thread 0 was when it entered */
+    int entered;
 };
 
 static inline void relax(void) {
@@ -43,7 +48,7 @@ static void *work(void *arg) {
     pool *p = w->p;
     uint64_t seen = 0;
     for (;;) {
-        for (int i = 0; i < SPINS && atomic_load_explicit(&p->generation, memory_order_acquire) == seen; i++) {
+        for (int i = 0; i < p->spins && atomic_load_explicit(&p->generation, memory_order_acquire) == seen; i++) {
             relax();
         }
         if (atomic_load_explicit(&p->generation, memory_order_acquire) == seen) {
@@ -68,12 +73,6 @@ static void *work(void *arg) {
     }
 }
 
-static int usable_cores(void) {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n < 1 ? 1 : n;
-}
-
 /* Signals stay with the program's own threads: its handlers interrupt what these wait for. Faults belong to the thread that made them. */
 static int start_thread(worker *w) {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
@@ -88,12 +87,18 @@ static int start_thread(worker *w) {
     return e;
 }
 
-omni_status pool_create(int threads, pool **out, omni_error *err) {
-    *out = NULL;
-    if (threads < 0 || threads > MAX_THREADS) {
-        return fail(err, OMNI_ERR_ARGUMENT, "%d threads asked for; give 1 to %d, or 0 for one a core", threads, MAX_THREADS);
+static cpus cpus_of_thread(const pool *p, int thread) {
+    cpus own = {0};
+    if (!p->strict) {
+        return p->cpus;
     }
-    threads = threads == 0 ? usable_cores() : threads;
+    cpus_add(&own, cpus_nth(&p->cpus, thread));
+    return own;
+}
+
+/* cpus: NULL, or checked and enough. */
+static omni_status create(const pool_params *params, pool **out, omni_error *err) {
+    const int threads = params->threads;
     pool *p = calloc(1, sizeof *p);
     worker *workers = calloc((size_t)threads, sizeof *workers);
     if (!p || !workers) {
@@ -103,7 +108,13 @@ omni_status pool_create(int threads, pool **out, omni_error *err) {
     }
     p->threads = 1;
     p->limit = threads;
+    p->spins = SPINS_A_POLL * params->poll;
     p->workers = workers;
+    p->pinned = params->cpus != NULL;
+    p->strict = params->strict;
+    if (p->pinned) {
+        p->cpus = *params->cpus;
+    }
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->idle, NULL);
@@ -116,9 +127,69 @@ omni_status pool_create(int threads, pool **out, omni_error *err) {
             return fail(err, OMNI_ERR_MEMORY, "cannot start thread %d of %d: %s; give fewer with -t", i + 1, threads, strerror(e));
         }
         p->threads = i + 1;
+        const cpus own = cpus_of_thread(p, i);
+        e = p->pinned ? cpus_keep_thread(w->thread, &own) : 0;
+        if (e != 0) {
+            char list[160];
+            pool_destroy(p);
+            return fail(err, OMNI_ERR_ARGUMENT, "cannot keep thread %d on CPU %s: %s", i + 1, cpus_text(&own, list, sizeof list), strerror(e));
+        }
     }
     *out = p;
     return OMNI_OK;
+}
+
+omni_status pool_create_with(const pool_params *params, pool **out, omni_error *err) {
+    pool_params own = *params;
+    cpus usable;
+    *out = NULL;
+    if (own.threads < 0 || own.threads > MAX_THREADS) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%d threads asked for; give 1 to %d, or 0 for one a core", own.threads, MAX_THREADS);
+    }
+    if (own.poll < 0 || own.poll > 100) {
+        return fail(err, OMNI_ERR_ARGUMENT, "polling of %d asked for; give 0 (threads sleep at once) to 100", own.poll);
+    }
+    cpus_usable(&usable);
+    const cpus *all = own.cpus ? own.cpus : &usable;
+    const int count = cpus_count(all);
+    if (own.threads == 0) {
+        own.threads = count < MAX_THREADS ? count : MAX_THREADS;
+    }
+    if (own.strict) {
+        own.cpus = all;
+    }
+    if (own.cpus) {
+        TRY(cpus_check(own.cpus, err));
+    }
+    if (own.strict && own.threads > count) {
+        char list[160];
+        return fail(
+            err, OMNI_ERR_ARGUMENT,
+            "%d threads, each to be on a CPU of its own, but the CPUs are %s: name more of them, or give fewer threads (-t) or --cpu-strict 0",
+            own.threads, cpus_text(all, list, sizeof list));
+    }
+    return create(&own, out, err);
+}
+
+omni_status pool_create(int threads, pool **out, omni_error *err) {
+    return pool_create_with(&(pool_params){.threads = threads, .poll = POOL_POLL}, out, err);
+}
+
+/* The calling thread may be kept on one CPU now: the check of pool_create_with would not let the others be used. */
+omni_status pool_create_beside(const pool *p, int threads, pool **out, omni_error *err) {
+    *out = NULL;
+    if (threads < 1 || threads > p->threads) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%d of %d threads cannot be taken over", threads, p->threads);
+    }
+    cpus last = p->cpus;
+    if (p->pinned && p->strict) {
+        last = (cpus){0};
+        for (int i = p->threads - threads; i < p->threads; i++) {
+            cpus_add(&last, cpus_nth(&p->cpus, i));
+        }
+    }
+    const pool_params params = {threads, p->pinned ? &last : NULL, p->strict, p->spins / SPINS_A_POLL};
+    return create(&params, out, err);
 }
 
 static void start(pool *p) {
@@ -148,6 +219,20 @@ int pool_threads(const pool *p) {
     return p->threads;
 }
 
+void pool_enter(pool *p) {
+    if (p->pinned && p->entered++ == 0) {
+        const cpus own = cpus_of_thread(p, 0);
+        cpus_usable(&p->before);
+        cpus_keep_thread(pthread_self(), &own); /* should these CPUs be gone by now, it works elsewhere */
+    }
+}
+
+void pool_leave(pool *p) {
+    if (p->pinned && --p->entered == 0) {
+        cpus_keep_thread(pthread_self(), &p->before);
+    }
+}
+
 void pool_limit(pool *p, int threads) {
     p->limit = threads < 1 ? 1 : threads < p->threads ? threads : p->threads;
 }
@@ -162,7 +247,7 @@ void pool_run(pool *p, pool_job job, void *arg) {
     atomic_store_explicit(&p->running, p->threads - 1, memory_order_release);
     start(p);
     job(arg, 0, p->limit);
-    for (int i = 0; i < SPINS && atomic_load_explicit(&p->running, memory_order_acquire) != 0; i++) {
+    for (int i = 0; i < p->spins && atomic_load_explicit(&p->running, memory_order_acquire) != 0; i++) {
         relax();
     }
     if (atomic_load_explicit(&p->running, memory_order_acquire) != 0) {

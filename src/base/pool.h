@@ -1,18 +1,40 @@
 /* A pool of worker threads that run one job at a time, all threads on the same job.
- * The calling thread is thread 0 and takes part. Workers spin briefly between jobs, then sleep. */
+ * The calling thread is thread 0 and takes part. Workers spin briefly between jobs, then sleep.
+ *
+ * Threads may be kept on chosen CPUs. Workers are from the start to the end. Thread 0 belongs to the caller, who may come from another thread
+ * the next time, and whose new threads inherit its CPUs: it is kept on its own only between pool_enter and pool_leave. */
 #ifndef OMNI_BASE_POOL_H
 #define OMNI_BASE_POOL_H
 
 #include <stdint.h>
 
+#include "base/cpus.h"
 #include "base/error.h"
 
 typedef struct pool pool;
 
-/* threads: how many in all, the caller included; 0 takes the number of cores this process may use. */
+enum { POOL_POLL = 50 };
+
+typedef struct pool_params {
+    int threads;      /* in all, the caller included; 0: one for each of the CPUs */
+    const cpus *cpus; /* where they run; NULL: those that the calling thread may use now, wherever the system puts each thread */
+    bool strict;      /* thread i on the CPU of cpus with i smaller ones, alone; else every thread on any of cpus */
+    int poll;         /* 0 to 100: who waits spins 80 times as many pauses before it sleeps; POOL_POLL unless asked */
+} pool_params;
+
+/* OMNI_ERR_ARGUMENT: more threads than CPUs under strict, CPUs that are not there or not allowed (cpus_check), numbers out of range. */
+omni_status pool_create_with(const pool_params *params, pool **out, omni_error *err);
+
+/* Threads that run wherever the system puts them. */
 omni_status pool_create(int threads, pool **out, omni_error *err);
+/* A second pool that takes over from the last so many threads of p, once p is limited to the others: on their CPUs, as patient. */
+omni_status pool_create_beside(const pool *p, int threads, pool **out, omni_error *err);
 void pool_destroy(pool *p);
 int pool_threads(const pool *p);
+/* Keeps the calling thread where thread 0 belongs, and puts it back where it was. In pairs, which may be nested, both from the thread that
+ * runs the jobs between them. Nothing happens when the pool has no CPUs of its own. */
+void pool_enter(pool *p);
+void pool_leave(pool *p);
 /* Later jobs use only so many of the threads, at least 1; pool_threads is as before. Not while a job runs. */
 void pool_limit(pool *p, int threads);
 

@@ -13,7 +13,7 @@
 enum { DEFAULT_REPETITIONS = 5, DEFAULT_GENERATE = 32, MAX_SAMPLES = 1000 };
 
 omni_bench_params omni_bench_params_default(void) {
-    return (omni_bench_params){0};
+    return (omni_bench_params){.scheduling = omni_model_params_default().scheduling};
 }
 
 /* ---- numbers ---- */
@@ -228,6 +228,14 @@ static const char *type_of_others(const char *type) {
     return "q8_0";
 }
 
+/* What is wrong with the threads is said before random weights are written, not after. */
+static omni_status check_threads(const omni_bench_params *p, omni_error *err) {
+    pool *trial;
+    TRY(engine_pool_create(p->threads, &p->scheduling, &trial, err));
+    pool_destroy(trial);
+    return OMNI_OK;
+}
+
 static omni_status choose_files(bench *x, unsigned parts, files *f, omni_error *err) {
     const omni_bench_params *p = x->params;
     if (p->model || p->mmproj) {
@@ -242,6 +250,7 @@ static omni_status choose_files(bench *x, unsigned parts, files *f, omni_error *
     if (!p->synthetic) {
         return fail(err, OMNI_ERR_ARGUMENT, "nothing to measure: give a model file, or a type for random weights");
     }
+    TRY(check_threads(p, err));
     const char *others = type_of_others(p->synthetic);
     bool speaks = parts & (OMNI_BENCH_TALKER | OMNI_BENCH_CODE2WAV);
     f->embeddings_only = !(parts & OMNI_BENCH_THINKER);
@@ -284,6 +293,12 @@ static omni_status open_encoders(bench *x, const char *path, omni_error *err) {
     return mel_create(audio_encoder_mel(x->encoders.audio), &x->encoders.mel, err);
 }
 
+/* From here to close_files the calling thread is the pool's. */
+static void use_backend(bench *x, backend *b) {
+    x->b = b;
+    pool_enter(cpu_backend_pool(b));
+}
+
 static omni_status open_files(bench *x, const files *f, omni_error *err) {
     if (f->model) {
         bench_forget_peak();
@@ -292,16 +307,21 @@ static omni_status open_files(bench *x, const files *f, omni_error *err) {
         p.model = f->model;
         p.talker = f->talker;
         p.threads = x->params->threads;
+        p.scheduling = x->params->scheduling;
         p.embeddings_only = f->embeddings_only;
         p.no_repack = x->params->no_repack;
         TRY(omni_model_open(&p, &x->model, err));
-        x->b = x->model->b;
+        use_backend(x, x->model->b);
         double seconds = engine_now() - start;
         if (bench_wants(x, "load")) {
             TRY(bench_values(x, "load", "s", &seconds, 1, err));
         }
     } else {
-        TRY(cpu_backend_create(x->params->threads, &x->b, err));
+        pool *threads;
+        TRY(engine_pool_create(x->params->threads, &x->params->scheduling, &threads, err));
+        backend *b;
+        TRY(cpu_backend_create_on(threads, &b, err));
+        use_backend(x, b);
         cpu_backend_keep_rows(x->b, x->params->no_repack);
     }
     return f->mmproj ? open_encoders(x, f->mmproj, err) : OMNI_OK;
@@ -312,6 +332,9 @@ static void close_files(bench *x) {
     audio_encoder_close(x->encoders.audio);
     vision_encoder_close(x->encoders.vision);
     gguf_close(x->mmproj);
+    if (x->b) {
+        pool_leave(cpu_backend_pool(x->b));
+    }
     if (x->b && !getenv("OMNI_PROFILE")) {
         profile_remove(x->b);
     }

@@ -133,9 +133,11 @@ static bool parse_parts(const char *text, unsigned *parts) {
 int command_bench(int argc, char **argv) {
     omni_bench_params p = omni_bench_params_default();
     const char *parts = NULL, *cache_k = NULL, *cache_v = NULL;
-    int64_t layers = 0, repetitions = 0, generate = 0, threads = 0;
+    int64_t layers = 0, repetitions = 0, generate = 0;
+    thread_options threads;
+    thread_options_init(&threads);
     bool json = false, csv = false;
-    const flag flags[] = {
+    const flag own[] = {
         {"--model", "-m", FLAG_STRING, &p.model, "F", "thinker GGUF", 0, 0},
         {"--mmproj", NULL, FLAG_STRING, &p.mmproj, "F", "encoders GGUF", 0, 0},
         {"--talker", NULL, FLAG_STRING, &p.talker, "F", "talker GGUF", 0, 0},
@@ -146,7 +148,6 @@ int command_bench(int argc, char **argv) {
         {"--repetitions", "-r", FLAG_INT, &repetitions, "N", "of each test (default 5)", 1, 1000},
         {"--n-gen", "-n", FLAG_INT, &generate, "N", "tokens of a decode test (default 32)", 1, 4096},
         {"--max-seconds", NULL, FLAG_FLOAT, &p.max_seconds, "X", "fewer repetitions of a test that takes longer (default 60)", 0.1, 100000},
-        {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
         {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "TYPE", "keys are kept as f32, f16 or q8_0 (default f32)", 0, 0},
         {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "TYPE", "values are kept as f32, f16 or q8_0 (default f32)", 0, 0},
         {"--no-repack", NULL, FLAG_SET, &p.no_repack, NULL, "leave weights as the files have them", 0, 0},
@@ -155,6 +156,10 @@ int command_bench(int argc, char **argv) {
         {"--json", NULL, FLAG_SET, &json, NULL, "as JSON", 0, 0},
         {"--csv", NULL, FLAG_SET, &csv, NULL, "as CSV", 0, 0},
     };
+    enum { OWN = sizeof own / sizeof *own };
+    flag flags[OWN + THREAD_FLAGS];
+    memcpy(flags, own, sizeof own);
+    thread_options_flags(&threads, flags + OWN);
     const command c = {
         "bench",
         "",
@@ -185,7 +190,7 @@ int command_bench(int argc, char **argv) {
     p.layers = (int)layers;
     p.repetitions = (int)repetitions;
     p.generate = (int)generate;
-    p.threads = (int)threads;
+    thread_options_finish(&threads, &p.threads, &p.scheduling);
     p.progress = show;
     p.on_row = print_row;
     p.arg = &out;

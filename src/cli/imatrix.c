@@ -6,6 +6,7 @@
 
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "cli/progress.h"
 
 static volatile sig_atomic_t interrupted;
@@ -47,9 +48,11 @@ static int finish(omni_imatrix_params *p) {
 
 int command_imatrix(int argc, char **argv) {
     omni_imatrix_params p = omni_imatrix_params_default();
-    int64_t threads = 0, pieces = 0, piece_bytes = 0;
+    int64_t pieces = 0, piece_bytes = 0;
+    thread_options threads;
+    thread_options_init(&threads);
     flag_list media = {0};
-    const flag flags[] = {
+    const flag own[] = {
         {"--model", "-m", FLAG_STRING, &p.model.model, "F", "thinker GGUF (required); F16, BF16 or F32 tells most", 0, 0},
         {"--mmproj", NULL, FLAG_STRING, &p.model.mmproj, "F", "encoders GGUF, for media", 0, 0},
         {"--talker", NULL, FLAG_STRING, &p.model.talker, "F", "talker GGUF: a bit of every answer is spoken, and its matrices looked at too", 0, 0},
@@ -60,8 +63,11 @@ int command_imatrix(int argc, char **argv) {
         {"--output", "-o", FLAG_STRING, &p.output, "OUT.gguf", "the importance matrix (default imatrix.gguf)", 0, 0},
         {"--pieces", NULL, FLAG_INT, &pieces, "N", "pieces of the text at most (default all)", 1, 1 << 30},
         {"--piece-bytes", NULL, FLAG_INT, &piece_bytes, "N", "bytes of text read at once (default 2048)", 16, 1 << 20},
-        {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
     };
+    enum { OWN = sizeof own / sizeof *own };
+    flag flags[OWN + THREAD_FLAGS];
+    memcpy(flags, own, sizeof own);
+    thread_options_flags(&threads, flags + OWN);
     const command c = {
         "imatrix",
         "",
@@ -87,7 +93,7 @@ int command_imatrix(int argc, char **argv) {
         }
         p.media = parts;
         p.media_count = media.count;
-        p.model.threads = (int)threads;
+        thread_options_finish(&threads, &p.model.threads, &p.model.scheduling);
         p.max_pieces = (int)pieces;
         p.piece_bytes = (size_t)piece_bytes;
         status = finish(&p);

@@ -4,14 +4,41 @@
 #include <stdio.h>
 #include <string.h>
 
+void thread_options_init(thread_options *t) {
+    *t = (thread_options){.scheduling = omni_model_params_default().scheduling};
+    t->poll = t->scheduling.poll;
+}
+
+size_t thread_options_flags(thread_options *t, flag *list) {
+    const flag flags[THREAD_FLAGS] = {
+        {"--threads", "-t", FLAG_INT, &t->threads, "N", "threads (default one a core, or one for each CPU named below)", 1, 512},
+        {"--cpu-mask", "-C", FLAG_STRING, &t->scheduling.cpu_mask, "M", "CPUs that the threads may use, in hexadecimal: bit i stands for CPU i", 0,
+         0},
+        {"--cpu-range", "-Cr", FLAG_STRING, &t->scheduling.cpu_range, "LO-HI", "the same from one number to another; adds to a mask", 0, 0},
+        {"--cpu-strict", NULL, FLAG_INT, &t->strict, "<0|1>", "1: each thread on one of these CPUs, alone; 0: all on any of them (default 0)", 0, 1},
+        {"--poll", NULL, FLAG_INT, &t->poll, "<0...100>", "how long a thread without work spins before it sleeps; 0: not at all (default 50)", 0,
+         100},
+    };
+    memcpy(list, flags, sizeof flags);
+    return THREAD_FLAGS;
+}
+
+void thread_options_finish(const thread_options *t, int *threads, omni_scheduling *scheduling) {
+    *threads = (int)t->threads;
+    *scheduling = t->scheduling;
+    scheduling->cpu_strict = t->strict == 1;
+    scheduling->poll = (int)t->poll;
+}
+
 void options_init(options *o) {
     *o = (options){.model = omni_model_params_default(), .session = omni_session_params_default(), .generate = omni_generate_params_default()};
+    thread_options_init(&o->threads);
     o->temperature = o->top_p = o->min_p = o->repeat_penalty = NAN; /* not given */
     o->top_k = -1;
 }
 
 size_t options_flags(options *o, flag *list) {
-    const flag flags[OPTIONS_FLAGS] = {
+    const flag first[] = {
         {"--model", "-m", FLAG_STRING, &o->model.model, "F", "thinker GGUF (required)", 0, 0},
         {"--talker", NULL, FLAG_STRING, &o->model.talker, "F", "talker GGUF: speech", 0, 0},
         {"--prompt", "-p", FLAG_STRING, &o->prompt, "TEXT", "what to say to the model", 0, 0},
@@ -27,14 +54,17 @@ size_t options_flags(options *o, flag *list) {
         {"--max-tokens", "-n", FLAG_INT, &o->max_tokens, "N", "tokens of answer at most (default: up to the context's end)", 1, 1 << 30},
         {"--max-frames", NULL, FLAG_INT, &o->max_frames, "N", "frames of speech at most, 12.5 a second (default 4096)", 1, 1 << 30},
         {"--ctx-size", "-c", FLAG_INT, &o->context, "N", "tokens of conversation kept (default 8192, or what the model allows)", 1, 1 << 30},
-        {"--threads", "-t", FLAG_INT, &o->threads, "N", "threads (default one a core)", 1, 512},
+    };
+    const flag last[] = {
         {"--no-repack", NULL, FLAG_SET, &o->model.no_repack, NULL, "leave weights as the files have them: opens at once, computes slowly", 0, 0},
         {"--trace", NULL, FLAG_STRING, &o->generate.trace, "FILE.safetensors", "write the run's tensors, for comparisons", 0, 0},
         {"--json", NULL, FLAG_SET, &o->json, NULL, "print one JSON object: text, counts, timings", 0, 0},
     };
-    for (size_t i = 0; i < OPTIONS_FLAGS; i++) {
-        list[i] = flags[i];
-    }
+    _Static_assert(sizeof first + sizeof last == (OPTIONS_FLAGS - THREAD_FLAGS) * sizeof *list, "OPTIONS_FLAGS counts these");
+    const size_t before = sizeof first / sizeof *first;
+    memcpy(list, first, sizeof first);
+    const size_t threads = thread_options_flags(&o->threads, list + before);
+    memcpy(list + before + threads, last, sizeof last);
     return OPTIONS_FLAGS;
 }
 
@@ -69,5 +99,5 @@ void options_finish(options *o) {
     o->generate.max_frames = o->max_frames;
     o->generate.speak = o->output != NULL;
     o->session.context = o->context;
-    o->model.threads = (int)o->threads;
+    thread_options_finish(&o->threads, &o->model.threads, &o->model.scheduling);
 }

@@ -1,9 +1,21 @@
-/* The flags that `run` and `speak` share: files, voice, sampling, limits. */
+/* The flags that `run` and `speak` share: files, voice, sampling, limits; and those for threads, which other commands have too. */
 #ifndef OMNI_CLI_OPTIONS_H
 #define OMNI_CLI_OPTIONS_H
 
 #include "cli/args.h"
 #include "omni.h"
+
+typedef struct thread_options {
+    int64_t threads, strict, poll;
+    omni_scheduling scheduling;
+} thread_options;
+
+void thread_options_init(thread_options *t);
+/* Appends the flags to list, which has room for THREAD_FLAGS more; returns how many. */
+enum { THREAD_FLAGS = 5 };
+size_t thread_options_flags(thread_options *t, flag *list);
+/* After parsing: into the fields of a params struct. */
+void thread_options_finish(const thread_options *t, int *threads, omni_scheduling *scheduling);
 
 typedef struct options {
     omni_model_params model;
@@ -11,14 +23,15 @@ typedef struct options {
     omni_generate_params generate;
     const char *output, *prompt;
     bool greedy, json;
-    int64_t threads, context, top_k, seed, max_tokens, max_frames;
+    thread_options threads;
+    int64_t context, top_k, seed, max_tokens, max_frames;
     double temperature, top_p, min_p, repeat_penalty;
 } options;
 
 /* Defaults for values that no flag sets. */
 void options_init(options *o);
 /* Appends the shared flags to list; returns how many. list has room for OPTIONS_FLAGS. */
-enum { OPTIONS_FLAGS = 19 };
+enum { OPTIONS_FLAGS = 18 + THREAD_FLAGS };
 size_t options_flags(options *o, flag *list);
 /* --cache-type-k and --cache-type-v (f32, f16, q8_0; NULL: as it is); false after explaining a name that is none of these. */
 bool options_cache_type(const char *text, omni_cache_type *type);

@@ -90,25 +90,31 @@ static omni_status select_level(cpu_kernels *k, omni_error *err) {
 }
 
 omni_status cpu_backend_create(int threads, backend **out, omni_error *err) {
+    pool *p;
+    *out = NULL;
+    TRY(pool_create(threads, &p, err));
+    return cpu_backend_create_on(p, out, err);
+}
+
+omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err) {
     *out = NULL;
     cpu_whole *w = calloc(1, sizeof *w);
     if (!w) {
+        pool_destroy(p);
         return fail(err, OMNI_ERR_MEMORY, "out of memory for the CPU backend");
     }
     cpu_backend *c = &w->cpu;
+    c->pool = p;
     omni_status s = select_level(&c->k, err);
     if (s == OMNI_OK) {
-        s = pool_create(threads, &c->pool, err);
+        void *memory;
+        s = cpu_alloc(NULL, (size_t)pool_threads(c->pool) * CPU_SCRATCH, &memory, err);
+        c->scratch = memory;
     }
     if (s == OMNI_OK) {
-        void *p;
-        s = cpu_alloc(NULL, (size_t)pool_threads(c->pool) * CPU_SCRATCH, &p, err);
-        c->scratch = p;
-    }
-    if (s == OMNI_OK) {
-        void *p;
-        s = cpu_alloc(NULL, (size_t)CPU_INPUTS * sizeof *c->inputs, &p, err);
-        c->inputs = p;
+        void *memory;
+        s = cpu_alloc(NULL, (size_t)CPU_INPUTS * sizeof *c->inputs, &memory, err);
+        c->inputs = memory;
     }
     if (s != OMNI_OK) {
         cpu_backend_destroy(&c->base);

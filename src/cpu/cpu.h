@@ -8,6 +8,8 @@
 /* threads: 0 takes one a usable core. OMNI_CPU=generic|avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx|neon|dotprod|i8mm in the environment lowers the
  * kernels' level (an unknown name, or one that this processor lacks, is an error). */
 omni_status cpu_backend_create(int threads, backend **out, omni_error *err);
+/* Takes p over, also when it fails. */
+omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err);
 void cpu_backend_destroy(backend *b);
 /* Shown the inputs of every linear map and mixture, on the calling thread: slot s of slots reads row index[s] (NULL: s / repeat) of x, w->ne[0]
  * values, rows x_stride values apart, for matrix experts[s] of w (NULL: the only one). For importance matrices. */

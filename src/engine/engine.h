@@ -51,6 +51,9 @@ struct omni_session {
 /* Seconds of the monotonic clock. */
 double engine_now(void);
 
+/* The pool that the parameters of a model ask for. */
+omni_status engine_pool_create(int threads, const omni_scheduling *s, pool **out, omni_error *err);
+
 /* engine/conversation.c: what the model reads. */
 
 /* The conversation so far, laid out, its media encoded, expanded to rows; prompt_free releases *out. media_rows (prompt_media of every

@@ -459,7 +459,9 @@ omni_status omni_generate(omni_session *s, const omni_generate_params *params, o
     if (params->trace) {
         TRY(trace_create(params->trace, &r.trace, err));
     }
+    pool_enter(cpu_backend_pool(r.m->b));
     omni_status status = run_all(&r, result, err);
+    pool_leave(cpu_backend_pool(r.m->b));
     if (status == OMNI_OK) {
         status = trace_finish(r.trace, err);
     } else {
@@ -542,7 +544,9 @@ omni_status omni_speak(omni_session *s, const char *text, const omni_generate_pa
     if (p.trace) {
         TRY(trace_create(p.trace, &t, err));
     }
+    pool_enter(cpu_backend_pool(s->model->b));
     omni_status status = speak(s, text, &p, t, result, err);
+    pool_leave(cpu_backend_pool(s->model->b));
     if (status == OMNI_OK) {
         return trace_finish(t, err);
     }

@@ -15,7 +15,14 @@ double engine_now(void) {
 }
 
 omni_model_params omni_model_params_default(void) {
-    return (omni_model_params){0};
+    return (omni_model_params){.scheduling.poll = POOL_POLL};
+}
+
+omni_status engine_pool_create(int threads, const omni_scheduling *s, pool **out, omni_error *err) {
+    cpus chosen;
+    TRY(cpus_parse(s->cpu_mask, s->cpu_range, &chosen, err));
+    const pool_params p = {threads, s->cpu_mask || s->cpu_range ? &chosen : NULL, s->cpu_strict, s->poll};
+    return pool_create_with(&p, out, err);
 }
 
 static omni_status open_encoders(omni_model *m, const char *path, omni_error *err) {
@@ -64,7 +71,6 @@ static uint64_t file_bytes(const char *path) {
 }
 
 static omni_status open_all(omni_model *m, const omni_model_params *p, omni_error *err) {
-    TRY(cpu_backend_create(p->threads, &m->b, err));
     cpu_backend_keep_rows(m->b, p->no_repack);
     m->b->loading = (weights_progress){.tell = p->progress, .arg = p->progress_arg};
     m->b->loading.total = (p->embeddings_only ? 0 : file_bytes(p->model) + file_bytes(p->mmproj)) + file_bytes(p->talker);
@@ -91,8 +97,15 @@ omni_status omni_model_open(const omni_model_params *params, omni_model **out, o
     if (!m) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
-    omni_status status = open_all(m, params, err);
-    if (m->b) {
+    pool *threads;
+    omni_status status = engine_pool_create(params->threads, &params->scheduling, &threads, err);
+    if (status == OMNI_OK) {
+        status = cpu_backend_create_on(threads, &m->b, err);
+    }
+    if (status == OMNI_OK) {
+        pool_enter(threads);
+        status = open_all(m, params, err);
+        pool_leave(threads);
         m->b->loading = (weights_progress){0};
     }
     if (status != OMNI_OK) {

@@ -27,6 +27,7 @@ struct piece_decoder {
 
 static void *work(void *arg) {
     piece_decoder *d = arg;
+    pool_enter(cpu_backend_pool(d->b)); /* for good: nobody else has this thread */
     pthread_mutex_lock(&d->mutex);
     for (;;) {
         while (!d->wanted && !d->stop) {
@@ -66,7 +67,9 @@ omni_status piece_decoder_create(code2wav_state *state, int groups, int64_t samp
     d->samples = calloc((size_t)(max_frames * samples_a_frame), sizeof *d->samples);
     omni_status s = d->codes && d->samples ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for the decoder of speech");
     if (s == OMNI_OK) {
-        s = cpu_backend_create(threads, &d->b, err);
+        pool *p;
+        s = pool_create_beside(cpu_backend_pool(d->before), threads, &p, err);
+        s = s == OMNI_OK ? cpu_backend_create_on(p, &d->b, err) : s;
     }
     if (s == OMNI_OK) {
         int e = pthread_create(&d->thread, NULL, work, d);

@@ -6,7 +6,8 @@
 
 typedef struct piece_decoder piece_decoder;
 
-/* threads of its own, at least 1; pieces of at most max_frames frames. state is the decoder's while a piece is under way. */
+/* threads of its own, 1 to as many as the state's backend has, on the CPUs of that one's last threads; pieces of at most max_frames frames. state is
+ * the decoder's while a piece is under way. */
 omni_status piece_decoder_create(code2wav_state *state, int groups, int64_t samples_a_frame, int64_t max_frames, int threads, piece_decoder **out,
                                  omni_error *err);
 void piece_decoder_destroy(piece_decoder *d); /* NULL is fine; finishes the piece under way */

@@ -45,7 +45,7 @@ class Mistakes(Case):
             self.fails("run", flag, status=2, say="needs a value")
         for flag, values in {"--temp": ["", "x", "-1", "nan", "1e9", "1x"], "--top-k": ["-1", "1.5", "99999999999999999999", "0x"], "--top-p": ["1.1", "-0.1"],
                              "--min-p": ["2"], "--repeat-penalty": ["0", "inf"], "--seed": ["-1", "1e3"], "-n": ["0", "-5"], "--max-frames": ["0"], "-c": ["0", "-1"],
-                             "-t": ["0", "513", "two"], "--fps": ["0", "nan", "241"]}.items():
+                             "-t": ["0", "513", "two"], "--cpu-strict": ["2", "-1", "yes"], "--poll": ["-1", "101", ""], "--fps": ["0", "nan", "241"]}.items():
             for value in values:
                 self.fails(*RUN, "-p", "x", flag, value, status=2, say=["takes a", f'not "{value}"'])
         self.fails(*RUN, "--greedy=1", status=2, say="takes no value")
@@ -94,6 +94,70 @@ class Mistakes(Case):
             self.fails(*ALL, "-p", "x", "-o", name, say=name)
         self.fails(*ALL, "-p", "x", "-o", "a.wav", "--voice", "nobody", say=["nobody", "chelsie"])
         self.assertEqual(os.listdir(self.folder.name), [])
+
+
+@unittest.skipUnless(hasattr(os, "sched_getaffinity"), "threads cannot be kept on CPUs here")
+class Scheduling(Case):
+    """--cpu-mask and its like, with CPUs that this test may use: the same answers, from threads that are where they were told to be."""
+    CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    ASK = [*RUN, "-p", "What is this?", "--greedy", "--ignore-eos", "-n", 8]
+
+    @staticmethod
+    def mask(cpus):
+        return f"{sum(1 << c for c in cpus):x}"
+
+    def test_same_answer(self):
+        a, z = self.CPUS[0], self.CPUS[-1]
+        text = self.omni(*self.ASK, "-t", 1)[0]
+        for flags in [["-C", self.mask(self.CPUS)], ["-C", "0x" + self.mask([z]).upper()], ["--cpu-mask=" + "0" * 600 + self.mask([a])], ["-Cr", f"{z}-{z}"],
+                      ["--cpu-range", f"{a}-{a}", "-C", self.mask([z])], ["--cpu-strict", 1], ["-C", self.mask([a]), "-t", 3], ["--cpu-strict", 0],
+                      ["-C", self.mask([z]), "--cpu-strict", 1, "-t", 1], ["--poll", 0], ["--poll", 100, "-t", 2], ["--poll", 0, "--cpu-strict", 1]]:
+            self.assertEqual(self.omni(*self.ASK, *flags)[0], text, flags)
+
+    def places(self, want, *flags):
+        """While omni answers, its threads are kept on CPUs as in want; a sanitizer's own thread may be anywhere."""
+        p = self.start("run", "-m", THINKER, *ENDLESS, "--greedy", *flags, stdin=subprocess.PIPE)
+        p.stdin.write(b"What is this?\n")
+        p.stdin.flush()
+        p.stdout.read(1)  # it answers: the threads are at work
+        seen = [sorted(os.sched_getaffinity(int(t))) for t in os.listdir(f"/proc/{p.pid}/task")]
+        for cpus in want:
+            self.assertIn(cpus, seen, flags)
+            seen.remove(cpus)
+        self.assertLessEqual(len(seen), 1, flags)
+        for cpus in seen:
+            self.assertEqual(cpus, self.CPUS, flags)
+
+    @unittest.skipUnless(os.path.isdir("/proc/self/task"), "needs /proc")
+    def test_places(self):
+        cpus = self.CPUS[-2:]
+        self.places([self.CPUS] * 2, "-t", 2)
+        self.places([cpus] * 3, "-t", 3, "-C", self.mask(cpus))
+        self.places([[c] for c in cpus], "-C", self.mask(cpus), "--cpu-strict", 1)
+        self.places([cpus[-1:]], "-Cr", f"{cpus[-1]}-{cpus[-1]}")
+
+    def test_mistakes(self):
+        far = os.sysconf("SC_NPROCESSORS_CONF")
+        for flags, say in {("-C", ""): "there is no CPU in it", ("-C", "0x0"): "there is no CPU in it", ("-C", "12g"): ['"12g"', "hexadecimal"],
+                           ("-Cr", "1"): ['"1"', "LO-HI"], ("-Cr", "3-1"): "backwards", ("-Cr", "0-9999999999999999999999"): "more than",
+                           ("-C", self.mask([far])): f"no CPU {far} on this machine: it has {far}", ("-Cr", "0-8191"): "CPU ",
+                           ("-C", self.mask(self.CPUS[:1]), "--cpu-strict", 1, "-t", 2): ["2 threads", "CPU of its own", "-t"]}.items():
+            self.fails(*self.ASK, *flags, say=say)
+            if flags[0] == "-C":
+                self.fails("bench", "--synthetic", "q8_0", *flags, say=say)
+                self.fails("speak", "-m", THINKER, "--talker", TALKER, "-p", "x", "-o", "a.wav", *flags, say=say)
+                self.fails("imatrix", "-m", THINKER, "-f", os.path.join(harness.ROOT, "LICENSE"), *flags, say=say)
+        self.assertEqual(os.listdir(self.folder.name), [])
+
+    def test_taken_away(self):
+        """A CPU that taskset or a container keeps from this process."""
+        if len(self.CPUS) < 2:
+            self.skipTest("one CPU: nothing to take away")
+        a, z = self.CPUS[0], self.CPUS[-1]
+        os.sched_setaffinity(0, [a])  # omni inherits it
+        self.addCleanup(os.sched_setaffinity, 0, self.CPUS)
+        self.fails(*self.ASK, "-C", self.mask([z]), say=[f"CPU {z} is not among those that this process may use, which are {a}:", "taskset"])
+        self.omni(*self.ASK, "-C", self.mask([a]), "--cpu-strict", 1)
 
 
 class Levels(Case):

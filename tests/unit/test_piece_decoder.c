@@ -1,9 +1,7 @@
-/* Decoding beside the talker: the same samples as decoding in turn, and a pool that is held to some of its threads. */
-#include <stdatomic.h>
+/* Decoding beside the talker: the same samples as decoding in turn. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/pool.h"
 #include "engine/piece_decoder.h"
 
 #include "talker_vectors.h"
@@ -65,50 +63,9 @@ static void test_same_samples(void **state) {
     free(codes), free(want), free(got);
 }
 
-typedef struct seen {
-    _Atomic int jobs, pieces, highest;
-} seen;
-
-static void note_job(void *arg, int thread, int threads) {
-    seen *s = arg;
-    atomic_fetch_add(&s->jobs, 1);
-}
-
-static void note_piece(void *arg, int64_t begin, int64_t end, int thread) {
-    seen *s = arg;
-    atomic_fetch_add(&s->pieces, (int)(end - begin));
-    if (thread > atomic_load(&s->highest)) {
-        atomic_store(&s->highest, thread);
-    }
-}
-
-static void test_limit(void **state) {
-    omni_error err = {0};
-    pool *p;
-    must(pool_create(3, &p, &err), &err);
-    static const int limits[] = {3, 2, 1, 2, 9, 0}, expected[] = {3, 2, 1, 2, 3, 1};
-    for (int i = 0; i < 6; i++) {
-        pool_limit(p, limits[i]);
-        assert_int_equal(pool_threads(p), 3);
-        for (int k = 0; k < 200; k++) {
-            seen s = {0};
-            seen one = {0};
-            pool_for(p, 100, 1, note_piece, &s);
-            assert_int_equal(s.pieces, 100);
-            assert_true(s.highest < expected[i]);
-            if (k == 0) {
-                pool_run(p, note_job, &one);
-                assert_int_equal(one.jobs, expected[i]);
-            }
-        }
-    }
-    pool_destroy(p);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_samples),
-        cmocka_unit_test(test_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -507,6 +507,115 @@ static void absurd_parameters(void **state) {
     forget(&h);
 }
 
+/* Where the calling thread is while the library tells it something. */
+typedef struct place {
+    cpus first; /* what it should be */
+    int calls;
+    bool elsewhere;
+} place;
+
+static void look(place *x) {
+    cpus now;
+    cpus_usable(&now);
+    x->calls++;
+    x->elsewhere |= memcmp(&now, &x->first, sizeof now) != 0;
+}
+
+static bool look_at_text(void *arg, const char *text, size_t size) {
+    look(arg);
+    return true;
+}
+
+static bool look_at_audio(void *arg, const float *samples, size_t count) {
+    look(arg);
+    return true;
+}
+
+static bool look_at_progress(void *arg, const char *what, uint64_t done, uint64_t total) {
+    look(arg);
+    return true;
+}
+
+static bool look_at_row(void *arg, const omni_bench_row *row) {
+    look(arg);
+    return true;
+}
+
+static void back_from(place *x, const cpus *before) {
+    cpus now;
+    cpus_usable(&now);
+    assert_memory_equal(&now, before, sizeof now);
+    assert_true(x->calls > 0 && !x->elsewhere);
+    x->calls = 0;
+}
+
+static void the_caller_works_on_its_cpu_and_comes_back(void **state) {
+    cpus before;
+    place x = {0};
+    char range[32];
+    cpus_usable(&before);
+    const int count = cpus_count(&before), last = cpus_nth(&before, count - 1);
+    cpus_add(&x.first, cpus_nth(&before, 0));
+    omni_model_params p = omni_model_params_default();
+    p.model = MODELS "/tiny/qwen3-omni-f16.gguf";
+    p.talker = MODELS "/tiny/talker-qwen3-omni-f16.gguf";
+    p.threads = count < 2 ? 1 : 2; /* with two, speech is decoded on a thread of its own */
+    p.scheduling.cpu_strict = true;
+    p.progress = look_at_progress;
+    p.progress_arg = &x;
+    omni_model *pinned, *none;
+    omni_session *s;
+    must(omni_model_open(&p, &pinned, &err));
+    back_from(&x, &before);
+    must(omni_session_create(pinned, NULL, &s, &err));
+    say(s, OMNI_TEXT, NULL, "Where are you?");
+    heard free_run = {0};
+    omni_session *other = start(NULL);
+    say(other, OMNI_TEXT, NULL, "Where are you?");
+    answer(other, &free_run, 6, false);
+    omni_session_destroy(other);
+
+    omni_generate_params g = asking(&(heard){0}, 6);
+    g.speak = true;
+    g.on_text = look_at_text;
+    g.on_audio = look_at_audio;
+    g.on_progress = look_at_progress;
+    g.arg = &x;
+    g.max_frames = 20;
+    must(omni_generate(s, &g, NULL, &err));
+    back_from(&x, &before);
+    must(omni_speak(s, "Here.", &g, NULL, &err));
+    back_from(&x, &before);
+    heard h = {0};
+    omni_session_reset(s);
+    say(s, OMNI_TEXT, NULL, "Where are you?");
+    answer(s, &h, 6, false);
+    assert_string_equal(h.text, free_run.text); /* the same as wherever else */
+    forget(&h);
+    forget(&free_run);
+    omni_session_destroy(s);
+    omni_model_close(pinned);
+
+    omni_bench_params b = omni_bench_params_default();
+    assert_int_equal(b.scheduling.poll, 50);
+    b.model = p.model;
+    b.only = "pp64";
+    b.threads = 1;
+    snprintf(range, sizeof range, "%d-%d", last, last);
+    b.scheduling.cpu_range = range;
+    x.first = (cpus){0};
+    cpus_add(&x.first, last);
+    b.on_row = look_at_row;
+    b.arg = &x;
+    must(omni_bench(&b, &err));
+    back_from(&x, &before);
+
+    p.scheduling.cpu_mask = "";
+    assert_int_equal(omni_model_open(&p, &none, &err), OMNI_ERR_ARGUMENT);
+    assert_null(none);
+    assert_non_null(strstr(err.text, "CPU mask"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(turn_by_turn_is_the_whole),
@@ -524,6 +633,7 @@ int main(void) {
         cmocka_unit_test(a_given_text_leaves_the_conversation_alone),
         cmocka_unit_test(what_fails_leaves_nothing_behind),
         cmocka_unit_test(absurd_parameters),
+        cmocka_unit_test(the_caller_works_on_its_cpu_and_comes_back),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
