@@ -94,22 +94,13 @@ static void conv2d_tile(void *arg, int64_t begin, int64_t end, int thread) {
         for (int64_t r = 0; r < rows; r++) {
             gather_window(j, row + r, window + r * n);
         }
-        linear_piece p = {
-            .w = j->w->data,
-            .w_stride = j->w->packed ? packed_group_bytes(j->w->type, n) : dtype_row_bytes(j->w->type, n),
-            .bias = j->bias,
-            .x = window,
-            .x_stride = n,
-            .y = j->y + row * outs,
-            .y_stride = outs,
-            .n = n,
-            .segments = 1,
-        };
-        if (j->w->packed) {
-            j->c->k.gemm[j->w->type](&p, rows, outs, cpu_scratch(j->c, thread));
-        } else {
-            linear_run(j->c, j->w->type, &p, rows, outs, thread);
-        }
+        linear_piece p = linear_of(j->w, n);
+        p.bias = j->bias;
+        p.x = window;
+        p.x_stride = n;
+        p.y = j->y + row * outs;
+        p.y_stride = outs;
+        linear_run(j->c, j->w->type, &p, rows, outs, thread);
     }
 }
 

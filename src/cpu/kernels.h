@@ -22,6 +22,7 @@ enum { CPU_DTYPES = DTYPE_COUNT };
 typedef struct linear_piece {
     const void *w;
     size_t w_stride;   /* bytes */
+    bool packed;       /* F32, F16 or BF16 in groups of 16 outputs (cpu/packed.h), w_stride bytes each */
     const float *bias; /* of output 0; NULL: none */
     const float *x;
     int64_t x_stride;
@@ -32,8 +33,7 @@ typedef struct linear_piece {
 } linear_piece;
 
 typedef void (*linear_kernel)(const linear_piece *p, int64_t rows, int64_t outs);
-/* The same for packed F32, F16 or BF16 (cpu/packed.h): w is a group of 16 outputs, w_stride from one group to the next. scratch holds
- * GEMM_SCRATCH floats. */
+/* The same for packed ones. scratch holds GEMM_SCRATCH floats. */
 typedef void (*gemm_kernel)(const linear_piece *p, int64_t rows, int64_t outs, float *scratch);
 enum { GEMM_ROWS = 96, GEMM_INPUTS = 256, GEMM_SCRATCH = (GEMM_ROWS + 4 * PACK) * GEMM_INPUTS };
 /* Inputs summed in one go: rounding errors grow with that, and files of F32 are for exactness. Divides GEMM_INPUTS. */

@@ -109,6 +109,10 @@ static void linear_spans(const cpu_backend *c, dtype type, const linear_piece *p
 }
 
 void linear_run(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs, int thread) {
+    if (p->packed) {
+        c->k.gemm[type](p, rows, outs, cpu_scratch(c, thread));
+        return;
+    }
     int64_t n = p->n * p->segments;
     int64_t fit = (int64_t)(CPU_SCRATCH / 2 / sizeof(float)) / (n < 1 ? 1 : n);
     linear_kernel own = c->k.linear[type];
@@ -141,12 +145,17 @@ void linear_parallel(const cpu_backend *c, dtype type, const linear_piece *p, in
         return;
     }
     linear_job j = {.c = c, .type = type, .p = *p, .rows = rows, .outs = outs};
-    int64_t n = p->n * p->segments;
-    j.row_tile = rows < 64 ? rows : 64;
-    /* Outputs a tile: enough work to be worth handing out, a multiple of a cache line of results. */
-    int64_t out = 65536 / (n * j.row_tile < 1 ? 1 : n * j.row_tile);
-    j.out_tile = (out + 15) / 16 * 16;
-    j.out_tile = j.out_tile < 16 ? 16 : j.out_tile;
+    const int64_t n = p->n * p->segments, most = p->packed ? GEMM_ROWS : 64;
+    j.row_tile = rows < most ? rows : most;
+    /* Outputs a tile: enough work to be worth handing out, a multiple of a cache line of results. With many rows the kernel for packed
+     * weights turns them for all outputs of a tile. */
+    if (p->packed) {
+        j.out_tile = packed_out_tile(c, type, n, j.row_tile);
+        j.out_tile = rows >= GEMM_ROWS / 2 && j.out_tile < 256 ? 256 : j.out_tile;
+    } else {
+        const int64_t out = (65536 / (n * j.row_tile < 1 ? 1 : n * j.row_tile) + 15) / 16 * 16;
+        j.out_tile = out < 16 ? 16 : out;
+    }
     int64_t tiles = ((rows + j.row_tile - 1) / j.row_tile) * ((outs + j.out_tile - 1) / j.out_tile);
     pool_for(c->pool, tiles, 1, linear_tile, &j);
 }
@@ -156,43 +165,31 @@ static void cpu_linear(backend *b, const tensor *w, const float *bias, const flo
     if (seen) {
         seen->collect(seen->arg, w, x, rows, x_stride, 1, NULL, NULL);
     }
-    if (w->packed) {
+    if (w->packed && !packed_floats(w->type)) {
         packed_linear(cpu_of(b), w, bias, x, rows, x_stride, y, y_stride);
         return;
     }
-    linear_piece p = {
-        .w = w->data,
-        .w_stride = dtype_row_bytes(w->type, w->ne[0]),
-        .bias = bias,
-        .x = x,
-        .x_stride = x_stride,
-        .y = y,
-        .y_stride = y_stride,
-        .n = w->ne[0],
-        .segments = 1,
-    };
+    linear_piece p = linear_of(w, w->ne[0]);
+    p.bias = bias;
+    p.x = x;
+    p.x_stride = x_stride;
+    p.y = y;
+    p.y_stride = y_stride;
     linear_parallel(cpu_of(b), w->type, &p, rows, tensor_rows(w));
 }
 
 static void cpu_conv1d(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y) {
     int64_t channels = w->ne[0], kernel = w->ne[1], outs = w->ne[2];
-    bool dense = dilation == 1 || kernel == 1;
-    linear_piece p = {
-        .w = w->data,
-        .w_stride = dtype_row_bytes(w->type, channels) * (size_t)kernel,
-        .bias = bias,
-        .x = x,
-        .x_stride = channels,
-        .y = y,
-        .y_stride = outs,
-        .n = dense ? channels * kernel : channels,
-        .segments = dense ? 1 : kernel,
-        .x_segment = dilation * channels,
-    };
-    if (w->packed) {
-        p.w_stride = packed_group_bytes(w->type, channels * kernel);
-        gemm_parallel(cpu_of(b), w->type, &p, rows, outs);
-        return;
+    linear_piece p = linear_of(w, channels * kernel);
+    p.bias = bias;
+    p.x = x;
+    p.x_stride = channels;
+    p.y = y;
+    p.y_stride = outs;
+    if (dilation > 1) {
+        p.n = channels;
+        p.segments = kernel;
+        p.x_segment = dilation * channels;
     }
     linear_parallel(cpu_of(b), w->type, &p, rows, outs);
 }

@@ -103,27 +103,14 @@ static void expert_rows(const moe_job *j, const tensor *t, int64_t expert, const
         return;
     }
     const tensor e = tensor_slice(t, expert);
-    linear_piece p = {
-        .w = e.data,
-        .w_stride = t->packed ? packed_group_bytes(t->type, t->ne[0]) : dtype_row_bytes(t->type, t->ne[0]),
-        .x = x,
-        .x_stride = stride,
-        .index = index,
-        .n = t->ne[0],
-        .segments = 1,
-    };
-    if (t->packed) {
-        gemm_move(&p, 0, out);
-    } else {
-        linear_move(&p, 0, out);
-    }
+    linear_piece p = linear_of(&e, t->ne[0]);
+    p.x = x;
+    p.x_stride = stride;
+    p.index = index;
+    linear_move(&p, 0, out);
     p.y = y;
     p.y_stride = y_stride;
-    if (t->packed) {
-        j->c->k.gemm[t->type](&p, rows, outs, cpu_scratch(j->c, thread));
-    } else {
-        linear_run(j->c, t->type, &p, rows, outs, thread);
-    }
+    linear_run(j->c, t->type, &p, rows, outs, thread);
 }
 
 /* A piece of the gate and up products of one group, joined by SiLU, and quantised where the next product wants that. */

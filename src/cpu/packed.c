@@ -119,39 +119,6 @@ static void packed_tiles(void *arg, int64_t begin, int64_t end, int thread) {
     }
 }
 
-/* ---- packed floats ---- */
-
-typedef struct gemm_job {
-    const cpu_backend *c;
-    dtype type;
-    linear_piece p;
-    int64_t rows, outs, out_tile, out_tiles;
-} gemm_job;
-
-static void gemm_tiles(void *arg, int64_t begin, int64_t end, int thread) {
-    gemm_job *j = arg;
-    for (int64_t t = begin; t < end; t++) {
-        const int64_t row = t / j->out_tiles * GEMM_ROWS, out = t % j->out_tiles * j->out_tile;
-        linear_piece p = j->p;
-        gemm_move(&p, row, out);
-        j->c->k.gemm[j->type](&p, j->rows - row < GEMM_ROWS ? j->rows - row : GEMM_ROWS, j->outs - out < j->out_tile ? j->outs - out : j->out_tile,
-                              cpu_scratch(j->c, thread));
-    }
-}
-
-/* With many rows a tile turns them for all its outputs: at least 256. */
-void gemm_parallel(const cpu_backend *c, dtype type, const linear_piece *p, int64_t rows, int64_t outs) {
-    gemm_job j = {.c = c, .type = type, .p = *p, .rows = rows, .outs = outs};
-    j.out_tile = packed_out_tile(c, type, p->n * p->segments, rows < GEMM_ROWS ? rows : GEMM_ROWS);
-    if (rows >= GEMM_ROWS / 2 && j.out_tile < 256) {
-        j.out_tile = 256;
-    }
-    j.out_tiles = (outs + j.out_tile - 1) / j.out_tile;
-    pool_for(c->pool, (rows + GEMM_ROWS - 1) / GEMM_ROWS * j.out_tiles, 1, gemm_tiles, &j);
-}
-
-/* ---- packed blocks ---- */
-
 int64_t packed_out_tile(const cpu_backend *c, dtype type, int64_t n, int64_t rows) {
     /* A kernel for many rows lays them out anew for each tile. */
     const int64_t least = cpu_packed_kernel(c, type, rows) == c->k.packed[type] ? 32 : 256;
@@ -162,16 +129,6 @@ int64_t packed_out_tile(const cpu_backend *c, dtype type, int64_t n, int64_t row
 void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y,
                    int64_t y_stride) {
     enum { ROW_TILE = 64, OUT_TILE = 128 };
-    if (packed_floats(w->type)) {
-        linear_piece p = packed_float_piece(w->type, w->data, w->ne[0]);
-        p.bias = bias;
-        p.x = x;
-        p.x_stride = x_stride;
-        p.y = y;
-        p.y_stride = y_stride;
-        gemm_parallel(c, w->type, &p, rows, w->ne[1]);
-        return;
-    }
     int64_t blocks = packed_blocks(w->ne[0]), n = blocks * PACK_BLOCK, most = CPU_INPUTS / (blocks < 1 ? 1 : blocks);
     packed_job j = {.c = c, .type = w->type, .outs = w->ne[1]};
     for (int64_t row = 0; row < rows; row += most) {
