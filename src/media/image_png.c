@@ -72,6 +72,8 @@ static void decode(png_structp png, png_infop info, png_source *s, int64_t max_p
     png_set_read_fn(png, s, on_read);
     png_set_user_limits(png, 0x7fffffff, 0x7fffffff); /* the product is checked below */
     png_set_chunk_malloc_max(png, 8 << 20);
+    /* Texts, profiles and the like are skipped, not unpacked: a few kilobytes of them may stand for megabytes. */
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_read_info(png, info);
     int colour = png_get_color_type(png, info), depth = png_get_bit_depth(png, info);
     s->status = image_allocate(png_get_image_width(png, info), png_get_image_height(png, info), max_pixels, s->name, &s->im, s->err);

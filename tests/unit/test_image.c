@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#include <png.h>
 
 #include "base/file.h"
 #include "media/image.h"
@@ -116,11 +119,66 @@ static void states_limits(void **state) {
     assert_int_equal(image_decode("", 0, "empty", NULL, &im, &err), OMNI_ERR_UNSUPPORTED);
 }
 
+typedef struct written {
+    uint8_t bytes[1 << 16];
+    size_t size;
+} written;
+
+static void on_write(png_structp png, png_bytep data, size_t n) {
+    written *w = png_get_io_ptr(png);
+    assert_true(n <= sizeof w->bytes - w->size);
+    memcpy(w->bytes + w->size, data, n);
+    w->size += n;
+}
+
+/* A PNG of one pixel whose text of 7 million letters, packed to a few thousand bytes, stands in it 100 times. */
+static void skips_texts(void **state) {
+    enum { LETTERS = 7000000, TIMES = 100 };
+    written *w = calloc(1, sizeof *w);
+    char *letters = malloc(LETTERS);
+    assert_true(w && letters);
+    memset(letters, 'a', LETTERS);
+    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+    png_infop info = png_create_info_struct(png);
+    assert_true(png && info && setjmp(png_jmpbuf(png)) == 0);
+    png_set_write_fn(png, w, on_write, NULL);
+    png_set_IHDR(png, info, 1, 1, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    char key[] = "k";
+    png_text text = {.compression = PNG_TEXT_COMPRESSION_zTXt, .key = key, .text = letters, .text_length = LETTERS};
+    png_set_text(png, info, &text, 1);
+    png_write_info(png, info);
+    size_t end = w->size, begin = 8 + 25; /* behind the signature and IHDR */
+    png_write_row(png, (const uint8_t[]){1, 2, 3});
+    png_write_end(png, NULL);
+    png_destroy_write_struct(&png, &info);
+    assert_memory_equal(w->bytes + begin + 4, "zTXt", 4);
+
+    size_t chunk = end - begin, size = w->size + (TIMES - 1) * chunk;
+    uint8_t *all = malloc(size);
+    assert_non_null(all);
+    memcpy(all, w->bytes, end);
+    for (size_t i = 1; i < TIMES; i++) {
+        memcpy(all + begin + i * chunk, w->bytes + begin, chunk);
+    }
+    memcpy(all + begin + TIMES * chunk, w->bytes + end, w->size - end);
+    omni_error err;
+    image im;
+    clock_t start = clock();
+    assert_int_equal(image_decode(all, size, "texts", NULL, &im, &err), OMNI_OK);
+    assert_true(clock() - start < CLOCKS_PER_SEC); /* unpacking takes three seconds */
+    assert_memory_equal(im.rgb, ((const uint8_t[]){1, 2, 3}), 3);
+    image_free(&im);
+    free(all);
+    free(letters);
+    free(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_pillow),
         cmocka_unit_test(survives_damage),
         cmocka_unit_test(states_limits),
+        cmocka_unit_test(skips_texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
