@@ -16,7 +16,7 @@
 
 #include "base/file.h"
 
-enum { IO_BUFFER = 1 << 15, LOWEST_RATE = 1000, HIGHEST_RATE = 1000000, MOST_CHANNELS = 256, VORBIS_BLOCK = 8192 };
+enum { IO_BUFFER = 1 << 15, LOWEST_RATE = 1000, HIGHEST_RATE = 1000000, MOST_CHANNELS = 256, MOST_SEGMENTS = 1000, VORBIS_BLOCK = 8192 };
 
 /* Containers that hold their own data: nothing here makes libav open another file. */
 static const char containers[] = "wav,w64,aiff,au,caf,mp3,aac,flac,ogg,mov,matroska,avi,mpegts,amr,wv,tta,ac3";
@@ -36,6 +36,7 @@ typedef struct collector {
     int rate;         /* of the segment being read; 0: none yet */
     int64_t segment;  /* its samples so far */
     int64_t begin;    /* count when it began */
+    int segments;     /* so far */
     double seconds;   /* before it */
     float *samples;
     int64_t count, capacity;
@@ -129,6 +130,11 @@ static omni_status end_segment(collector *c, omni_error *err) {
 static omni_status begin_segment(collector *c, int rate, omni_error *err) {
     if (rate < LOWEST_RATE || rate > HIGHEST_RATE) {
         return fail(err, OMNI_ERR_UNSUPPORTED, "%s: %d samples a second; from %d to %d can be read", c->name, rate, LOWEST_RATE, HIGHEST_RATE);
+    }
+    /* Each costs a filter: frames that take turns with two rates would keep us busy for hours. */
+    if (++c->segments > MOST_SEGMENTS) {
+        return fail(err, OMNI_ERR_LIMIT, "%s: more than %d changes of the rate, the last after %.3f seconds of sound", c->name, MOST_SEGMENTS,
+                    collector_seconds(c));
     }
     if (rate != c->options.rate) {
         const soxr_io_spec_t io = soxr_io_spec(SOXR_FLOAT32_I, SOXR_FLOAT32_I);

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     sound s;
     /* The limit keeps one input short: a few bytes of FLAC may stand for an hour of silence. */
     if (sound_load_memory(data, size, "input", &(sound_options){.max_seconds = 5}, &s, &err) == OMNI_OK) {
-        check(s.count > 0 && s.count <= 5 * 16000 + 1);
+        check(s.count > 0 && s.count <= 5 * 16000 + 1000); /* each change of the rate rounds up */
         float sum = 0;
         for (int64_t i = 0; i < s.count; i++) {
             sum += s.samples[i];

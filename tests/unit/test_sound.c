@@ -1,5 +1,6 @@
 /* Sound files of every kind against what librosa.load reads from them (tests/reference/make_audio_vectors.py). */
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,6 +174,31 @@ static void test_errors_name_the_file(void **state) {
     assert_int_equal(sound_load_memory(list, sizeof list, "list", NULL, &s, &err), OMNI_ERR_FORMAT);
 }
 
+/* Silent frames of MPEG 2 layer III, 8 kbit/s: four at 24000 samples a second, four at 22050, and so on. */
+static void test_changes_of_the_rate(void **state) {
+    enum { MOST = 1001 };
+    static uint8_t mp3[MOST * 4 * 26];
+    for (int count = 8; count <= MOST; count += MOST - 8) {
+        size_t size = 0;
+        for (int i = 0; i < 4 * count; i++) {
+            const bool slower = i / 4 % 2;
+            memcpy(mp3 + size, (const uint8_t[]){0xff, 0xf3, slower ? 0x10 : 0x14, 0xc0}, 4);
+            size += slower ? 26 : 24;
+        }
+        omni_error err;
+        sound s;
+        const omni_status status = sound_load_memory(mp3, size, "rates.mp3", NULL, &s, &err);
+        if (count == 8) {
+            assert_int_equal(status, OMNI_OK);
+            assert_in_range(s.count, 12 * 576 * 16000 / 24000, 32 * 576 * 16000 / 22050 + 8);
+            sound_free(&s);
+        } else { /* a filter for each would take hours */
+            assert_int_equal(status, OMNI_ERR_LIMIT);
+            assert_non_null(strstr(err.text, "changes of the rate"));
+        }
+    }
+}
+
 static void test_not_a_number_is_refused(void **state) {
     omni_error err;
     char *data;
@@ -259,6 +285,7 @@ int main(void) {
         cmocka_unit_test(test_length_is_rounded_up),
         cmocka_unit_test(test_limits_say_which),
         cmocka_unit_test(test_errors_name_the_file),
+        cmocka_unit_test(test_changes_of_the_rate),
         cmocka_unit_test(test_not_a_number_is_refused),
         cmocka_unit_test(test_damaged_flac_is_refused),
         cmocka_unit_test(test_damage),
