@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 enum { NONE = UINT32_MAX };
 
@@ -13,8 +14,8 @@ static uint64_t mix(uint64_t x) {
     return x ^ x >> 32;
 }
 
-static uint64_t hash_bytes(const char *s, size_t n) {
-    uint64_t h = n, word;
+static uint64_t hash_bytes(uint64_t key, const char *s, size_t n) {
+    uint64_t h = key ^ n, word;
     for (; n >= 8; s += 8, n -= 8) {
         memcpy(&word, s, 8);
         h = mix(h ^ word);
@@ -27,8 +28,8 @@ static uint64_t hash_bytes(const char *s, size_t n) {
     return h;
 }
 
-static uint64_t hash_pair(uint32_t left, uint32_t right) {
-    return mix((uint64_t)left << 32 | right);
+static uint64_t hash_pair(uint64_t key, uint32_t left, uint32_t right) {
+    return mix(key ^ ((uint64_t)left << 32 | right));
 }
 
 /* A power of two that leaves at least a third of the slots empty. */
@@ -51,6 +52,9 @@ omni_status bpe_init(bpe *b, const char *bytes, const uint32_t *offset, size_t p
         bpe_free(b);
         return fail(err, OMNI_ERR_MEMORY, "no memory for a vocabulary of %zu pieces and %zu merges", pieces, merges);
     }
+    if (getrandom(&b->key, sizeof b->key, 0) != (ssize_t)sizeof b->key) {
+        b->key = (uintptr_t)b->piece_slot; /* address space randomisation is the next best source */
+    }
     memset(b->piece_slot, 0xFF, piece_slots * sizeof *b->piece_slot);
     memset(b->merge_slot, 0xFF, merge_slots * sizeof *b->merge_slot);
     memset(b->byte_id, 0xFF, sizeof b->byte_id);
@@ -68,7 +72,7 @@ void bpe_free(bpe *b) {
 
 /* The slot that holds these bytes, or the empty one where they belong. */
 static size_t piece_slot(const bpe *b, const char *s, size_t n) {
-    size_t i = hash_bytes(s, n) & b->piece_mask;
+    size_t i = hash_bytes(b->key, s, n) & b->piece_mask;
     for (;; i = (i + 1) & b->piece_mask) {
         uint32_t id = b->piece_slot[i];
         if (id == NONE || (b->offset[id + 1] - b->offset[id] == n && memcmp(b->bytes + b->offset[id], s, n) == 0)) {
@@ -95,7 +99,7 @@ int32_t bpe_find(const bpe *b, const char *s, size_t n) {
 }
 
 static bpe_merge *merge_slot(const bpe *b, uint32_t left, uint32_t right) {
-    for (size_t i = hash_pair(left, right) & b->merge_mask;; i = (i + 1) & b->merge_mask) {
+    for (size_t i = hash_pair(b->key, left, right) & b->merge_mask;; i = (i + 1) & b->merge_mask) {
         bpe_merge *m = &b->merge_slot[i];
         if (m->rank == NONE || (m->left == left && m->right == right)) {
             return m;

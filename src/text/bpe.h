@@ -20,7 +20,9 @@ typedef struct bpe {
     const char *bytes;
     const uint32_t *offset;
     size_t pieces;
-    /* Hash tables with open addressing; sizes are powers of two. */
+    /* Hash tables with open addressing; sizes are powers of two. The key is another one each time: a file whose pieces were made to meet in
+     * one slot would keep the program busy for hours. */
+    uint64_t key;
     uint32_t *piece_slot; /* id, or UINT32_MAX */
     size_t piece_mask;
     bpe_merge *merge_slot; /* rank UINT32_MAX: empty */

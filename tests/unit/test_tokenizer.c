@@ -240,6 +240,28 @@ static void merging_is_the_same_for_any_length(void **state) {
     bpe_free(&b);
 }
 
+/* No file can be made whose pieces all meet in one slot: where they go is another place each time. */
+static void tables_have_a_key(void **state) {
+    char bytes[256];
+    uint32_t offset[257];
+    bpe b[2];
+    for (uint32_t i = 0; i < 256; i++) {
+        bytes[i] = (char)i;
+        offset[i] = i;
+    }
+    offset[256] = 256;
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(bpe_init(&b[k], bytes, offset, 256, 1, NULL), OMNI_OK);
+        for (uint32_t i = 0; i < 256; i++) {
+            bpe_add_piece(&b[k], i);
+        }
+        assert_int_equal(bpe_find(&b[k], "a", 1), 'a');
+    }
+    assert_memory_not_equal(b[0].piece_slot, b[1].piece_slot, (b[0].piece_mask + 1) * sizeof *b[0].piece_slot);
+    bpe_free(&b[0]);
+    bpe_free(&b[1]);
+}
+
 static void *encode_all(void *arg) {
     static const char text[] = "Several threads at once: it's 10 o'clock, \xE5\x88\x86\xE8\xAF\x8D e\xCC\x81 <think> the end.";
     token_list *ids = arg;
@@ -399,6 +421,7 @@ int main(void) {
         cmocka_unit_test(vocabulary_look_ups),
         cmocka_unit_test(control_tokens_are_left_out_of_text),
         cmocka_unit_test(merging_is_the_same_for_any_length),
+        cmocka_unit_test(tables_have_a_key),
         cmocka_unit_test(threads_share_a_tokenizer),
         cmocka_unit_test(hostile_text_is_not_slow),
         cmocka_unit_test(unicode_classes_are_the_reference_s),
