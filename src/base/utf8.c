@@ -93,6 +93,17 @@ bool utf8_valid(const char *s, size_t n) {
     return true;
 }
 
+bool utf8_plain(const char *s, size_t n) {
+    for (size_t i = 0; i < n;) {
+        uint32_t code;
+        i += utf8_decode(s + i, n - i, &code);
+        if (code < 0x20 || (code >= 0x7f && code < 0xa0)) {
+            return false;
+        }
+    }
+    return utf8_valid(s, n);
+}
+
 size_t utf8_complete(const char *text, size_t n) {
     const uint8_t *s = (const uint8_t *)text;
     for (size_t back = 1; back <= 3 && back <= n; back++) {

@@ -12,6 +12,8 @@ size_t utf8_decode(const char *s, size_t n, uint32_t *code);
 /* Writes 1 to 4 bytes; returns how many. */
 size_t utf8_encode(uint32_t code, char out[4]);
 bool utf8_valid(const char *s, size_t n);
+/* Valid and without control characters, line ends included: fit for a terminal. */
+bool utf8_plain(const char *s, size_t n);
 /* Bytes at the start of s that end at a character boundary: n, less an unfinished but so far valid sequence at the end. */
 size_t utf8_complete(const char *s, size_t n);
 /* A copy of s with every malformed sequence replaced by U+FFFD, NUL-terminated; the caller frees it. NULL when out of memory. */

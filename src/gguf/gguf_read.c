@@ -75,12 +75,7 @@ static omni_status read_name(cursor *c, gguf_str *out, size_t limit, const char 
     if (out->size == 0 || out->size > limit) {
         return fail(c->err, OMNI_ERR_FORMAT, "%s at offset %zu has a name of %zu bytes (1 to %zu are possible)", what, start, out->size, limit);
     }
-    bool plain = utf8_valid(out->data, out->size);
-    for (size_t i = 0; i < out->size; i++) {
-        uint8_t byte = (uint8_t)out->data[i], next = i + 1 < out->size ? (uint8_t)out->data[i + 1] : 0xff;
-        plain &= byte >= 0x20 && byte != 0x7f && (byte != 0xc2 || next >= 0xa0); /* c2 80 to c2 9f: the second set of controls */
-    }
-    if (!plain) {
+    if (!utf8_plain(out->data, out->size)) {
         return fail(c->err, OMNI_ERR_FORMAT, "%s at offset %zu has a name that is not readable text", what, start);
     }
     return OMNI_OK;

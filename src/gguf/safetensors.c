@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/utf8.h"
 #include "gguf/name_index.h"
 
 enum { MAX_DIMS = 8, MAX_SHARDS = 4096 };
@@ -170,10 +171,8 @@ static omni_status add_tensors(safetensors *s, size_t shard_number, json_t *head
         }
         st_tensor t = {.file = f->path};
         size_t length = strlen(name), position, count = s->index.count;
-        for (const char *p = name; *p; p++) {
-            if ((uint8_t)*p < 0x20 || *p == 0x7f) {
-                return fail(err, OMNI_ERR_FORMAT, "%s: tensor %zu of the header has a name with control characters", f->path, count - first);
-            }
+        if (!utf8_plain(name, length)) {
+            return fail(err, OMNI_ERR_FORMAT, "%s: tensor %zu of the header has a name with control characters", f->path, count - first);
         }
         if (length == 0 || length > 1024) {
             return fail(err, OMNI_ERR_FORMAT, "%s: a tensor has a name of %zu bytes (1 to 1024 are possible)", f->path, length);

@@ -224,6 +224,7 @@ static void damaged_headers_are_refused_with_their_place(void **state) {
         {"{\"a\":{}}", 0, OMNI_ERR_FORMAT, "tensor 'a': its entry lacks dtype"},
         {"{\"\":{}}", 0, OMNI_ERR_FORMAT, "a name of 0 bytes"},
         {"{\"a\\u001b\":{}}", 0, OMNI_ERR_FORMAT, "control characters"},
+        {"{\"a\\u009b\":{}}", 0, OMNI_ERR_FORMAT, "control characters"},
         {"{\"a\\u0000\":{}}", 0, OMNI_ERR_FORMAT, "the header is no valid JSON"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, OMNI_ERR_FORMAT, "data_offsets of two numbers"},
         {"{\"a\":{\"dtype\":\"Q9\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, OMNI_ERR_UNSUPPORTED, "tensor 'a': stored as Q9"},
