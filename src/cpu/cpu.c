@@ -76,7 +76,7 @@ static omni_status select_level(cpu_kernels *k, omni_error *err) {
     int n = kernels_levels(names);
     const char *wanted = getenv("OMNI_CPU");
     if (!wanted || !*wanted) {
-        wanted = names[n - 1];
+        wanted = kernels_best();
     }
     if (kernels_select(wanted, k)) {
         return OMNI_OK;

@@ -169,6 +169,8 @@ enum { KERNEL_LEVELS = 8 };
 
 /* The levels this binary and this processor offer, from plain to best: names[0] is "generic". Returns how many. */
 int kernels_levels(const char *names[KERNEL_LEVELS]);
+/* The one to take: the last, but where its instructions are slow. */
+const char *kernels_best(void);
 /* The table of one of those levels; false for a name that is none. */
 bool kernels_select(const char *level, cpu_kernels *k);
 

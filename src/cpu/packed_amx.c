@@ -11,7 +11,7 @@
 
 #define UNROLL_ROWS _Pragma("GCC unroll 16")
 
-enum { CHUNK = 8, TILES = 4, MANY = TILES * AMX_ROWS, FEW = AMX_ROWS / 2 };
+enum { CHUNK = 8, TILES = 4, MANY = TILES * AMX_ROWS };
 
 /* By tile of 16 rows and block of 32 inputs. */
 typedef struct chunk_rows {
@@ -85,7 +85,7 @@ SIMD void load_weights(dtype type, packed_format f, int offset, const uint8_t *w
     }
 }
 
-/* Products of four units, which are blocks or halves of blocks, with 16 rows (or as many as the shapes say). x and w: of the first one. */
+/* Products of four units, which are blocks or halves of blocks, with 16 rows. x and w: of the first one. */
 SIMD void dot_units(int halves, const int8_t *x, const int8_t *w, int32_t (*sums)[AMX_ROWS][PACK]) {
     const int block = AMX_ROWS * PACK_BLOCK, bytes = PACK_VECTOR * (halves ? 4 : 8);
 #define DOT_UNIT(u, c, a, b)                                                                                                                         \
@@ -105,7 +105,7 @@ SIMD void dot_units(int halves, const int8_t *x, const int8_t *w, int32_t (*sums
 }
 
 /* acc[r] += the chunk's products of row r of a tile. In the order of simd_packed.h. */
-SIMD void add_chunk(packed_format f, const chunk_rows *x, int tile, const chunk_weights *c, int blocks, vf *acc, int ROWS) {
+SIMD void add_chunk(packed_format f, const chunk_rows *x, int tile, const chunk_weights *c, int blocks, vf *acc) {
     _Alignas(64) int32_t sums[4][AMX_ROWS][PACK];
     const int halves = has_halves(f), step = halves ? 2 : 4;
     for (int from = 0; from < blocks; from += step) {
@@ -113,7 +113,7 @@ SIMD void add_chunk(packed_format f, const chunk_rows *x, int tile, const chunk_
         for (int b = from; b < from + step && b < blocks; b++) {
             const int u = halves ? 2 * (b - from) : b - from;
             const float *scale = x->scale[tile][b], *total = x->total[tile][b];
-            UNROLL_ROWS for (int r = 0; r < ROWS; r++) {
+            UNROLL_ROWS for (int r = 0; r < AMX_ROWS; r++) {
                 vi sum = _mm512_load_si512(sums[u][r]);
                 if (halves) {
                     sum = vi_add(vi_mul(sum, c->part[b][0]), vi_mul(_mm512_load_si512(sums[u + 1][r]), c->part[b][1]));
@@ -135,22 +135,22 @@ SIMD void add_chunk(packed_format f, const chunk_rows *x, int tile, const chunk_
 
 /* y[r][left outputs] of a tile; what was there is added to unless the chunk is the first, bias is that of the last chunk or NULL. */
 SIMD void add_tile(packed_format f, const chunk_rows *x, int tile, const chunk_weights *c, int blocks, int rows, bool first, const float *bias,
-                   int64_t left, float *y, int64_t y_stride, int ROWS) {
+                   int64_t left, float *y, int64_t y_stride) {
     /* Masks instead of branches, of which the compiler would make copies of everything. */
     const __mmask16 some = first_lanes(left < PACK ? left : PACK), old = first ? 0 : some, biased = bias ? some : 0;
     vf acc[AMX_ROWS];
-    UNROLL_ROWS for (int r = 0; r < ROWS; r++) {
+    UNROLL_ROWS for (int r = 0; r < AMX_ROWS; r++) {
         acc[r] = _mm512_maskz_loadu_ps(r < rows ? old : 0, y + r * y_stride);
     }
-    add_chunk(f, x, tile, c, blocks, acc, ROWS);
+    add_chunk(f, x, tile, c, blocks, acc);
     const vf add = _mm512_maskz_loadu_ps(biased, bias);
-    UNROLL_ROWS for (int r = 0; r < ROWS; r++) {
+    UNROLL_ROWS for (int r = 0; r < AMX_ROWS; r++) {
         _mm512_mask_storeu_ps(y + r * y_stride, r < rows ? some : 0, _mm512_mask_add_ps(acc[r], biased, acc[r], add));
     }
 }
 
 /* Up to MANY rows from `row` on. */
-SIMD void add_rows(dtype type, packed_format f, int offset, const packed_piece *p, int64_t row, int rows, int64_t outs, int ROWS) {
+SIMD void add_rows(dtype type, packed_format f, int offset, const packed_piece *p, int64_t row, int rows, int64_t outs) {
     const int64_t blocks = p->n / PACK_BLOCK;
     const size_t bytes = (size_t)(f.head + f.blocks * (f.sub + (f.low + f.high) * PACK_VECTOR)); /* a superblock */
     chunk_rows x;
@@ -165,36 +165,24 @@ SIMD void add_rows(dtype type, packed_format f, int offset, const packed_piece *
             const float *bias = p->bias && block + n == blocks ? p->bias + out : NULL;
             for (int tile = 0; tile * AMX_ROWS < rows; tile++) {
                 add_tile(f, &x, tile, &c, n, rows - tile * AMX_ROWS, block == 0, bias, outs - out, p->y + (row + tile * AMX_ROWS) * p->y_stride + out,
-                         p->y_stride, ROWS);
+                         p->y_stride);
             }
         }
     }
 }
 
-static void begin(packed_format f, int rows) {
+SIMD void run(dtype type, packed_format f, int offset, const packed_piece *p, int64_t rows, int64_t outs) {
     const int inputs = has_halves(f) ? PACK_BLOCK / 2 : PACK_BLOCK;
     amx_shapes s = {.palette = 1};
     for (int t = 0; t < AMX_TILES; t++) {
-        s.rows[t] = (uint8_t)(t < 6 ? rows : inputs / 4);
+        s.rows[t] = (uint8_t)(t < 6 ? AMX_ROWS : inputs / 4);
         s.row_bytes[t] = (uint16_t)(t == 4 || t == 5 ? inputs : PACK_VECTOR);
     }
     amx_begin(&s);
-}
-
-SIMD void run(dtype type, packed_format f, int offset, const packed_piece *p, int64_t rows, int64_t outs) {
-    int64_t row = 0;
-    if (rows > FEW) {
-        begin(f, AMX_ROWS);
-        for (; rows - row > FEW; row += MANY) {
-            add_rows(type, f, offset, p, row, rows - row < MANY ? (int)(rows - row) : MANY, outs, AMX_ROWS);
-        }
-        amx_end();
+    for (int64_t row = 0; row < rows; row += MANY) {
+        add_rows(type, f, offset, p, row, rows - row < MANY ? (int)(rows - row) : MANY, outs);
     }
-    if (row < rows) {
-        begin(f, FEW);
-        add_rows(type, f, offset, p, row, (int)(rows - row), outs, FEW);
-        amx_end();
-    }
+    amx_end();
 }
 
 #define KERNEL(type, name, blocks, head, sub, low, high, scales, offset)                                                                             \
@@ -205,7 +193,7 @@ PACKED_FORMATS(KERNEL)
 #undef KERNEL
 
 void packed_amx(cpu_kernels *k) {
-    k->packed_many_rows = 5;
+    k->packed_many_rows = MANY; /* with fewer, laying out rows and weights costs more than the tiles save */
 #define ENTRY(type, name, blocks, head, sub, low, high, scales, offset) k->packed_many[type] = amx_##name;
     PACKED_FORMATS(ENTRY)
 #undef ENTRY

@@ -85,6 +85,19 @@ int kernels_levels(const char *names[KERNEL_LEVELS]) {
     return n;
 }
 
+/* VDPBF16PS has twice the speed of FMA on Zen 4. On Sapphire Rapids attention by it came to 38% of the speed that FMA has there, and attention
+ * by FMA to 73% on Zen 4. */
+const char *kernels_best(void) {
+    const char *names[KERNEL_LEVELS];
+    int n = kernels_levels(names);
+#if defined(__x86_64__)
+    if (strcmp(names[n - 1], "avx512bf16") == 0 && __builtin_cpu_is("intel")) {
+        n--;
+    }
+#endif
+    return names[n - 1];
+}
+
 bool kernels_select(const char *level, cpu_kernels *k) {
     const char *names[KERNEL_LEVELS];
     int n = kernels_levels(names);

@@ -275,10 +275,10 @@ static inline void bench_all(const char *only, int threads) {
         printf("\n%s: limits %.1f GFLOP/s, %.1f GB/s\n", m.b->description, m.flops * 1e-9, m.bytes * 1e-9);
         const dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q8_0, DTYPE_Q4_0,
                                DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_Q3_K, DTYPE_Q2_K, DTYPE_IQ4_XS};
-        const int64_t rows[] = {1, 4, 16, 256};
+        const int64_t rows[] = {1, 4, 8, 16, 64, 256};
         for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
             const bool packed = t > 3;
-            for (int r = 0; r < (l == 0 ? 2 : 4); r++) {
+            for (int r = 0; r < (l == 0 ? 2 : 6); r++) {
                 bench_linear(&m, types[t], packed, rows[r], 2048, 4096);
             }
             bench_experts(&m, types[t], packed, 1);
