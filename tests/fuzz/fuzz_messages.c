@@ -4,9 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "check.h"
 #include "text/answer.h"
 #include "text/chat.h"
+#include "text/json_text.h"
 #include "text/messages.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -38,40 +41,77 @@ static void check_layout(const chat *c, const tokenizer *t) {
     chat_prompt_free(&p);
 }
 
-typedef struct totals {
-    size_t text, reasoning, calls;
-} totals;
+/* What was told so far, as a hash of the order of events and of their bytes however they were cut. */
+typedef struct told {
+    uint64_t hash;
+    int kind; /* of the last event */
+} told;
+
+static bool tell(told *t, int kind, const char *s, size_t n) {
+    if (t->kind != kind) {
+        t->hash = t->hash * 31 + (uint64_t)kind;
+        t->kind = kind;
+    }
+    for (size_t i = 0; i < n; i++) {
+        t->hash = (t->hash ^ (uint8_t)s[i]) * 0x100000001B3u;
+    }
+    return true;
+}
 
 static bool on_text(void *arg, const char *s, size_t n) {
     check(n > 0 && s);
-    ((totals *)arg)->text += n;
-    return true;
+    return tell(arg, 1, s, n);
 }
 
 static bool on_reasoning(void *arg, const char *s, size_t n) {
     check(n > 0 && s);
-    ((totals *)arg)->reasoning += n;
-    return true;
+    return tell(arg, 2, s, n);
 }
 
 static bool on_call(void *arg, const char *name, const char *arguments) {
     check(name && arguments);
-    ((totals *)arg)->calls++;
-    return true;
+    ((told *)arg)->kind = 0; /* one call after another are two events */
+    return tell(arg, 3, name, strlen(name)) && tell(arg, 3, arguments, strlen(arguments));
 }
 
-/* The same events whatever the pieces. */
-static totals read_answer(const char *s, size_t size, size_t step) {
-    totals got = {0};
-    answer_events events = {on_text, on_reasoning, on_call, &got};
+static uint64_t read_answer(const char *s, size_t size, size_t step, const answer_events *wanted, bool in_reasoning) {
+    told got = {0};
+    answer_events events = *wanted;
+    events.arg = &got;
     answer_parser *p;
-    check(answer_create(&events, false, &p, NULL) == OMNI_OK);
+    check(answer_create(&events, in_reasoning, &p, NULL) == OMNI_OK);
     for (size_t i = 0; i < size; i += step) {
         check(answer_push(p, s + i, size - i < step ? size - i : step, NULL) == OMNI_OK);
     }
     check(answer_finish(p, NULL) == OMNI_OK);
     answer_destroy(p);
-    return got;
+    return got.hash;
+}
+
+/* The same events whatever the pieces. */
+static void check_answer(const char *s, size_t size) {
+    static const answer_events wanted[] = {
+        {on_text, on_reasoning, on_call, NULL}, {on_text, on_reasoning, NULL, NULL}, {on_text, NULL, on_call, NULL}};
+    static const size_t steps[] = {1, 7, 65};
+    for (int kind = 0; kind < 4; kind++) {
+        const answer_events *e = &wanted[kind % 3];
+        uint64_t whole = read_answer(s, size, size + 1, e, kind == 3);
+        for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+            check(read_answer(s, size, steps[i], e, kind == 3) == whole);
+        }
+    }
+}
+
+/* What is inserted for a tool is JSON, and the same again when it is read and written. */
+static void check_tools(const chat *c) {
+    for (size_t i = 0; i < c->tool_count; i++) {
+        json_t *tool = json_loads(c->tools[i], JSON_ALLOW_NUL, NULL);
+        check(tool != NULL);
+        char *again = json_text(tool);
+        check(again && strcmp(again, c->tools[i]) == 0);
+        free(again);
+        json_decref(tool);
+    }
 }
 
 static size_t shown_before_stop(const char *s, size_t size, size_t step) {
@@ -102,9 +142,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (messages_parse_tools(s, size, &limits, &c, NULL) == OMNI_OK) {
         check_layout(&c, stored);
     }
+    check_tools(&c);
     chat_free(&c);
-    totals whole = read_answer(s, size, size + 1), single = read_answer(s, size, 1);
-    check(whole.text == single.text && whole.reasoning == single.reasoning && whole.calls == single.calls);
+    check_answer(s, size);
     check(shown_before_stop(s, size, size + 1) == shown_before_stop(s, size, 1));
     return 0;
 }
