@@ -424,7 +424,7 @@ static void cpu_attention(backend *b, const kv_cache *cache, int layer, const in
 
 /* ---- dense: a unit is a head and a tile of rows, which share what they load ---- */
 
-enum { TILE_ROWS = 384 };
+enum { TILE_ROWS = 1056 };
 
 typedef struct dense_job {
     const cpu_backend *c;
@@ -496,7 +496,7 @@ static void cpu_attention_dense(backend *b, const float *q, int64_t q_stride, co
     while (tile_rows > 1 && attention_tile_scratch(tile_rows, head_dim) > CPU_SCRATCH / (int64_t)sizeof(float)) {
         tile_rows /= 2;
     }
-    const int64_t wanted = (3 * pool_threads(c->pool) + heads - 1) / heads;
+    const int64_t wanted = (4 * pool_threads(c->pool) + heads - 1) / heads;
     const int64_t tiles = most((rows + tile_rows - 1) / tile_rows, least(wanted, (rows + 23) / 24));
     j.tile_rows = least(tile_rows, ((rows + tiles - 1) / tiles + 5) / 6 * 6);
     pool_for(c->pool, (rows + j.tile_rows - 1) / j.tile_rows * heads, 1, dense_units, &j);

@@ -84,10 +84,9 @@ typedef struct attention_tile {
     float *y;
 } attention_tile;
 
-/* Calls for a tile's keys and values of a span, positions from `position` to at most `end`, while the one before is worked on: each position
- * may lie on a page of its own, which the processor does not foresee. */
-static inline void attention_call_ahead(const attention_tile *t, int64_t position, int64_t end) {
-    for (int64_t i = position; i < position + ATTENTION_SPAN && i < end; i++) {
+/* Calls for a tile's keys and values of positions that come later: each may lie on a page of its own, which the processor does not foresee. */
+static inline void attention_call_ahead(const attention_tile *t, int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; i++) {
         for (int d = 0; d < t->head_dim; d += 16) {
             __builtin_prefetch(t->k + i * t->kv_stride + d, 0, 2);
             __builtin_prefetch(t->v + i * t->kv_stride + d, 0, 2);
@@ -95,9 +94,9 @@ static inline void attention_call_ahead(const attention_tile *t, int64_t positio
     }
 }
 
-/* Floats of scratch that attend_tile needs. */
+/* Floats of scratch that attend_tile and attend_tile_coarse need. */
 static inline int64_t attention_tile_scratch(int64_t rows, int64_t head_dim) {
-    return (2 * rows + 2 * ATTENTION_SPAN) * (head_dim + 16) + 2 * rows + 8 * ATTENTION_SPAN;
+    return 2 * (rows + 15 + ATTENTION_SPAN) * (head_dim + 33) + 8 * ATTENTION_SPAN;
 }
 
 typedef struct cpu_kernels {
@@ -155,6 +154,7 @@ void kernels_avx2(cpu_kernels *k);
 void kernels_avx512(cpu_kernels *k);
 void kernels_neon(cpu_kernels *k);
 void attention_avx512bf16(cpu_kernels *k);
+void attention_amx(cpu_kernels *k);
 /* The part for packed weights, in files of its own. */
 void packed_generic(cpu_kernels *k);
 void packed_avx2(cpu_kernels *k);

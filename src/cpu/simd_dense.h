@@ -222,7 +222,7 @@ static void simd_attend_tile(const attention_tile *t, float *scratch) {
     }
     memset(s.acc, 0, (size_t)(t->rows * s.pad) * sizeof *s.acc);
     for (int64_t start = low / SPAN * SPAN; start < high; start += SPAN) {
-        attention_call_ahead(t, start + SPAN, high);
+        attention_call_ahead(t, start + SPAN, start + 2 * SPAN < high ? start + 2 * SPAN : high);
         dense_load(&s, start, high - start < SPAN ? high - start : SPAN);
         dense_span(&s, start);
     }
