@@ -124,6 +124,7 @@ bool kernels_select(const char *level, cpu_kernels *k) {
             k->name = "AVX-512 VNNI BF16";
         } else if (strcmp(names[i], "amx") == 0) {
             packed_amx(k);
+            attention_amx(k);
             k->name = "AMX";
         }
 #elif defined(__aarch64__)
