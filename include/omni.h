@@ -33,8 +33,8 @@ OMNI_API const char *omni_version(void);
 
 typedef struct omni_model omni_model;
 
-/* Where the threads of a model run and how they wait. Threads kept on CPUs of their own are not moved about by the system, which helps on
- * machines with several kinds of cores or several sockets, and hurts where another program wants the same CPUs.
+/* Where the threads of a model run and how they wait. For machines whose CPUs are not all alike or not all to be used; it makes nothing faster
+ * by itself.
  * The thread that calls into the library works as one of them: omni_model_open, omni_generate, omni_speak and omni_bench keep it there while
  * they run, callbacks included, and put it back before they return. */
 typedef struct omni_scheduling {
