@@ -7,15 +7,13 @@
 
 enum { UNIT = AMX_ROWS };
 
-/* Tiles 0 to 3 are sums. Queries and keys lie in 4 and 5, those of the last pairs of dimensions, which may be fewer than 16, in 6 and 7. */
-static amx_shapes shapes_for(int64_t last_pairs) {
+/* All tiles are whole: products of fewer pairs of dimensions take as long. */
+static amx_shapes whole_tiles(void) {
     amx_shapes s = {.palette = 1};
     for (int i = 0; i < AMX_TILES; i++) {
         s.rows[i] = AMX_ROWS;
         s.row_bytes[i] = AMX_ROW_BYTES;
     }
-    s.row_bytes[6] = (uint16_t)(4 * last_pairs);
-    s.rows[7] = (uint8_t)last_pairs;
     return s;
 }
 
@@ -73,40 +71,32 @@ static void step_to_next(amx_work *w) {
     w->next = u;
 }
 
-/* Sums 0 to 3 += queries times the keys of 16 pairs of dimensions. */
-#define ADD_SCORES(A, B, q, q_bytes, k)                                                                                                              \
-    do {                                                                                                                                             \
-        amx_load(A, q, q_bytes);                                                                                                                     \
-        amx_load(B, k, 4 * SPAN);                                                                                                                    \
-        amx_dot_bf16(0, A, B);                                                                                                                       \
-        amx_load(B, (k) + 16, 4 * SPAN);                                                                                                             \
-        amx_dot_bf16(1, A, B);                                                                                                                       \
-        amx_load(B, (k) + 32, 4 * SPAN);                                                                                                             \
-        amx_dot_bf16(2, A, B);                                                                                                                       \
-        amx_load(B, (k) + 48, 4 * SPAN);                                                                                                             \
-        amx_dot_bf16(3, A, B);                                                                                                                       \
-    } while (0)
-
-/* One of the steps of a unit's scores: 16 pairs of dimensions. */
+/* One of the steps of a unit's scores: 16 pairs of dimensions, whose products with 64 positions are added up in tiles 0 to 3. Loads come well
+ * before the products that need them, and a tile is loaded again as late as can be: one waits for the other. */
 static void score_slice(const amx_work *w, int64_t row, int64_t step, int64_t steps) {
     const coarse_tile *s = &w->s;
     const uint32_t *q = s->q + row * s->q_stride + step * 16, *k = s->keys + step * 16 * SPAN;
+    amx_load(4, q, 4 * s->q_stride);
+    amx_load(5, k, 4 * SPAN);
+    amx_load(6, k + 16, 4 * SPAN);
+    amx_load(7, k + 32, 4 * SPAN);
     if (step == 0) {
-        const float *base = s->base + row * LANES;
-        amx_load(0, base, 4 * LANES);
-        amx_load(1, base, 4 * LANES);
-        amx_load(2, base, 4 * LANES);
-        amx_load(3, base, 4 * LANES);
+        amx_zero(0);
+        amx_zero(1);
+        amx_zero(2);
+        amx_zero(3);
     }
-    if (step + 1 < steps) {
-        ADD_SCORES(4, 5, q, 4 * s->q_stride, k);
-        return;
+    amx_dot_bf16(0, 4, 5);
+    amx_load(5, k + 48, 4 * SPAN);
+    amx_dot_bf16(1, 4, 6);
+    amx_dot_bf16(2, 4, 7);
+    amx_dot_bf16(3, 4, 5);
+    if (step + 1 == steps) {
+        amx_store(0, w->scores[0], 4 * SPAN);
+        amx_store(1, w->scores[0] + 16, 4 * SPAN);
+        amx_store(2, w->scores[0] + 32, 4 * SPAN);
+        amx_store(3, w->scores[0] + 48, 4 * SPAN);
     }
-    ADD_SCORES(6, 7, q, 4 * s->q_stride, k);
-    amx_store(0, w->scores[0], 4 * SPAN);
-    amx_store(1, w->scores[0] + 16, 4 * SPAN);
-    amx_store(2, w->scores[0] + 32, 4 * SPAN);
-    amx_store(3, w->scores[0] + 48, 4 * SPAN);
 }
 
 /* acc of 32 dimensions from d on += weights times values, or of 16 if these are the last. Weights stay in tiles 2 and 3. */
@@ -121,20 +111,20 @@ static void value_slice(const amx_work *w, const uint32_t (*weights)[SPAN / 2], 
     }
     amx_load(0, acc, bytes);
     amx_load(4, v, bytes);
-    amx_dot_bf16(0, 2, 4);
+    amx_load(6, later, bytes);
     if (d + LANES < s->pad) {
         amx_load(1, acc + LANES, bytes);
         amx_load(5, v + LANES, bytes);
+        amx_load(7, later + LANES, bytes);
+        amx_dot_bf16(0, 2, 4);
         amx_dot_bf16(1, 2, 5);
-        amx_load(4, later, bytes);
-        amx_dot_bf16(0, 3, 4);
-        amx_load(5, later + LANES, bytes);
-        amx_dot_bf16(1, 3, 5);
+        amx_dot_bf16(0, 3, 6);
+        amx_dot_bf16(1, 3, 7);
         amx_store(0, acc, bytes);
         amx_store(1, acc + LANES, bytes);
     } else {
-        amx_load(4, later, bytes);
-        amx_dot_bf16(0, 3, 4);
+        amx_dot_bf16(0, 2, 4);
+        amx_dot_bf16(0, 3, 6);
         amx_store(0, acc, bytes);
     }
 }
@@ -147,9 +137,10 @@ static void weigh_rows(amx_work *w, const unit *u, const float (*scores)[SPAN], 
             memset(w->weights[j], 0, sizeof w->weights[j]);
             continue;
         }
+        const vf base = vf_load(w->s.base + (u->row + j) * LANES);
         vf x[SPAN_VECTORS];
         UNROLL for (int m = 0; m < SPAN_VECTORS; m++) {
-            x[m] = vf_load(scores[j] + m * LANES);
+            x[m] = vf_add(vf_load(scores[j] + m * LANES), base);
         }
         softmax(&w->s, u->row + j, x, first, end, w->weights[j]);
     }
@@ -208,7 +199,8 @@ static void attend_tile_coarse(const attention_tile *t, float *scratch) {
     w.range = (block_range *)(void *)(s->limit + (t->rows + UNIT - 1) / UNIT * UNIT);
     find_ranges(&w);
     memset(weights, 0, sizeof weights);
-    const amx_shapes shapes = shapes_for(s->pairs - (s->q_stride - 16));
+    memset(s->keys + s->pairs * SPAN, 0, (size_t)(s->q_stride - s->pairs) * SPAN * sizeof *s->keys);
+    const amx_shapes shapes = whole_tiles();
     amx_begin(&shapes);
     w.next = (unit){.row = -UNIT, .start = s->low};
     step_to_next(&w);

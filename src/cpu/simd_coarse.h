@@ -29,11 +29,11 @@ typedef struct coarse_tile {
     int64_t called;            /* the position up to which memory has been called for */
     int64_t start;             /* the span whose values are loaded */
     uint64_t special;          /* its positions with infinities or NaN, for which zeros are loaded */
-    uint32_t *keys;            /* [pairs][SPAN] of a span, two bfloat16 each */
+    uint32_t *keys;            /* [q_stride][SPAN] of a span, two bfloat16 each; those past pairs are not written */
     uint32_t *values, *halves; /* [SPAN / 2][vectors * LANES]; [SPAN / 4][8][2] */
     float *acc, *sum;          /* [rows][pad], [rows][LANES] */
     float *base;               /* [rows][LANES], all the same: minus where exponents count from */
-    uint32_t *q;               /* [rows][q_stride] */
+    uint32_t *q;               /* [rows][q_stride], zeros behind pairs */
     float *limit;              /* [rows]: by how much a score may lie above */
 } coarse_tile;
 
@@ -201,14 +201,14 @@ static coarse_tile coarse_begin(const attention_tile *t, bool halves, float *scr
     s.pad = (s.vectors + s.half) * LANES;
     s.q_stride = (s.pairs + LANES - 1) / LANES * LANES;
     s.keys = (uint32_t *)scratch;
-    s.values = s.keys + s.pairs * SPAN;
+    s.values = s.keys + s.q_stride * SPAN;
     s.halves = s.values + SPAN / 2 * s.vectors * LANES;
     s.acc = (float *)(s.halves + SPAN / 4 * LANES);
     s.sum = s.acc + rows * s.pad;
     s.base = s.sum + rows * LANES;
     s.q = (uint32_t *)(s.base + rows * LANES);
     s.limit = (float *)(s.q + rows * s.q_stride);
-    memset(s.acc, 0, (size_t)((float *)s.q - s.acc) * sizeof *s.acc);
+    memset(s.acc, 0, (size_t)(s.limit - s.acc) * sizeof *s.acc);
     for (int64_t r = 0; r < t->rows; r++) {
         if (t->first[r] < t->end[r]) {
             s.low = t->first[r] < s.low ? t->first[r] : s.low;
