@@ -131,10 +131,15 @@ static int say(state *st, answer *a, const char *text) {
     omni_part alone, *parts = st->media.parts ? st->media.parts : &alone;
     parts[st->media.count] = (omni_part){.kind = OMNI_TEXT, .text = text};
     omni_status status = omni_session_add(st->session, &(omni_message){OMNI_USER, parts, st->media.count + (*text != 0)}, &err);
+    const bool had_media = st->media.count > 0;
+    forget(&st->media); /* one that cannot be read must not spoil every message from here on */
     if (status != OMNI_OK) {
-        return report(&err); /* the media stay, for another try */
+        report(&err);
+        if (had_media) {
+            fprintf(stderr, "the message and its media are left out: try again without the one that is at fault\n");
+        }
+        return 1;
     }
-    forget(&st->media);
     if (st->terminal) {
         signal(SIGINT, SIG_IGN); /* for Ctrl+C just as the answer ends: until the next prompt there is nothing to stop */
     }

@@ -437,6 +437,9 @@ class Conversation(Case):
         a = [json.loads(line)["prompt_tokens"] for line in out.splitlines()]
         self.assertEqual(len(a), 2)
         self.assertGreater(a[1], a[0] + 64)
+        out, err = self.omni(*ALL, "--greedy", "-n", 3, stdin=f"/image {__file__}\none\nx\n", status=1)
+        self.assertEqual(err.count("not an image"), 1, err)  # what cannot be read is left out as well
+        self.assertEqual(out, self.omni(*ALL, "--greedy", "-n", 3, "-p", "x")[0])
 
     def interrupted(self, number):
         """A conversation whose first answer is stopped by a signal, and is followed by another message. The answer cannot end before the
