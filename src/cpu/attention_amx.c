@@ -72,7 +72,7 @@ static void step_to_next(amx_work *w) {
 }
 
 /* One of the steps of a unit's scores: 16 pairs of dimensions, whose products with 64 positions are added up in tiles 0 to 3. Loads come well
- * before the products that need them, and a tile is loaded again as late as can be: one waits for the other. */
+ * before the products that need them, and a tile is loaded again as late as can be: that may have to wait for products that still read it. */
 static void score_slice(const amx_work *w, int64_t row, int64_t step, int64_t steps) {
     const coarse_tile *s = &w->s;
     const uint32_t *q = s->q + row * s->q_stride + step * 16, *k = s->keys + step * 16 * SPAN;
