@@ -9,15 +9,16 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/stop.h"
 
 /* The session that a signal stops, and the signal that did. A signal handler can only reach a global. */
 static _Atomic(omni_session *) running;
-static volatile sig_atomic_t stopped_by;
+static volatile sig_atomic_t stop_number;
 
 static void stop_answer(int number) {
     omni_session *s = atomic_exchange(&running, NULL);
     if (s) {
-        stopped_by = number;
+        stop_number = number;
         omni_cancel(s);
     } else {
         signal(number, SIG_DFL);
@@ -165,18 +166,15 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     params->arg = a;
 
     /* A write that waits for its reader goes on after the signal: it is no failed one. A second signal ends the program. */
-    struct sigaction act = {.sa_handler = stop_answer, .sa_flags = SA_RESTART}, old_int, old_term;
-    sigemptyset(&act.sa_mask);
+    struct sigaction former[STOP_SIGNALS];
     atomic_store(&running, session);
-    sigaction(SIGINT, &act, &old_int);
-    sigaction(SIGTERM, &act, &old_term);
+    stop_install(stop_answer, former);
     omni_status status = a->sound_path ? omni_sound_open(a->sound_path, sample_rate, &a->sound, &err) : OMNI_OK;
     params->on_audio = a->sound ? take_audio : NULL;
     if (status == OMNI_OK) {
         status = text ? omni_speak(session, text, params, &result, &err) : omni_generate(session, params, &result, &err);
     }
-    sigaction(SIGINT, &old_int, NULL); /* before "running" is taken back, or a late signal would count as the second */
-    sigaction(SIGTERM, &old_term, NULL);
+    stop_restore(former); /* before "running" is taken back, or a late signal would count as the second */
     bool interrupted = is_stopped();
     atomic_store(&running, NULL);
     progress_clear(&a->bar);
@@ -204,7 +202,7 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
             fprintf(stderr, "omni: cannot write the answer to standard output\n");
             exit_status = 1;
         } else {
-            exit_status = interrupted ? 128 + stopped_by : 0;
+            exit_status = interrupted ? 128 + stop_number : 0;
         }
     }
     free(a->text.text);

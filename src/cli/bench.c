@@ -1,5 +1,4 @@
 /* omni bench: how fast everything is, as a table, JSON or CSV. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,12 +6,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/progress.h"
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int number) {
-    interrupted = 1;
-}
+#include "cli/stop.h"
 
 typedef enum format { FORMAT_TABLE, FORMAT_JSON, FORMAT_CSV } format;
 
@@ -26,7 +20,7 @@ static bool show(void *arg, const char *what, uint64_t done, uint64_t total) {
     printer *p = arg;
     p->bar.bytes = strcmp(what, "writing random weights") == 0;
     progress_show(&p->bar, what, done, total);
-    return !interrupted;
+    return !stopped_by();
 }
 
 static void table_row(printer *p, const omni_bench_row *r) {
@@ -101,7 +95,7 @@ static bool print_row(void *arg, const omni_bench_row *r) {
     }
     p->rows++;
     fflush(stdout);
-    return !interrupted;
+    return !stopped_by();
 }
 
 /* "audio,vision" to OMNI_BENCH_...; false after explaining an unknown name. */
@@ -194,8 +188,7 @@ int command_bench(int argc, char **argv) {
     p.progress = show;
     p.on_row = print_row;
     p.arg = &out;
-    signal(SIGINT, interrupt);
-    signal(SIGTERM, interrupt);
+    stop_watch();
     omni_error err = {0};
     omni_status s = omni_bench(&p, &err);
     progress_clear(&out.bar);
@@ -204,7 +197,7 @@ int command_bench(int argc, char **argv) {
     }
     if (s == OMNI_CANCELLED) {
         fprintf(stderr, "omni bench: stopped\n");
-        return 130;
+        return 128 + stopped_by();
     }
     return s == OMNI_OK ? 0 : report(&err);
 }

@@ -189,7 +189,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
                 char *name = path ? sound_name(path, ++answers) : NULL;
                 a->sound_path = name;
                 int s = say(&st, a, line);
-                if (s == 128 + SIGTERM || a->text_failed) { /* told to end, or nobody reads the answers */
+                if (s == 128 + SIGTERM || s == 128 + SIGHUP || a->text_failed) { /* told to end, or nobody reads the answers */
                     status = s;
                     go_on = false;
                 } else if (!st.terminal && s != 0 && s != 128 + SIGINT) {

@@ -1,21 +1,15 @@
 /* omni convert: a published checkpoint to GGUF files. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int number) {
-    interrupted = 1;
-}
+#include "cli/stop.h"
 
 static bool show(void *arg, const char *what, uint64_t done, uint64_t total) {
     progress_show(arg, what, done, total);
-    return !interrupted;
+    return !stopped_by();
 }
 
 /* "thinker,mmproj" to OMNI_PART_...; 0 after explaining an unknown name. */
@@ -82,8 +76,7 @@ int command_convert(int argc, char **argv) {
     p.threads = (int)threads;
     p.progress = show;
     p.progress_arg = &bar;
-    signal(SIGINT, interrupt);
-    signal(SIGTERM, interrupt);
+    stop_watch();
     omni_error err = {0};
     omni_converted out = {0};
     omni_status s = omni_convert(&p, &out, &err);
@@ -94,7 +87,7 @@ int command_convert(int argc, char **argv) {
     }
     if (s == OMNI_CANCELLED) {
         fprintf(stderr, "omni convert: stopped; nothing half-written was left\n");
-        return 130;
+        return 128 + stopped_by();
     }
     if (s != OMNI_OK) {
         return report(&err);

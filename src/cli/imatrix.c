@@ -1,5 +1,4 @@
 /* omni imatrix: reads a corpus and writes down what matters to each matrix. */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,16 +7,11 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/progress.h"
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int number) {
-    interrupted = 1;
-}
+#include "cli/stop.h"
 
 static bool show(void *arg, const char *what, uint64_t done, uint64_t total) {
     progress_show(arg, what, done, total);
-    return !interrupted;
+    return !stopped_by();
 }
 
 static omni_kind kind_of(const char *name) {
@@ -29,15 +23,14 @@ static int finish(omni_imatrix_params *p) {
     progress_init(&bar, false);
     p->progress = show;
     p->progress_arg = &bar;
-    signal(SIGINT, interrupt);
-    signal(SIGTERM, interrupt);
+    stop_watch();
     omni_error err = {0};
     omni_imatrix_result out = {0};
     omni_status s = omni_imatrix(p, &out, &err);
     progress_clear(&bar);
     if (s == OMNI_CANCELLED) {
         fprintf(stderr, "omni imatrix: stopped; nothing was written\n");
-        return 130;
+        return 128 + stopped_by();
     }
     if (s != OMNI_OK) {
         return report(&err);

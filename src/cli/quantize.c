@@ -1,20 +1,14 @@
 /* omni quantize: a GGUF file with its matrices in another type. */
-#include <signal.h>
 #include <stdio.h>
 
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int number) {
-    interrupted = 1;
-}
+#include "cli/stop.h"
 
 static bool show(void *arg, const char *what, uint64_t done, uint64_t total) {
     progress_show(arg, what, done, total);
-    return !interrupted;
+    return !stopped_by();
 }
 
 static void print_size(const char *name, uint64_t bytes) {
@@ -60,15 +54,14 @@ int command_quantize(int argc, char **argv) {
     p.threads = (int)threads;
     p.progress = show;
     p.progress_arg = &bar;
-    signal(SIGINT, interrupt);
-    signal(SIGTERM, interrupt);
+    stop_watch();
     omni_error err = {0};
     omni_quantized out = {0};
     omni_status s = omni_quantize(&p, &out, &err);
     progress_clear(&bar);
     if (s == OMNI_CANCELLED) {
         fprintf(stderr, "omni quantize: stopped; nothing half-written was left\n");
-        return 130;
+        return 128 + stopped_by();
     }
     if (s != OMNI_OK) {
         return report(&err);

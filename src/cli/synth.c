@@ -1,21 +1,15 @@
 /* omni synth: a random model file of real size, for measuring this program and others. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int number) {
-    interrupted = 1;
-}
+#include "cli/stop.h"
 
 static bool show(void *arg, const char *what, uint64_t done, uint64_t total) {
     progress_show(arg, what, done, total);
-    return !interrupted;
+    return !stopped_by();
 }
 
 int command_synth(int argc, char **argv) {
@@ -24,7 +18,8 @@ int command_synth(int argc, char **argv) {
     int64_t threads = 0, layers = 0, seed = 0;
     const flag flags[] = {
         {"--type", NULL, FLAG_STRING, &p.type, "TYPE", "f32, f16, bf16, q8_0, q4_0, q4_k, q6_k, q4_k_m, ... (default q8_0)", 0, 0},
-        {"--layers", NULL, FLAG_INT, &layers, "N", "decoder layers of the thinker (default: as released); give a talker's file the same number", 1, 1024},
+        {"--layers", NULL, FLAG_INT, &layers, "N", "decoder layers of the thinker (default: as released); give a talker's file the same number", 1,
+         1024},
         {"--parts", NULL, FLAG_STRING, &part, "PART", "thinker, mmproj (the encoders) or talker (default thinker)", 0, 0},
         {"--seed", "-s", FLAG_INT, &seed, "N", "another seed, other values (default 0)", 0, 9007199254740992.0},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
@@ -59,15 +54,14 @@ int command_synth(int argc, char **argv) {
     p.seed = (uint64_t)seed;
     p.progress = show;
     p.progress_arg = &bar;
-    signal(SIGINT, interrupt);
-    signal(SIGTERM, interrupt);
+    stop_watch();
     omni_error err = {0};
     uint64_t bytes = 0;
     omni_status s = omni_synth(&p, &bytes, &err);
     progress_clear(&bar);
     if (s == OMNI_CANCELLED) {
         fprintf(stderr, "omni synth: stopped; nothing half-written was left\n");
-        return 130;
+        return 128 + stopped_by();
     }
     if (s != OMNI_OK) {
         return report(&err);

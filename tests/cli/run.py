@@ -346,7 +346,7 @@ class Tools(Case):
 
 class Interrupts(Case):
     def test_answer(self):
-        for number in [signal.SIGINT, signal.SIGTERM]:
+        for number in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
             p = self.start(*ALL, "-p", "x", *ENDLESS, "-o", "a.wav")
             p.stdout.read(200)
             self.assertFalse(os.path.exists(self.path("a.wav")))
@@ -381,7 +381,7 @@ class Interrupts(Case):
 
     def test_synth(self):
         """The writer that convert shares: killed or interrupted midway, nothing is there under the final name."""
-        for number, status, left in [(signal.SIGINT, 130, 0), (signal.SIGKILL, -9, 1)]:
+        for number, status, left in [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 0), (signal.SIGHUP, 129, 0), (signal.SIGKILL, -9, 1)]:
             p = self.start("synth", "a.gguf", "--layers", 4, "-t", 1)
             while not [n for n in os.listdir(self.folder.name) if n == f"a.gguf.part-{p.pid}" and os.path.getsize(self.path(n)) > 1 << 20]:
                 self.assertIsNone(p.poll(), "ended before it could be stopped")
@@ -461,8 +461,9 @@ class Conversation(Case):
         self.assertEqual((a[1]["answer_tokens"], a[1]["frames"], p.returncode), (100, 8, 0))
 
     def test_termination_ends_the_program(self):
-        p, a = self.interrupted(signal.SIGTERM)
-        self.assertEqual(([r["finish"] for r in a], p.returncode), (["cancelled"], 128 + signal.SIGTERM))
+        for number in [signal.SIGTERM, signal.SIGHUP]:
+            p, a = self.interrupted(number)
+            self.assertEqual(([r["finish"] for r in a], p.returncode), (["cancelled"], 128 + number))
 
     def test_every_answer_is_flushed(self):
         """Who talks to omni through pipes sees an answer before the next message."""
