@@ -87,7 +87,8 @@ omni_status bench_progress(const bench *x, const char *name, int done, int total
     return go_on ? OMNI_OK : fail(err, OMNI_CANCELLED, "cancelled");
 }
 
-static omni_status report(const bench *x, const omni_bench_row *row, omni_error *err) {
+static omni_status report(bench *x, const omni_bench_row *row, omni_error *err) {
+    x->rows++;
     bool go_on = !x->params->on_row || x->params->on_row(x->params->arg, row);
     return go_on ? OMNI_OK : fail(err, OMNI_CANCELLED, "cancelled");
 }
@@ -236,9 +237,26 @@ static omni_status check_threads(const omni_bench_params *p, omni_error *err) {
     return OMNI_OK;
 }
 
+/* Parts asked for by name need their file. */
+static omni_status check_parts(const omni_bench_params *p, omni_error *err) {
+    const struct {
+        unsigned parts;
+        const char *file, *what;
+    } needs[] = {{OMNI_BENCH_THINKER, p->model, "the thinker needs its file (model)"},
+                 {OMNI_BENCH_AUDIO | OMNI_BENCH_VISION, p->mmproj, "audio and vision need the encoders' file (mmproj)"},
+                 {OMNI_BENCH_TALKER | OMNI_BENCH_CODE2WAV, p->talker, "talker and code2wav need the talker's file (talker)"}};
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
+        if ((p->parts & needs[i].parts) && !needs[i].file) {
+            return fail(err, OMNI_ERR_ARGUMENT, "%s", needs[i].what);
+        }
+    }
+    return OMNI_OK;
+}
+
 static omni_status choose_files(bench *x, unsigned parts, files *f, omni_error *err) {
     const omni_bench_params *p = x->params;
-    if (p->model || p->mmproj) {
+    if (p->model || p->mmproj || (p->talker && !p->synthetic)) {
+        TRY(check_parts(p, err));
         f->model = p->model;
         f->mmproj = p->mmproj;
         f->talker = p->talker;
@@ -354,7 +372,9 @@ static omni_status run(bench *x, files *f, omni_error *err) {
     if (status != OMNI_OK) {
         return status;
     }
+    const int before = x->rows;
     TRY(bench_limits(x, err));
+    const int machine_rows = x->rows - before;
     bool answers = x->model && !x->model->thinker->embeddings_only, speaks = x->model && x->model->talker;
     if (answers && (parts & OMNI_BENCH_THINKER)) {
         TRY(bench_thinker(x, err));
@@ -371,7 +391,13 @@ static omni_status run(bench *x, files *f, omni_error *err) {
     if (speaks && (parts & OMNI_BENCH_CODE2WAV)) {
         TRY(bench_code2wav(x, err));
     }
-    return speaks ? bench_answer(x, err) : OMNI_OK;
+    if (speaks) {
+        TRY(bench_answer(x, err));
+    }
+    if (x->rows == machine_rows && !bench_wants(x, "memory read") && !bench_wants(x, "float32 FMA")) {
+        return fail(err, OMNI_ERR_ARGUMENT, "no test of these files and parts is called \"%s\", or begins so", p->only);
+    }
+    return OMNI_OK;
 }
 
 omni_status omni_bench(const omni_bench_params *p, omni_error *err) {

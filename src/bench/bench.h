@@ -12,6 +12,7 @@ typedef struct bench {
     gguf *mmproj;
     encoders encoders;
     int repetitions, generate;
+    int rows; /* reported so far */
     limits last; /* the latest test of the machine, and when it was */
     double last_at;
     double max_seconds;

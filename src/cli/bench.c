@@ -145,7 +145,7 @@ int command_bench(int argc, char **argv) {
         {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "TYPE", "keys are kept as f32, f16 or q8_0 (default f32)", 0, 0},
         {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "TYPE", "values are kept as f32, f16 or q8_0 (default f32)", 0, 0},
         {"--no-repack", NULL, FLAG_SET, &p.no_repack, NULL, "leave weights as the files have them", 0, 0},
-        {"--profile", NULL, FLAG_SET, &p.profile, NULL, "where the time goes, an operation a line", 0, 0},
+        {"--profile", NULL, FLAG_SET, &p.profile, NULL, "where the time goes, an operation a line (not in CSV)", 0, 0},
         {"--scratch", NULL, FLAG_STRING, &p.scratch_dir, "DIR", "where random files lie while they are used (default $TMPDIR or /tmp)", 0, 0},
         {"--json", NULL, FLAG_SET, &json, NULL, "as JSON", 0, 0},
         {"--csv", NULL, FLAG_SET, &csv, NULL, "as CSV", 0, 0},
@@ -171,12 +171,13 @@ int command_bench(int argc, char **argv) {
     if (!parse_parts(parts, &p.parts) || !options_cache_type(cache_k, &p.cache_type_k) || !options_cache_type(cache_v, &p.cache_type_v)) {
         return 2;
     }
-    if (!p.model && !p.mmproj && !p.synthetic) {
-        fprintf(stderr, "omni bench: what should be measured? give --model F or --synthetic TYPE\n");
-        return 2;
-    }
-    if ((p.model || p.mmproj) && p.synthetic) {
-        fprintf(stderr, "omni bench: --model and --synthetic exclude each other\n");
+    const char *wrong = !p.model && !p.mmproj && !p.talker && !p.synthetic ? "what should be measured? give --model F or --synthetic TYPE"
+                        : (p.model || p.mmproj || p.talker) && p.synthetic ? "files and --synthetic exclude each other"
+                        : layers > 0 && !p.synthetic                       ? "--layers is for --synthetic: a file has the layers that it has"
+                        : json && csv                                      ? "--json and --csv exclude each other"
+                                                                           : NULL;
+    if (wrong) {
+        fprintf(stderr, "omni bench: %s\n", wrong);
         return 2;
     }
     printer out = {.format = json ? FORMAT_JSON : csv ? FORMAT_CSV : FORMAT_TABLE};

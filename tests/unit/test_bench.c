@@ -93,6 +93,23 @@ static void test_refusals(void **state) {
     p = tiny(&(seen){0});
     p.repetitions = -1;
     assert_int_equal(omni_bench(&p, &err), OMNI_ERR_ARGUMENT);
+
+    static const struct {
+        unsigned parts;
+        const char *only, *say;
+    } nothing[] = {{OMNI_BENCH_AUDIO, NULL, "mmproj"},
+                   {OMNI_BENCH_THINKER | OMNI_BENCH_CODE2WAV, NULL, "talker"},
+                   {0, "qq", "qq"}, /* such rows measure nothing, which must not look like success */
+                   {0, "tg99999", "tg99999"}};
+    for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++) {
+        seen s = {0};
+        p = tiny(&s);
+        p.mmproj = p.talker = NULL;
+        p.parts = nothing[i].parts;
+        p.only = nothing[i].only;
+        assert_int_equal(omni_bench(&p, &err), OMNI_ERR_ARGUMENT);
+        assert_non_null(strstr(err.text, nothing[i].say));
+    }
 }
 
 int main(void) {
