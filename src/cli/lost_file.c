@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@ static void say(const char *text, size_t size) {
 /* Files are mapped, so one that is cut short while in use, or whose disk fails, shows as a fault at an address: names the file whose mapping
  * holds it, after /proc/self/maps ("FROM-TO rights offset device inode PATH" a line). Without one it is no such fault, and kills as usual. */
 static void handle_fault(int number, siginfo_t *info, void *context) {
+    static atomic_flag reported = ATOMIC_FLAG_INIT;
     uintptr_t at = (uintptr_t)info->si_addr, from = 0, to = 0, *hex = &from;
     char line[4096 + 128], buffer[4096];
     size_t used = 0;
@@ -38,6 +40,9 @@ static void handle_fault(int number, siginfo_t *info, void *context) {
             line[used] = 0;
             const char *path = strchr(line, '/');
             if (path && at >= from && at < to) {
+                while (atomic_flag_test_and_set(&reported)) {
+                    pause(); /* another thread came upon it too, and ends the process */
+                }
                 static const char what[] = ": was cut short or cannot be read any more while it was in use\n";
                 say("omni: ", 6);
                 say(path, strlen(path));
