@@ -244,6 +244,8 @@ OMNI_API omni_status omni_bench(const omni_bench_params *params, omni_error *err
  * output). A file appears under its name when omni_sound_close succeeds; it is a valid file however early that is. */
 typedef struct omni_sound omni_sound;
 OMNI_API omni_status omni_sound_open(const char *path, int sample_rate, omni_sound **out, omni_error *err);
+/* Whether omni_sound_open could: for programs that want to say so before they load a model. Nothing is left behind. */
+OMNI_API omni_status omni_sound_check(const char *path, omni_error *err);
 OMNI_API omni_status omni_sound_write(omni_sound *sound, const float *samples, size_t count, omni_error *err);
 /* Frees sound whatever the outcome. */
 OMNI_API omni_status omni_sound_close(omni_sound *sound, omni_error *err);

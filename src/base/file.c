@@ -190,6 +190,13 @@ omni_status file_out_open(const char *path, file_out *out, omni_error *err) {
     return OMNI_OK;
 }
 
+omni_status file_out_check(const char *path, omni_error *err) {
+    file_out trial;
+    TRY(file_out_open(path, &trial, err));
+    file_out_abandon(&trial);
+    return OMNI_OK;
+}
+
 omni_status file_out_write_at(file_out *f, uint64_t offset, const void *data, size_t size, omni_error *err) {
     const char *p = data;
     while (size > 0) {

@@ -35,6 +35,8 @@ typedef struct file_out {
 } file_out;
 
 omni_status file_out_open(const char *path, file_out *out, omni_error *err);
+/* Whether file_out_open could: for work that takes long before there is anything to write. */
+omni_status file_out_check(const char *path, omni_error *err);
 omni_status file_out_write_at(file_out *f, uint64_t offset, const void *data, size_t size, omni_error *err);
 omni_status file_out_commit(file_out *f, omni_error *err);
 void file_out_abandon(file_out *f);

@@ -148,6 +148,11 @@ int command_run(int argc, char **argv) {
         fprintf(stderr, "omni run: -o needs the talker: give it with --talker F\n");
         goto done;
     }
+    omni_error err = {0};
+    if (o.output && omni_sound_check(o.output, &err) != OMNI_OK) {
+        status = report(&err);
+        goto done;
+    }
     status = 1;
     for (size_t i = 0; stop_texts && i < stops.count; i++) {
         stop_texts[i] = stops.entries[i].value;
@@ -162,7 +167,6 @@ int command_run(int argc, char **argv) {
     progress_init(&a.bar, true);
     o.model.progress = progress_show;
     o.model.progress_arg = &a.bar;
-    omni_error err = {0};
     if (omni_model_open(&o.model, &model, &err) != OMNI_OK || omni_session_create(model, &o.session, &session, &err) != OMNI_OK ||
         (o.model.talker && omni_model_find_voice(model, o.generate.voice, &o.generate.voice, &err) != OMNI_OK) ||
         (tools && omni_session_set_tools(session, tools_json, tools_size, &err) != OMNI_OK) ||

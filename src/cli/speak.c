@@ -29,12 +29,15 @@ int command_speak(int argc, char **argv) {
                                   : "give the output with -o OUT.wav");
         return 2;
     }
+    omni_error err = {0};
+    if (omni_sound_check(o.output, &err) != OMNI_OK) {
+        return report(&err);
+    }
     answer a = {.sound_path = o.output, .json = o.json};
     progress_init(&a.bar, true);
     o.model.progress = progress_show;
     o.model.progress_arg = &a.bar;
     o.model.embeddings_only = true;
-    omni_error err = {0};
     omni_model *model = NULL;
     omni_session *session = NULL;
     if (omni_model_open(&o.model, &model, &err) != OMNI_OK || omni_session_create(model, &o.session, &session, &err) != OMNI_OK ||

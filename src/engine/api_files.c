@@ -197,6 +197,10 @@ omni_status omni_sound_open(const char *path, int sample_rate, omni_sound **out,
     return OMNI_OK;
 }
 
+omni_status omni_sound_check(const char *path, omni_error *err) {
+    return path ? wav_writer_check(path, err) : fail(err, OMNI_ERR_ARGUMENT, "omni_sound_check needs a path");
+}
+
 omni_status omni_sound_write(omni_sound *s, const float *samples, size_t count, omni_error *err) {
     return wav_writer_write(s->w, samples, count, err);
 }

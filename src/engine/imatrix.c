@@ -102,6 +102,12 @@ omni_status omni_imatrix(const omni_imatrix_params *p, omni_imatrix_result *out,
     if (status == OMNI_OK && p->text) {
         status = file_read(p->text, TEXT_LIMIT, &text, &size, err);
     }
+    if (status == OMNI_OK && size == 0 && p->media_count == 0) {
+        status = fail(err, OMNI_ERR_ARGUMENT, "%s: is empty: there is nothing to read", p->text);
+    }
+    if (status == OMNI_OK) {
+        status = file_out_check(p->output, err); /* reading a corpus takes hours */
+    }
     if (status == OMNI_OK) {
         status = omni_model_open(&p->model, &model, err);
     }

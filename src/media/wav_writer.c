@@ -71,14 +71,26 @@ static omni_status stream_out(const void *data, size_t size, omni_error *err) {
     return OMNI_OK;
 }
 
-omni_status wav_writer_open(const char *path, int rate, wav_writer **out, omni_error *err) {
-    *out = NULL;
+static omni_status kind_of(const char *path, bool *stream, bool *header, omni_error *err) {
     const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
-    bool stream = strcmp(path, "-") == 0;
-    bool header = stream || (dot && strcasecmp(dot, ".wav") == 0);
-    if (!header && !(dot && (strcasecmp(dot, ".pcm") == 0 || strcasecmp(dot, ".raw") == 0))) {
+    *stream = strcmp(path, "-") == 0;
+    *header = *stream || (dot && strcasecmp(dot, ".wav") == 0);
+    if (!*header && !(dot && (strcasecmp(dot, ".pcm") == 0 || strcasecmp(dot, ".raw") == 0))) {
         return fail(err, OMNI_ERR_ARGUMENT, "%s: speech goes to a .wav, .pcm or .raw file, or to - (standard output)", path);
     }
+    return OMNI_OK;
+}
+
+omni_status wav_writer_check(const char *path, omni_error *err) {
+    bool stream, header;
+    TRY(kind_of(path, &stream, &header, err));
+    return stream ? OMNI_OK : file_out_check(path, err);
+}
+
+omni_status wav_writer_open(const char *path, int rate, wav_writer **out, omni_error *err) {
+    *out = NULL;
+    bool stream, header;
+    TRY(kind_of(path, &stream, &header, err));
     if (rate < 1 || rate > INT32_MAX / 2) {
         return fail(err, OMNI_ERR_ARGUMENT, "%s: no sample rate: %d", path, rate);
     }

@@ -16,6 +16,8 @@ typedef struct wav_writer wav_writer;
 
 /* An unknown suffix is an OMNI_ERR_ARGUMENT that lists the known ones. rate: samples a second. */
 omni_status wav_writer_open(const char *path, int rate, wav_writer **out, omni_error *err);
+/* Whether wav_writer_open could. */
+omni_status wav_writer_check(const char *path, omni_error *err);
 omni_status wav_writer_write(wav_writer *w, const float *samples, size_t count, omni_error *err);
 /* Completes the file under its name and frees w, whatever the outcome. */
 omni_status wav_writer_finish(wav_writer *w, omni_error *err);

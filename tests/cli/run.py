@@ -92,6 +92,10 @@ class Mistakes(Case):
         self.fails(*RUN, "-p", "x", "--image", PICTURE, say="--mmproj")
         for name in ["a.mp3", "a", "no/a.wav"]:
             self.fails(*ALL, "-p", "x", "-o", name, say=name)
+            for command in ["run", "speak"]:  # said before a model is loaded, which may take minutes
+                self.fails(command, "-m", "no.gguf", "--talker", "no.gguf", "-p", "x", "-o", name, say=name)
+        self.fails("imatrix", "-m", "no.gguf", "-f", THINKER, "-o", "no/a.gguf", say="no/a.gguf")
+        self.fails("imatrix", "-m", THINKER, "-f", os.devnull, say="empty")
         self.fails(*ALL, "-p", "x", "-o", "a.wav", "--voice", "nobody", say=["nobody", "chelsie"])
         self.assertEqual(os.listdir(self.folder.name), [])
 

@@ -121,6 +121,10 @@ static void test_raw_file(void **state) {
 
 static void test_abandoned(void **state) {
     omni_error err;
+    assert_int_equal(wav_writer_check(in_folder("gone.wav"), &err), OMNI_OK);
+    assert_int_equal(wav_writer_check(in_folder("gone.mp3"), &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(wav_writer_check(in_folder("none/gone.wav"), &err), OMNI_ERR_IO);
+    assert_int_equal(wav_writer_check("-", &err), OMNI_OK);
     wav_writer *w;
     assert_int_equal(wav_writer_open(in_folder("gone.wav"), 24000, &w, &err), OMNI_OK);
     assert_int_equal(wav_writer_write(w, (float[]){0, 1, -1}, 3, &err), OMNI_OK);
