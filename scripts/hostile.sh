@@ -5,14 +5,14 @@
 #   cmake -B build-asan -G Ninja -DOMNI_SANITIZE=address,undefined && ninja -C build-asan omni
 #   scripts/hostile.sh build-asan/omni [-k KINDS] [-c CHECKPOINT] [options of tests/hostile.py]
 #
-# -k  which of gguf,sound,image,video,json,imatrix,checkpoint (default all)
+# -k  which of gguf,quantised,sound,image,video,json,chat,imatrix,safetensors,checkpoint (default all)
 # -c  a folder with a small checkpoint, whose files are damaged and converted (default: a very small one, made here)
 # The last line counts: damaged files, refused, accepted, not handled cleanly.
 set -u
 [ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 omni=$1
 shift
-kinds=gguf,sound,image,video,json,imatrix,checkpoint checkpoint=
+kinds=gguf,quantised,sound,image,video,json,chat,imatrix,safetensors,checkpoint checkpoint=
 while [[ ${1-} = -[kc] ]]; do
     if [ "$1" = -k ]; then kinds=$2; else checkpoint=$2; fi
     shift 2
@@ -28,11 +28,15 @@ answer=(-p "What is this?" --greedy -n 2 --max-frames 2 -t 1 -c 1024)
 picture=$data/media/image/baseline.jpg speech=$data/audio/speech16.wav
 hear_and_see=(run -m "$thinker" --mmproj "$encoders" "${answer[@]}")
 
-damage() { # FILE COMMAND...
+damage_with() { # FILE PROGRAM ARGUMENTS...
     local file=$1
     shift
-    "$here/tests/hostile.py" "${options[@]}" "$file" -- "$omni" "$@" | tee -a "$scratch/counts"
+    "$here/tests/hostile.py" "${options[@]}" "$file" -- "$@" | tee -a "$scratch/counts"
     [ "${PIPESTATUS[0]}" = 0 ] || failed=1
+}
+
+damage() { # FILE COMMAND...
+    damage_with "$1" "$omni" "${@:2}"
 }
 
 damage_gguf() {
@@ -47,6 +51,14 @@ damage_gguf() {
     for file in "$thinker" "$encoders" "$talker" "$data/gguf/types.gguf"; do
         damage "$file" info {} --json
     done
+}
+
+damage_quantised() {
+    for type in q8_0 q4_k_m; do
+        "$omni" quantize "$thinker" "$scratch/$type.gguf" $type >/dev/null || { failed=1; return; }
+        damage "$scratch/$type.gguf" run -m {} "${answer[@]}"
+    done
+    damage "$scratch/q4_k_m.gguf" quantize {} {out} q8_0 --allow-requantize
 }
 
 damage_sound() {
@@ -77,13 +89,52 @@ damage_json() {
  {"x": {"type": "array", "items": {"type": "number", "default": 1e3}}}, "required": ["x"]}}}]' >"$scratch/tools.json"
     damage "$scratch/messages.json" run -m "$thinker" --mmproj "$encoders" --messages {} "${answer[@]:2}"
     damage "$scratch/tools.json" run -m "$thinker" --tools {} "${answer[@]}"
+    damage_media_json
+}
+
+# Media of every kind inside the conversation itself, and what else an object may say.
+damage_media_json() {
+    local kinds=() file
+    data_url() { printf '"data:%s;base64,%s"' "$1" "$(base64 -w0 "$data/$2")"; }
+    for file in media/image/lossy.webp media/image/animation.gif; do
+        kinds+=("{\"type\": \"image_url\", \"image_url\": {\"url\": $(data_url image/any $file)}}")
+    done
+    kinds+=("{\"type\": \"audio\", \"audio\": $(data_url audio/ogg audio/a.ogg)}")
+    kinds+=("{\"type\": \"input_audio\", \"input_audio\": {\"data\": \"$(base64 -w0 "$data/audio/a.opus")\", \"format\": \"opus\"}}")
+    kinds+=("{\"type\": \"video_url\", \"video_url\": {\"url\": $(data_url video/mp4 media/video/sound.mp4)}}")
+    printf '{"fps": 2.0, "use_audio_in_video": true, "tools": [{"name": "f"}], "messages": [{"role": "user", "content": [%s]}]}\n' \
+        "$(IFS=,; echo "${kinds[*]}")" >"$scratch/media.json"
+    damage "$scratch/media.json" run -m "$thinker" --mmproj "$encoders" --messages {} "${answer[@]:2}"
+}
+
+# What is typed, through a pipe.
+damage_chat() {
+    printf 'Hello \xc3\xa9.\n/image %s\nWhat is this?\n/voice chelsie\n/reset\n\n/audio %s\nAnd \xf0\x9f\x98\x80?\n' "$picture" "$speech" >"$scratch/typed.txt"
+    # Its messages quote what was typed as it was typed.
+    damage_with "$scratch/typed.txt" bash -c 'set -o pipefail; "$0" "$@" <{} 2>&1 >/dev/null | tr -cd "[:print:]\n" >&2' \
+        "$omni" "${hear_and_see[@]:0:5}" "${answer[@]:2}"
 }
 
 damage_imatrix() {
     cp "$here/README.md" "$scratch/corpus.txt"
     "$omni" imatrix -m "$thinker" -f "$scratch/corpus.txt" --pieces 2 -t 1 -o "$scratch/imatrix.gguf" >/dev/null || { failed=1; return; }
     damage "$scratch/imatrix.gguf" quantize "$thinker" {out} q4_0 --imatrix {}
+    # The older format: counts and floats without names of their own.
+    python3 - "$scratch/old.dat" <<'PYTHON' || { failed=1; return; }
+import struct, sys
+names = [b"blk.%d.%s.weight" % (layer, part) for layer in range(2) for part in (b"attn_q", b"attn_k", b"attn_v")]
+entries = b"".join(struct.pack("<i", len(n)) + n + struct.pack("<ii64f", 3, 64, *range(64)) for n in names)
+open(sys.argv[1], "wb").write(struct.pack("<i", len(names)) + entries + struct.pack("<i", 3))
+PYTHON
+    damage "$scratch/old.dat" quantize "$thinker" {out} q4_0 --imatrix {}
     damage "$scratch/corpus.txt" imatrix -m "$thinker" -f {} --pieces 1 -t 1 -o {out}
+}
+
+damage_safetensors() {
+    damage "$data/gguf/weights.safetensors" info {}
+    for file in "$data"/gguf/shards/model{-00001-of-00002.safetensors,.safetensors.index.json}; do
+        damage "$file" info {dir} --json
+    done
 }
 
 damage_checkpoint() {

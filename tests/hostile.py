@@ -201,7 +201,7 @@ class Runner:
             faults.append("a sanitizer or the program's own checks reported an error")
         if code == 1 and not text.strip():
             faults.append("refused without a message")
-        if code == 1 and re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", text):
+        if code == 1 and re.search(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]", text):
             faults.append("control characters in the message")
         try:
             text.decode()
