@@ -62,6 +62,13 @@ int main(int argc, char **argv) {
             return finish(commands[i].run(argc - 1, argv + 1));
         }
     }
+    if (strcmp(argv[1], "help") == 0 && argc > 2) { /* omni help run */
+        for (int i = 0; i < COMMANDS; i++) {
+            if (strcmp(argv[2], commands[i].name) == 0) {
+                return finish(commands[i].run(2, (char *[]){argv[2], "--help", NULL}));
+            }
+        }
+    }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         usage(stdout);
         return finish(0);

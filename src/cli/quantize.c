@@ -21,8 +21,7 @@ int command_quantize(int argc, char **argv) {
     int64_t threads = 0;
     const flag flags[] = {
         {"--imatrix", NULL, FLAG_STRING, &p.imatrix, "F", "importance matrix (omni imatrix, or llama.cpp's)", 0, 0},
-        {"--allow-requantize", NULL, FLAG_SET, &p.allow_requantize, NULL, "take a file that is quantised already; loses more than from the original",
-         0, 0},
+        {"--allow-requantize", NULL, FLAG_SET, &p.allow_requantize, NULL, "take a file below Q8_0 as well; loses more than from the original", 0, 0},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
     };
     const command c = {
@@ -40,7 +39,7 @@ int command_quantize(int argc, char **argv) {
         return status;
     }
     if (count != 3) {
-        fprintf(stderr, "omni quantize: %s; usage: omni quantize IN.gguf OUT.gguf TYPE [--imatrix F] [-t N]\n",
+        fprintf(stderr, "omni quantize: %s usage: omni quantize IN.gguf OUT.gguf TYPE [--imatrix F] [-t N]\n",
                 count == 0   ? "which file?"
                 : count == 1 ? "where to?"
                              : "which type?");

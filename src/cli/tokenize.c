@@ -6,16 +6,32 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 
-/* A piece with everything but plain printable ASCII and whole characters made visible; bytes of UTF-8 pass as they are. */
+/* Length of the whole UTF-8 character of several bytes at s, or 0: there is none, or it is a control character. */
+static size_t character(const unsigned char *s, size_t n) {
+    size_t length = s[0] >= 0xC2 && s[0] < 0xE0 ? 2 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : 0;
+    for (size_t i = 1; i < length; i++) {
+        if (i >= n || (s[i] & 0xC0) != 0x80) {
+            return 0;
+        }
+    }
+    return length == 2 && s[0] == 0xC2 && s[1] < 0xA0 ? 0 : length;
+}
+
+/* A piece with whole characters as they are; controls and parts of characters (many tokens are those) as their bytes. */
 static void print_piece(const char *bytes, size_t n) {
     putchar('"');
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0, length; i < n; i++) {
         unsigned char b = (unsigned char)bytes[i];
+        if (b >= 0x80 && (length = character((const unsigned char *)bytes + i, n - i)) > 0) {
+            fwrite(bytes + i, 1, length, stdout);
+            i += length - 1;
+            continue;
+        }
         if (b == '\n') {
             fputs("\\n", stdout);
         } else if (b == '"' || b == '\\') {
             printf("\\%c", b);
-        } else if (b < 0x20 || b == 0x7F) {
+        } else if (b < 0x20 || b >= 0x7F) {
             printf("\\x%02x", b);
         } else {
             putchar(b);

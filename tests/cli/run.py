@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests of the command line on the tiny model that ships with the repository. usage: run.py OMNI [unittest's arguments]"""
-import fcntl, json, os, select, shutil, signal, subprocess, sys, threading, time, unittest, unittest.mock
+import fcntl, json, os, re, select, shutil, signal, subprocess, sys, threading, time, unittest, unittest.mock
 
 import harness
 from harness import Case, Terminal, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, VIDEOS
@@ -30,6 +30,7 @@ class Mistakes(Case):
             flags = [w for line in out.split("\n") if line.startswith("  -") for w in line.replace(",", " ").split() if w.startswith("--")]
             self.assertIn("--help", flags)
             self.assertEqual(out, self.omni(c, "-h")[0])
+            self.assertEqual(self.omni("help", c)[0], out)
             for f in flags:
                 if f != "--help" and len(f) > 5:  # a letter too many
                     self.fails(c, f + "q", status=2, say=f"did you mean {f}?")
@@ -291,6 +292,10 @@ class Tools(Case):
         marked = self.omni("tokenize", "-m", THINKER, "--ids", "--markup", "Hi\n <|im_end|>")[0].split()
         self.assertLess(len(marked), len(ids))
         self.assertIn('"\\n', out)
+        out = self.omni("tokenize", "-m", THINKER, "é你好")[0]
+        pieces = [re.fullmatch(r' *\d+  "(.*)"', line)[1] for line in out.splitlines()]
+        self.assertTrue(any("\\x" in p for p in pieces), out)  # parts of characters show their bytes
+        self.assertEqual(b"".join(bytes.fromhex(p.replace("\\x", "")) if "\\x" in p else p.encode() for p in pieces).decode(), "é你好")
         self.assertEqual(self.omni("tokenize", "-m", THINKER, "")[0], "")
         self.assertEqual(self.omni("tokenize", "-m", THINKER, "--ids", "--", "--ids")[0].count("\n"), 1)
 
