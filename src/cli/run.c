@@ -84,6 +84,15 @@ static omni_status add_prompt(omni_session *session, omni_part *parts, size_t me
     return omni_session_add(session, &(omni_message){OMNI_USER, parts, media_count + (*prompt != 0 || media_count == 0)}, err);
 }
 
+/* Puts the file's name before what is wrong with its contents. */
+static omni_status in_file(omni_status status, const char *path, omni_error *err) {
+    if (status != OMNI_OK) {
+        omni_error inner = *err;
+        snprintf(err->text, sizeof err->text, "%.300s: %.690s", strcmp(path, "-") == 0 ? "standard input" : path, inner.text);
+    }
+    return status;
+}
+
 int command_run(int argc, char **argv) {
     options o;
     options_init(&o);
@@ -169,8 +178,8 @@ int command_run(int argc, char **argv) {
     o.model.progress_arg = &a.bar;
     if (omni_model_open(&o.model, &model, &err) != OMNI_OK || omni_session_create(model, &o.session, &session, &err) != OMNI_OK ||
         (o.model.talker && omni_model_find_voice(model, o.generate.voice, &o.generate.voice, &err) != OMNI_OK) ||
-        (tools && omni_session_set_tools(session, tools_json, tools_size, &err) != OMNI_OK) ||
-        (json && omni_session_add_json(session, json, json_size, &err) != OMNI_OK) ||
+        (tools && in_file(omni_session_set_tools(session, tools_json, tools_size, &err), tools, &err) != OMNI_OK) ||
+        (json && in_file(omni_session_add_json(session, json, json_size, &err), messages, &err) != OMNI_OK) ||
         (!json && add_prompt(session, parts, media.count, system, o.prompt, &err) != OMNI_OK)) {
         progress_clear(&a.bar);
         status = report(&err);

@@ -267,7 +267,10 @@ static omni_status load_json_media(omni_session *s, size_t first_message, const 
         for (size_t k = 0; k < s->chat.messages[i].part_count; k++) {
             const chat_part *p = &s->chat.messages[i].parts[k];
             if (p->kind != CHAT_TEXT) {
-                TRY(load_medium(s, kinds[p->kind], p->path, p->data, p->size, err));
+                omni_status status = load_medium(s, kinds[p->kind], p->path, p->data, p->size, err);
+                if (status != OMNI_OK) {
+                    return fail_in(err, status, "messages[%zu].content[%zu]", i - first_message, k);
+                }
             }
         }
     }

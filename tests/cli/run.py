@@ -251,7 +251,11 @@ class Answers(Case):
         parts = [{"role": "user", "content": [{"type": "image", "path": PICTURE}, {"type": "text", "text": "x"}]}]
         self.assertEqual(self.omni(*ALL, "--messages", "-", *flags, stdin=json.dumps(parts))[0], self.omni(*ALL, "--image", PICTURE, "-p", "x", *flags)[0])
         for bad in ["", "{", "[]", "3", '[{"role": "user"}]', '[{"role": "nobody", "content": "x"}]', '[{"role": "user", "content": [{"type": "smell"}]}]']:
-            self.fails(*RUN, "--messages", "-", *flags, stdin=bad, say="omni: ")
+            self.fails(*RUN, "--messages", "-", *flags, stdin=bad, say="omni: standard input: ")
+        parts[0]["content"].append({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}})
+        with open(self.path("m.json"), "w") as f:
+            json.dump(parts, f)
+        self.fails(*ALL, "--messages", "m.json", say="omni: m.json: messages[0].content[2]: image data: ")
 
     def test_context(self):
         self.fails(*RUN, "-p", "x " * 100, "-c", 50, say=["109 tokens", "context is 50", "-c"])
