@@ -44,16 +44,9 @@ size_t options_flags(options *o, flag *list) {
         {"--prompt", "-p", FLAG_STRING, &o->prompt, "TEXT", "what to say to the model", 0, 0},
         {"--output", "-o", FLAG_STRING, &o->output, "OUT", "speech to FILE.wav, FILE.pcm (24 kHz mono 16-bit) or - (standard output)", 0, 0},
         {"--voice", NULL, FLAG_STRING, &o->generate.voice, "NAME", "voice of the talker file (default chelsie)", 0, 0},
-        {"--temp", NULL, FLAG_FLOAT, &o->temperature, "X", "temperature (default 0.7; speech has its own sampling)", 0, 100},
-        {"--top-k", NULL, FLAG_INT, &o->top_k, "N", "choose among the N likeliest tokens; 0: all (default 20)", 0, 1 << 30},
-        {"--top-p", NULL, FLAG_FLOAT, &o->top_p, "X", "choose among the likeliest tokens that sum to X (default 0.8)", 0, 1},
-        {"--min-p", NULL, FLAG_FLOAT, &o->min_p, "X", "leave out tokens under X times the likeliest (default 0: off)", 0, 1},
-        {"--repeat-penalty", NULL, FLAG_FLOAT, &o->repeat_penalty, "X", "make tokens that have occurred less likely (default 1: off)", 0.01, 100},
         {"--seed", "-s", FLAG_INT, &o->seed, "N", "the same seed gives the same answer (default 0)", 0, 9007199254740992.0},
         {"--greedy", NULL, FLAG_SET, &o->greedy, NULL, "always the likeliest token, in text and speech", 0, 0},
-        {"--max-tokens", "-n", FLAG_INT, &o->max_tokens, "N", "tokens of answer at most (default: up to the context's end)", 1, 1 << 30},
         {"--max-frames", NULL, FLAG_INT, &o->max_frames, "N", "frames of speech at most, 12.5 a second (default 4096)", 1, 1 << 30},
-        {"--ctx-size", "-c", FLAG_INT, &o->context, "N", "tokens of conversation kept (default 8192, or what the model allows)", 1, 1 << 30},
     };
     const flag last[] = {
         {"--no-repack", NULL, FLAG_SET, &o->model.no_repack, NULL, "leave weights as the files have them: opens at once, computes slowly", 0, 0},

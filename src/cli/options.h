@@ -1,4 +1,4 @@
-/* The flags that `run` and `speak` share: files, voice, sampling, limits; and those for threads, which other commands have too. */
+/* The flags that `run` and `speak` share: files, voice, seed, limits; and those for threads, which other commands have too. */
 #ifndef OMNI_CLI_OPTIONS_H
 #define OMNI_CLI_OPTIONS_H
 
@@ -24,14 +24,15 @@ typedef struct options {
     const char *output, *prompt;
     bool greedy, json;
     thread_options threads;
-    int64_t context, top_k, seed, max_tokens, max_frames;
+    int64_t seed, max_frames;
+    int64_t context, top_k, max_tokens; /* these and the next have flags in `run` alone */
     double temperature, top_p, min_p, repeat_penalty;
 } options;
 
 /* Defaults for values that no flag sets. */
 void options_init(options *o);
 /* Appends the shared flags to list; returns how many. list has room for OPTIONS_FLAGS. */
-enum { OPTIONS_FLAGS = 18 + THREAD_FLAGS };
+enum { OPTIONS_FLAGS = 11 + THREAD_FLAGS };
 size_t options_flags(options *o, flag *list);
 /* --cache-type-k and --cache-type-v (f32, f16, q8_0; NULL: as it is); false after explaining a name that is none of these. */
 bool options_cache_type(const char *text, omni_cache_type *type);

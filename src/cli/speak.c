@@ -12,7 +12,7 @@ int command_speak(int argc, char **argv) {
     const command c = {"speak",
                        "",
                        "Says exactly the text given with -p.",
-                       "Only the thinker's token embeddings and the talker are loaded. Flags of text sampling have no effect here.",
+                       "Only the thinker's token embeddings and the talker are loaded.",
                        flags,
                        options_flags(&o, flags)};
     size_t count;

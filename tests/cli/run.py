@@ -59,6 +59,7 @@ class Mistakes(Case):
         self.fails(*RUN, "-p", "x", "--ignore-eos", status=2, say="--max-tokens")
         self.fails(*RUN, "-p", "x", "--messages", "m.json", status=2, say="--messages is the whole conversation")
         self.fails("speak", status=2, say="--model")
+        self.fails("speak", "--temp", "1", status=2, say="unknown flag --temp")  # what would have no effect is not taken
         self.fails("speak", "-m", THINKER, status=2, say="--talker")
         self.fails("speak", "-m", THINKER, "--talker", TALKER, status=2, say="-p TEXT")
         self.fails("speak", "-m", THINKER, "--talker", TALKER, "-p", "x", status=2, say="-o OUT")
