@@ -135,7 +135,7 @@ static void on_write(png_structp png, png_bytep data, size_t n) {
 static void skips_texts(void **state) {
     enum { LETTERS = 7000000, TIMES = 100 };
     written *w = calloc(1, sizeof *w);
-    char *letters = malloc(LETTERS);
+    char *letters = calloc(1, LETTERS + 1);
     assert_true(w && letters);
     memset(letters, 'a', LETTERS);
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
