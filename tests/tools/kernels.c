@@ -216,8 +216,9 @@ static void random_blocks(dtype type, uint8_t *out, size_t bytes) {
     }
 }
 
+/* The kernel for many rows takes any number: it is tried from two on, and must give the bits that the other gives for each row alone. */
 static void run_packed(const cpu_kernels *k, dtype type, const packed_piece *p, int64_t rows, int64_t outs) {
-    const bool many = k->packed_many[type] && rows >= k->packed_many_rows;
+    const bool many = k->packed_many[type] && rows > 1;
     (many ? k->packed_many : k->packed)[type](p, rows, outs);
 }
 
