@@ -175,14 +175,15 @@ omni_status bench_talker(bench *x, omni_error *err) {
 
 typedef struct wave_work {
     const code2wav *c;
-    code2wav_state *state;
+    code2wav_runner *runner;
+    code2wav_stream *stream;
     int64_t piece; /* frames a push */
     int32_t *codes;
     float *samples;
 } wave_work;
 
 static omni_status rewind_wave(void *arg, omni_error *err) {
-    code2wav_state_reset(((wave_work *)arg)->state);
+    code2wav_stream_reset(((wave_work *)arg)->stream);
     return OMNI_OK;
 }
 
@@ -190,7 +191,7 @@ static omni_status make_wave(void *arg, omni_error *err) {
     wave_work *w = arg;
     for (int64_t done = 0; done < FRAMES; done += w->piece) {
         int64_t n;
-        TRY(code2wav_push(w->state, w->codes, w->piece, w->samples, &n, err));
+        TRY(code2wav_push(w->runner, w->stream, w->codes, w->piece, w->samples, &n, err));
     }
     return OMNI_OK;
 }
@@ -204,7 +205,8 @@ static omni_status bench_wave(bench *x, const char *name, int64_t piece, omni_er
     v.codes = malloc((size_t)(piece * groups) * sizeof *v.codes);
     v.samples = malloc((size_t)(piece * upsample) * sizeof *v.samples);
     omni_status status =
-        v.codes && v.samples ? code2wav_state_create(v.c, piece, &v.state, err) : fail(err, OMNI_ERR_MEMORY, "out of memory for %s", name);
+        v.codes && v.samples ? code2wav_runner_create(v.c, NULL, piece, &v.runner, err) : fail(err, OMNI_ERR_MEMORY, "out of memory for %s", name);
+    status = status == OMNI_OK ? code2wav_stream_create(v.c, piece, &v.stream, err) : status;
     if (status == OMNI_OK) {
         uint32_t state = 11;
         for (int64_t i = 0; i < piece * groups; i++) {
@@ -213,7 +215,8 @@ static omni_status bench_wave(bench *x, const char *name, int64_t piece, omni_er
         bench_work w = {rewind_wave, make_wave, &v, (double)(FRAMES * upsample) / code2wav_sample_rate(v.c)};
         status = bench_rate(x, name, "s/s", &w, err);
     }
-    code2wav_state_destroy(v.state);
+    code2wav_runner_destroy(v.runner);
+    code2wav_stream_destroy(v.stream);
     free(v.codes);
     free(v.samples);
     return status;

@@ -8,8 +8,9 @@
 #include "engine/engine.h"
 
 struct piece_decoder {
-    code2wav_state *state;
-    backend *b, *before; /* its own; the state's otherwise */
+    backend *b; /* its own */
+    code2wav_runner *runner;
+    code2wav_stream *stream; /* of the piece */
     int groups;
     int32_t *codes;
     float *samples;
@@ -38,9 +39,7 @@ static void *work(void *arg) {
         }
         pthread_mutex_unlock(&d->mutex);
         double start = engine_now();
-        code2wav_state_run_on(d->state, d->b);
-        d->status = code2wav_push(d->state, d->codes, d->piece.frames, d->samples, &d->piece.count, &d->err);
-        code2wav_state_run_on(d->state, d->before);
+        d->status = code2wav_push(d->runner, d->stream, d->codes, d->piece.frames, d->samples, &d->piece.count, &d->err);
         d->piece.seconds = engine_now() - start;
         pthread_mutex_lock(&d->mutex);
         d->wanted = false;
@@ -51,25 +50,24 @@ static void *work(void *arg) {
     return NULL;
 }
 
-omni_status piece_decoder_create(code2wav_state *state, int groups, int64_t samples_a_frame, int64_t max_frames, int threads, piece_decoder **out,
+omni_status piece_decoder_create(const code2wav *m, backend *b, int64_t max_frames, int64_t runner_frames, int threads, piece_decoder **out,
                                  omni_error *err) {
     *out = NULL;
     piece_decoder *d = calloc(1, sizeof *d);
     if (!d) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for the decoder of speech");
     }
-    d->state = state;
-    d->before = code2wav_state_backend(state);
-    d->groups = groups;
+    d->groups = code2wav_groups(m);
     pthread_mutex_init(&d->mutex, NULL);
     pthread_cond_init(&d->changed, NULL);
-    d->codes = calloc((size_t)(max_frames * groups), sizeof *d->codes);
-    d->samples = calloc((size_t)(max_frames * samples_a_frame), sizeof *d->samples);
+    d->codes = calloc((size_t)(max_frames * d->groups), sizeof *d->codes);
+    d->samples = calloc((size_t)(max_frames * code2wav_upsample(m)), sizeof *d->samples);
     omni_status s = d->codes && d->samples ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for the decoder of speech");
     if (s == OMNI_OK) {
         pool *p;
-        s = pool_create_beside(cpu_backend_pool(d->before), threads, &p, err);
+        s = pool_create_beside(cpu_backend_pool(b), threads, &p, err);
         s = s == OMNI_OK ? cpu_backend_create_on(p, &d->b, err) : s;
+        s = s == OMNI_OK ? code2wav_runner_create(m, d->b, runner_frames, &d->runner, err) : s;
     }
     if (s == OMNI_OK) {
         int e = pthread_create(&d->thread, NULL, work, d);
@@ -95,6 +93,7 @@ void piece_decoder_destroy(piece_decoder *d) {
         pthread_mutex_unlock(&d->mutex);
         pthread_join(d->thread, NULL);
     }
+    code2wav_runner_destroy(d->runner);
     cpu_backend_destroy(d->b);
     pthread_mutex_destroy(&d->mutex);
     pthread_cond_destroy(&d->changed);
@@ -103,7 +102,8 @@ void piece_decoder_destroy(piece_decoder *d) {
     free(d);
 }
 
-void piece_decoder_start(piece_decoder *d, const int32_t *codes, int64_t frames) {
+void piece_decoder_start(piece_decoder *d, code2wav_stream *stream, const int32_t *codes, int64_t frames) {
+    d->stream = stream;
     memcpy(d->codes, codes, (size_t)(frames * d->groups) * sizeof *codes);
     d->piece = (piece){.codes = d->codes, .samples = d->samples, .frames = frames};
     d->busy = true;

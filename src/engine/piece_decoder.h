@@ -6,14 +6,15 @@
 
 typedef struct piece_decoder piece_decoder;
 
-/* threads of its own, 1 to as many as the state's backend has, on the CPUs of that one's last threads; pieces of at most max_frames frames. state is
- * the decoder's while a piece is under way. */
-omni_status piece_decoder_create(code2wav_state *state, int groups, int64_t samples_a_frame, int64_t max_frames, int threads, piece_decoder **out,
+/* threads of its own, 1 to as many as b, the model's backend, has, on the CPUs of that one's last threads. pieces of at most max_frames frames, of
+ * which at most runner_frames are computed at once. */
+omni_status piece_decoder_create(const code2wav *m, backend *b, int64_t max_frames, int64_t runner_frames, int threads, piece_decoder **out,
                                  omni_error *err);
 void piece_decoder_destroy(piece_decoder *d); /* NULL is fine; finishes the piece under way */
 
-/* Takes a copy of codes[frames, groups]. The piece before must have been taken. */
-void piece_decoder_start(piece_decoder *d, const int32_t *codes, int64_t frames);
+/* Takes a copy of codes[frames, groups], the next frames of the stream, which is the decoder's until the piece is taken. The piece before must have
+ * been taken. */
+void piece_decoder_start(piece_decoder *d, code2wav_stream *stream, const int32_t *codes, int64_t frames);
 /* A piece is under way or has not been taken. */
 bool piece_decoder_busy(const piece_decoder *d);
 

@@ -16,7 +16,8 @@ struct speech {
     code2wav *code2wav;
     talker_runner *runner;
     talker_seq *seq;
-    code2wav_state *state;
+    code2wav_runner *wave; /* decodes on the talker's backend */
+    code2wav_stream *stream;
     piece_decoder *decoder; /* NULL: pieces are decoded between the frames */
     pool *pool;             /* the talker's; its threads are shared with the decoder */
     int decoder_threads;
@@ -45,7 +46,7 @@ static omni_status create_decoder(speech *s, backend *b, omni_error *err) {
         return OMNI_OK;
     }
     s->decoder_threads = (threads + 2) / 4;
-    return piece_decoder_create(s->state, s->groups, code2wav_upsample(s->code2wav), MAX_HELD, s->decoder_threads, &s->decoder, err);
+    return piece_decoder_create(s->code2wav, b, MAX_HELD, MAX_PIECE, s->decoder_threads, &s->decoder, err);
 }
 
 omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions, speech **out, omni_error *err) {
@@ -65,7 +66,8 @@ omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions,
     omni_status status = s->codes && s->samples ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for speech");
     status = status == OMNI_OK ? talker_runner_create(t, &p, &s->runner, err) : status;
     status = status == OMNI_OK ? talker_seq_create(s->runner, &s->seq, err) : status;
-    status = status == OMNI_OK ? code2wav_state_create(c, MAX_PIECE, &s->state, err) : status;
+    status = status == OMNI_OK ? code2wav_runner_create(c, NULL, MAX_PIECE, &s->wave, err) : status;
+    status = status == OMNI_OK ? code2wav_stream_create(c, MAX_PIECE, &s->stream, err) : status;
     status = status == OMNI_OK ? create_decoder(s, b, err) : status;
     if (status != OMNI_OK) {
         speech_destroy(s);
@@ -83,7 +85,8 @@ void speech_destroy(speech *s) {
     if (s) {
         speech_abandon(s);
         piece_decoder_destroy(s->decoder);
-        code2wav_state_destroy(s->state);
+        code2wav_runner_destroy(s->wave);
+        code2wav_stream_destroy(s->stream);
         talker_seq_destroy(s->seq);
         talker_runner_destroy(s->runner);
         free(s->codes);
@@ -112,7 +115,7 @@ omni_status speech_begin(speech *s, const talker_prompt *opening, const omni_gen
     s->ended = s->cut = false;
     s->first_audio = s->talker_seconds = s->code2wav_seconds = 0;
     speech_abandon(s);
-    code2wav_state_reset(s->state);
+    code2wav_stream_reset(s->stream);
     double start = engine_now();
     omni_status status = talker_begin(s->seq, opening, voice, &sampling, err);
     s->talker_seconds += engine_now() - start;
@@ -170,7 +173,7 @@ static omni_status decode_here(speech *s, omni_error *err) {
         return OMNI_OK;
     }
     double start = engine_now();
-    TRY(code2wav_push(s->state, s->codes, s->held, s->samples, &p.count, err));
+    TRY(code2wav_push(s->wave, s->stream, s->codes, s->held, s->samples, &p.count, err));
     p.seconds = engine_now() - start;
     s->held = 0;
     return deliver(s, &p, err);
@@ -186,7 +189,7 @@ static omni_status decode_held(speech *s, omni_error *err) {
             }
             TRY(collect(s, true, err));
         }
-        piece_decoder_start(s->decoder, s->codes, s->held);
+        piece_decoder_start(s->decoder, s->stream, s->codes, s->held);
         pool_limit(s->pool, pool_threads(s->pool) - s->decoder_threads);
         s->held = 0;
     }

@@ -9,23 +9,31 @@ enum { MAX_FRAMES = 4096 };
 
 static const float CONVNEXT_EPS = 1e-6f; /* of the ConvNeXt blocks' LayerNorm: written in the reference's code, no config value */
 
-struct code2wav_state {
+struct code2wav_runner {
     const code2wav *m;
     backend *b; /* that computes: the model's, or another with the same memory */
+    int64_t max_frames;
+
+    void *memory;                 /* of the backend; everything below but what is marked host */
+    float *x, *y, *z;             /* activations */
+    float *cos, *sin;             /* [max_frames, head_dim / 2] */
+    int32_t *codes, *first, *end; /* [max_frames, groups], [max_frames], [max_frames] */
+    float *host_angles;           /* host: [2, max_frames, head_dim / 2] */
+    int32_t *host_first;          /* host: [2, max_frames] */
+};
+
+struct code2wav_stream {
+    const code2wav *m;
     int64_t max_frames;
     int64_t frames; /* since the stream began: the rotation's position */
     int64_t filled; /* rows in the key/value windows */
     int64_t kv_capacity;
 
-    void *memory;                    /* of the backend; everything below but what is marked host */
-    float *x, *y, *z;                /* activations */
-    float *cos, *sin;                /* [max_frames, head_dim / 2] */
-    int32_t *codes, *first, *end;    /* [max_frames, groups], [max_frames], [max_frames] */
-    float *k, *v;                    /* [layer, kv_capacity, kv_heads * head_dim]; keys are stored rotated */
-    float *tails;                    /* all tails in one range, zero at the start of a stream */
-    int64_t tails_size;              /* values */
-    float *host_angles, *host_zeros; /* host: [2, max_frames, head_dim / 2], [tails_size] */
-    int32_t *host_first;             /* host: [2, max_frames] */
+    void *memory;       /* of the model's backend; everything below but what is marked host */
+    float *k, *v;       /* [layer, kv_capacity, kv_heads * head_dim]; keys are stored rotated */
+    float *tails;       /* all tails in one range, zero at the start of a stream */
+    int64_t tails_size; /* values */
+    float *host_zeros;  /* host: [tails_size] */
     float *up_tail[CODE2WAV_MAX_STAGES], *dw_tail[CODE2WAV_MAX_STAGES], *block_tail[CODE2WAV_MAX_STAGES];
     float *unit_tail[CODE2WAV_MAX_STAGES][CODE2WAV_MAX_UNITS];
     float *in_tail, *out_tail;
@@ -86,18 +94,22 @@ static void *take(range *r, int64_t values) {
     return p;
 }
 
-static void lay_out(code2wav_state *s, range *r) {
-    const code2wav *m = s->m;
+static void lay_out_runner(code2wav_runner *r, range *of) {
+    const code2wav *m = r->m;
     int64_t x, y, z;
-    scratch_sizes(m, s->max_frames, &x, &y, &z);
-    s->x = take(r, x);
-    s->y = take(r, y);
-    s->z = take(r, z);
-    s->cos = take(r, s->max_frames * m->head_dim / 2);
-    s->sin = take(r, s->max_frames * m->head_dim / 2);
-    s->codes = take(r, s->max_frames * m->groups);
-    s->first = take(r, s->max_frames);
-    s->end = take(r, s->max_frames);
+    scratch_sizes(m, r->max_frames, &x, &y, &z);
+    r->x = take(of, x);
+    r->y = take(of, y);
+    r->z = take(of, z);
+    r->cos = take(of, r->max_frames * m->head_dim / 2);
+    r->sin = take(of, r->max_frames * m->head_dim / 2);
+    r->codes = take(of, r->max_frames * m->groups);
+    r->first = take(of, r->max_frames);
+    r->end = take(of, r->max_frames);
+}
+
+static void lay_out_stream(code2wav_stream *s, range *r) {
+    const code2wav *m = s->m;
     s->k = take(r, m->layers * s->kv_capacity * m->kv_heads * m->head_dim);
     s->v = take(r, m->layers * s->kv_capacity * m->kv_heads * m->head_dim);
     const int64_t begin = r->used;
@@ -125,48 +137,90 @@ static int64_t window_capacity(const code2wav *m, int64_t max_frames) {
     return m->window - 1 + KV_BLOCK + largest(max_frames, m->window - 1);
 }
 
-size_t code2wav_state_memory(const code2wav *m, int64_t max_frames) {
-    code2wav_state s = {.m = m, .max_frames = max_frames, .kv_capacity = window_capacity(m, max_frames)};
+size_t code2wav_runner_memory(const code2wav *m, int64_t max_frames) {
+    code2wav_runner r = {.m = m, .max_frames = max_frames};
     range count = {0};
-    lay_out(&s, &count);
+    lay_out_runner(&r, &count);
     return (size_t)count.used * sizeof(float);
 }
 
-omni_status code2wav_state_create(const code2wav *m, int64_t max_frames, code2wav_state **out, omni_error *err) {
-    if (max_frames < 1 || max_frames > MAX_FRAMES) {
-        return fail(err, OMNI_ERR_ARGUMENT, "code2wav: pieces of %lld frames; 1 to %d are possible", (long long)max_frames, MAX_FRAMES);
+size_t code2wav_stream_memory(const code2wav *m, int64_t max_frames) {
+    code2wav_stream s = {.m = m, .max_frames = max_frames, .kv_capacity = window_capacity(m, max_frames)};
+    range count = {0};
+    lay_out_stream(&s, &count);
+    return (size_t)count.used * sizeof(float);
+}
+
+static omni_status check_piece(int64_t max_frames, omni_error *err) {
+    return max_frames >= 1 && max_frames <= MAX_FRAMES
+               ? OMNI_OK
+               : fail(err, OMNI_ERR_ARGUMENT, "code2wav: pieces of %lld frames; 1 to %d are possible", (long long)max_frames, MAX_FRAMES);
+}
+
+omni_status code2wav_runner_create(const code2wav *m, backend *b, int64_t max_frames, code2wav_runner **out, omni_error *err) {
+    *out = NULL;
+    TRY(check_piece(max_frames, err));
+    code2wav_runner *r = calloc(1, sizeof *r);
+    if (!r) {
+        return fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
     }
-    code2wav_state *s = calloc(1, sizeof *s);
+    r->m = m;
+    r->b = b ? b : m->b;
+    r->max_frames = max_frames;
+    r->host_angles = malloc((size_t)(max_frames * m->head_dim) * sizeof *r->host_angles);
+    r->host_first = malloc((size_t)(2 * max_frames) * sizeof *r->host_first);
+    omni_status status = r->host_angles && r->host_first ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
+    if (status == OMNI_OK) {
+        status = r->b->ops->alloc(r->b, code2wav_runner_memory(m, max_frames), &r->memory, err);
+    }
+    if (status != OMNI_OK) {
+        code2wav_runner_destroy(r);
+        return status;
+    }
+    lay_out_runner(r, &(range){.base = r->memory});
+    *out = r;
+    return OMNI_OK;
+}
+
+void code2wav_runner_destroy(code2wav_runner *r) {
+    if (r) {
+        if (r->memory) {
+            r->b->ops->release(r->b, r->memory);
+        }
+        free(r->host_angles);
+        free(r->host_first);
+        free(r);
+    }
+}
+
+omni_status code2wav_stream_create(const code2wav *m, int64_t max_frames, code2wav_stream **out, omni_error *err) {
+    *out = NULL;
+    TRY(check_piece(max_frames, err));
+    code2wav_stream *s = calloc(1, sizeof *s);
     if (!s) {
         return fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
     }
     s->m = m;
-    s->b = m->b;
     s->max_frames = max_frames;
     s->kv_capacity = window_capacity(m, max_frames);
     range count = {0};
-    lay_out(s, &count);
-    const int64_t half = m->head_dim / 2;
-    s->host_angles = malloc((size_t)(2 * max_frames * half) * sizeof *s->host_angles);
-    s->host_first = malloc((size_t)(2 * max_frames) * sizeof *s->host_first);
+    lay_out_stream(s, &count);
     s->host_zeros = calloc((size_t)(s->tails_size + 1), sizeof *s->host_zeros);
-    omni_status status = OMNI_OK;
-    if (!s->host_angles || !s->host_first || !s->host_zeros) {
-        status = fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
-    } else {
+    omni_status status = s->host_zeros ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
+    if (status == OMNI_OK) {
         status = m->b->ops->alloc(m->b, (size_t)count.used * sizeof(float), &s->memory, err);
     }
     if (status != OMNI_OK) {
-        code2wav_state_destroy(s);
+        code2wav_stream_destroy(s);
         return status;
     }
-    lay_out(s, &(range){.base = s->memory});
-    code2wav_state_reset(s);
+    lay_out_stream(s, &(range){.base = s->memory});
+    code2wav_stream_reset(s);
     *out = s;
     return OMNI_OK;
 }
 
-void code2wav_state_reset(code2wav_state *s) {
+void code2wav_stream_reset(code2wav_stream *s) {
     const code2wav *m = s->m;
     s->frames = 0;
     s->filled = 0;
@@ -179,73 +233,63 @@ void code2wav_state_reset(code2wav_state *s) {
     m->b->ops->upload(m->b, s->tails, s->host_zeros, (size_t)s->tails_size * sizeof(float));
 }
 
-void code2wav_state_destroy(code2wav_state *s) {
+void code2wav_stream_destroy(code2wav_stream *s) {
     if (s) {
         if (s->memory) {
             s->m->b->ops->release(s->m->b, s->memory);
         }
-        free(s->host_angles);
-        free(s->host_first);
         free(s->host_zeros);
         free(s);
     }
 }
 
-void code2wav_state_run_on(code2wav_state *s, backend *b) {
-    s->b = b;
-}
-
-backend *code2wav_state_backend(const code2wav_state *s) {
-    return s->b;
-}
-
 /* ---- transformer ---- */
 
 /* Angles, and which rows of the window each new row attends to: itself and the window - 1 before it. */
-static void place_rows(code2wav_state *s, int64_t rows) {
-    const code2wav *m = s->m;
-    const ops *op = s->b->ops;
+static void place_rows(code2wav_runner *r, const code2wav_stream *s, int64_t rows) {
+    const code2wav *m = r->m;
+    const ops *op = r->b->ops;
     const int64_t half = m->head_dim / 2, past = m->window - 1;
-    float *cosines = s->host_angles, *sines = s->host_angles + rows * half;
-    for (int64_t r = 0; r < rows; r++) {
-        const float position = (float)(s->frames + r);
-        rope_row(m->inv_freq, (const int[3]){0}, (int)half, (const float[3]){position, position, position}, cosines + r * half, sines + r * half);
+    float *cosines = r->host_angles, *sines = r->host_angles + rows * half;
+    for (int64_t i = 0; i < rows; i++) {
+        const float position = (float)(s->frames + i);
+        rope_row(m->inv_freq, (const int[3]){0}, (int)half, (const float[3]){position, position, position}, cosines + i * half, sines + i * half);
     }
-    int32_t *first = s->host_first, *end = s->host_first + rows;
-    for (int64_t r = 0; r < rows; r++) {
-        first[r] = (int32_t)largest(0, s->filled + r - past);
-        end[r] = (int32_t)(s->filled + r + 1);
+    int32_t *first = r->host_first, *end = r->host_first + rows;
+    for (int64_t i = 0; i < rows; i++) {
+        first[i] = (int32_t)largest(0, s->filled + i - past);
+        end[i] = (int32_t)(s->filled + i + 1);
     }
-    op->upload(s->b, s->cos, cosines, (size_t)(rows * half) * sizeof *cosines);
-    op->upload(s->b, s->sin, sines, (size_t)(rows * half) * sizeof *sines);
-    op->upload(s->b, s->first, first, (size_t)rows * sizeof *first);
-    op->upload(s->b, s->end, end, (size_t)rows * sizeof *end);
+    op->upload(r->b, r->cos, cosines, (size_t)(rows * half) * sizeof *cosines);
+    op->upload(r->b, r->sin, sines, (size_t)(rows * half) * sizeof *sines);
+    op->upload(r->b, r->first, first, (size_t)rows * sizeof *first);
+    op->upload(r->b, r->end, end, (size_t)rows * sizeof *end);
 }
 
 /* Makes room behind the window when its buffer is full. Rows move by whole blocks, so that an attention that sums block by
  * block gives the same bits wherever the window lies. */
-static void slide_window(code2wav_state *s, int64_t rows) {
-    const code2wav *m = s->m;
+static void slide_window(code2wav_runner *r, code2wav_stream *s, int64_t rows) {
+    const code2wav *m = r->m;
     if (s->filled + rows <= s->kv_capacity) {
         return;
     }
     const int64_t width = m->kv_heads * m->head_dim, drop = (s->filled - (m->window - 1)) / KV_BLOCK * KV_BLOCK, keep = s->filled - drop;
     for (int64_t l = 0; l < m->layers; l++) {
         float *k = s->k + l * s->kv_capacity * width, *v = s->v + l * s->kv_capacity * width;
-        s->b->ops->copy(s->b, k, k + drop * width, (size_t)(keep * width) * sizeof *k);
-        s->b->ops->copy(s->b, v, v + drop * width, (size_t)(keep * width) * sizeof *v);
+        r->b->ops->copy(r->b, k, k + drop * width, (size_t)(keep * width) * sizeof *k);
+        r->b->ops->copy(r->b, v, v + drop * width, (size_t)(keep * width) * sizeof *v);
     }
     s->filled = keep;
 }
 
 /* x[rows, hidden] through the layers and the final norm, in place. */
-static void transform(code2wav_state *s, int64_t rows) {
-    const code2wav *m = s->m;
-    backend *b = s->b;
+static void transform(code2wav_runner *r, code2wav_stream *s, int64_t rows) {
+    const code2wav *m = r->m;
+    backend *b = r->b;
     const ops *op = b->ops;
     const int64_t h = m->hidden, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
     const int heads = (int)m->heads, kv_heads = (int)m->kv_heads, d = (int)m->head_dim;
-    float *x = s->x, *y = s->y, *z = s->z;
+    float *x = r->x, *y = r->y, *z = r->z;
     for (int64_t l = 0; l < m->layers; l++) {
         const c2w_layer *w = &m->layer[l];
         float *k = s->k + l * s->kv_capacity * kv, *v = s->v + l * s->kv_capacity * kv;
@@ -254,9 +298,9 @@ static void transform(code2wav_state *s, int64_t rows) {
         op->linear(b, &w->q, NULL, y, rows, h, z, q);
         op->linear(b, &w->k, NULL, y, rows, h, new_k, kv);
         op->linear(b, &w->v, NULL, y, rows, h, new_v, kv);
-        op->head_norm_rope(b, z, rows, q, heads, d, NULL, m->eps, s->cos, s->sin);
-        op->head_norm_rope(b, new_k, rows, kv, kv_heads, d, NULL, m->eps, s->cos, s->sin);
-        op->attention_dense(b, z, q, k, v, kv, s->first, s->end, rows, heads, kv_heads, d, 1.0f / sqrtf((float)d), false, y);
+        op->head_norm_rope(b, z, rows, q, heads, d, NULL, m->eps, r->cos, r->sin);
+        op->head_norm_rope(b, new_k, rows, kv, kv_heads, d, NULL, m->eps, r->cos, r->sin);
+        op->attention_dense(b, z, q, k, v, kv, r->first, r->end, rows, heads, kv_heads, d, 1.0f / sqrtf((float)d), false, y);
         op->linear(b, &w->o, NULL, y, rows, q, z, h);
         op->add_scaled(b, z, w->attn_scale, rows, h, x);
 
@@ -284,10 +328,10 @@ static void join_past(backend *b, float *window, float *tail, int64_t past, int6
 }
 
 /* Transposed convolution of in[rows] by way of z to out; returns the first row that is not trimmed and counts them in *rows. */
-static float *upsample(code2wav_state *s, const c2w_transposed *c, const float *in, int64_t *rows, float *tail, int64_t *skip, float *out) {
-    backend *b = s->b;
-    b->ops->linear(b, &c->w, NULL, in, *rows, c->in, s->z, c->kernel * c->out);
-    b->ops->overlap_add(b, s->z, c->bias, *rows, c->kernel, c->stride, c->out, tail, out);
+static float *upsample(code2wav_runner *r, const c2w_transposed *c, const float *in, int64_t *rows, float *tail, int64_t *skip, float *out) {
+    backend *b = r->b;
+    b->ops->linear(b, &c->w, NULL, in, *rows, c->in, r->z, c->kernel * c->out);
+    b->ops->overlap_add(b, r->z, c->bias, *rows, c->kernel, c->stride, c->out, tail, out);
     const int64_t made = *rows * c->stride, dropped = *skip < made ? *skip : made;
     *skip -= dropped;
     *rows = made - dropped;
@@ -295,11 +339,11 @@ static float *upsample(code2wav_state *s, const c2w_transposed *c, const float *
 }
 
 /* Depthwise convolution, LayerNorm, two linear maps with GELU between, LayerScale, residual; in place on x[rows, hidden]. */
-static void convnext(code2wav_state *s, const c2w_upsample *u, float *tail, float *x, int64_t rows) {
-    backend *b = s->b;
+static void convnext(code2wav_runner *r, const c2w_upsample *u, float *tail, float *x, int64_t rows) {
+    backend *b = r->b;
     const ops *op = b->ops;
-    const int64_t h = s->m->hidden, past = u->dw_kernel - 1;
-    float *y = s->y, *z = s->z;
+    const int64_t h = r->m->hidden, past = u->dw_kernel - 1;
+    float *y = r->y, *z = r->z;
     op->copy(b, y + past * h, x, (size_t)(rows * h) * sizeof *x);
     join_past(b, y, tail, past, rows, h);
     op->conv1d_depthwise(b, &u->dw, u->dw_bias, y, rows, z);
@@ -311,11 +355,11 @@ static void convnext(code2wav_state *s, const c2w_upsample *u, float *tail, floa
 }
 
 /* x += conv2(snake2(conv1(snake1(x)))), x[rows, channels]. */
-static void residual_unit(code2wav_state *s, const c2w_unit *u, float *tail, float *x, int64_t rows) {
-    backend *b = s->b;
+static void residual_unit(code2wav_runner *r, const c2w_unit *u, float *tail, float *x, int64_t rows) {
+    backend *b = r->b;
     const ops *op = b->ops;
     const int64_t c = u->conv1.out, past1 = past_rows(&u->conv1), past2 = past_rows(&u->conv2);
-    float *y = s->y, *z = s->z;
+    float *y = r->y, *z = r->z;
     op->snake_beta(b, x, u->snake1.a, u->snake1.inv_b, rows, c, y + past1 * c);
     join_past(b, y, tail, past1, rows, c);
     op->conv1d(b, &u->conv1.w, u->conv1.bias, y, rows, u->conv1.dilation, z);
@@ -326,51 +370,52 @@ static void residual_unit(code2wav_state *s, const c2w_unit *u, float *tail, flo
 }
 
 /* One piece of at most max_frames frames, its codes already in place; returns the number of samples, which are in z. */
-static int64_t run(code2wav_state *s, int64_t rows) {
-    const code2wav *m = s->m;
-    backend *b = s->b;
+static int64_t run(code2wav_runner *r, code2wav_stream *s, int64_t rows) {
+    const code2wav *m = r->m;
+    backend *b = r->b;
     const ops *op = b->ops;
-    slide_window(s, rows);
-    place_rows(s, rows);
-    op->embed_sum(b, &m->embd, s->codes, rows, m->groups, m->codebook, 1.0f / (float)m->groups, s->x);
-    transform(s, rows); /* x[frames, hidden] */
+    slide_window(r, s, rows);
+    place_rows(r, s, rows);
+    op->embed_sum(b, &m->embd, r->codes, rows, m->groups, m->codebook, 1.0f / (float)m->groups, r->x);
+    transform(r, s, rows); /* x[frames, hidden] */
     s->filled += rows;
     s->frames += rows;
 
-    float *x = s->x;
+    float *x = r->x;
     for (int i = 0; i < m->n_upsample && rows > 0; i++) { /* x[frames * ratio ..., hidden] */
-        x = upsample(s, &m->upsample[i].conv, x, &rows, s->up_tail[i], &s->up_skip[i], s->x);
+        x = upsample(r, &m->upsample[i].conv, x, &rows, s->up_tail[i], &s->up_skip[i], r->x);
         if (rows > 0) {
-            convnext(s, &m->upsample[i], s->dw_tail[i], x, rows);
+            convnext(r, &m->upsample[i], s->dw_tail[i], x, rows);
         }
     }
     if (rows > 0) { /* x[rows, decoder_dim] */
         const int64_t past = past_rows(&m->conv_in), h = m->hidden;
-        op->copy(b, s->y + past * h, x, (size_t)(rows * h) * sizeof *x);
-        join_past(b, s->y, s->in_tail, past, rows, h);
-        x = s->x;
-        op->conv1d(b, &m->conv_in.w, m->conv_in.bias, s->y, rows, 1, x);
+        op->copy(b, r->y + past * h, x, (size_t)(rows * h) * sizeof *x);
+        join_past(b, r->y, s->in_tail, past, rows, h);
+        x = r->x;
+        op->conv1d(b, &m->conv_in.w, m->conv_in.bias, r->y, rows, 1, x);
     }
     for (int i = 0; i < m->n_blocks && rows > 0; i++) { /* x[rows * rate, channels / 2] */
         const c2w_block *block = &m->block[i];
-        op->snake_beta(b, x, block->snake.a, block->snake.inv_b, rows, block->conv.in, s->y);
-        x = upsample(s, &block->conv, s->y, &rows, s->block_tail[i], &s->block_skip[i], s->x);
+        op->snake_beta(b, x, block->snake.a, block->snake.inv_b, rows, block->conv.in, r->y);
+        x = upsample(r, &block->conv, r->y, &rows, s->block_tail[i], &s->block_skip[i], r->x);
         for (int u = 0; u < block->units && rows > 0; u++) {
-            residual_unit(s, &block->unit[u], s->unit_tail[i][u], x, rows);
+            residual_unit(r, &block->unit[u], s->unit_tail[i][u], x, rows);
         }
     }
     if (rows > 0) {
         const int64_t past = past_rows(&m->conv_out), c = m->conv_out.in;
-        op->snake_beta(b, x, m->snake_out.a, m->snake_out.inv_b, rows, c, s->y + past * c);
-        join_past(b, s->y, s->out_tail, past, rows, c);
-        op->conv1d(b, &m->conv_out.w, m->conv_out.bias, s->y, rows, 1, s->z);
-        op->clamp(b, -1, 1, rows, s->z);
+        op->snake_beta(b, x, m->snake_out.a, m->snake_out.inv_b, rows, c, r->y + past * c);
+        join_past(b, r->y, s->out_tail, past, rows, c);
+        op->conv1d(b, &m->conv_out.w, m->conv_out.bias, r->y, rows, 1, r->z);
+        op->clamp(b, -1, 1, rows, r->z);
     }
     return rows;
 }
 
-omni_status code2wav_push(code2wav_state *s, const int32_t *codes, int64_t frames, float *samples, int64_t *n, omni_error *err) {
-    const code2wav *m = s->m;
+omni_status code2wav_push(code2wav_runner *r, code2wav_stream *s, const int32_t *codes, int64_t frames, float *samples, int64_t *n, omni_error *err) {
+    const code2wav *m = r->m;
+    const int64_t most = r->max_frames < s->max_frames ? r->max_frames : s->max_frames;
     for (int64_t i = 0; i < frames * m->groups; i++) {
         if (codes[i] < 0 || codes[i] >= m->codebook) {
             return fail(err, OMNI_ERR_ARGUMENT, "code2wav: code %d at frame %lld, group %lld; codes lie in 0 to %lld", codes[i],
@@ -379,10 +424,10 @@ omni_status code2wav_push(code2wav_state *s, const int32_t *codes, int64_t frame
     }
     *n = 0;
     for (int64_t i = 0; i < frames;) {
-        const int64_t rows = frames - i < s->max_frames ? frames - i : s->max_frames;
-        s->b->ops->upload(s->b, s->codes, codes + i * m->groups, (size_t)(rows * m->groups) * sizeof *codes);
-        const int64_t made = run(s, rows);
-        s->b->ops->download(s->b, samples + *n, s->z, (size_t)made * sizeof *samples);
+        const int64_t rows = frames - i < most ? frames - i : most;
+        r->b->ops->upload(r->b, r->codes, codes + i * m->groups, (size_t)(rows * m->groups) * sizeof *codes);
+        const int64_t made = run(r, s, rows);
+        r->b->ops->download(r->b, samples + *n, r->z, (size_t)made * sizeof *samples);
         *n += made;
         i += rows;
     }

@@ -18,8 +18,10 @@
 #include "tensor/ops.h"
 
 typedef struct code2wav code2wav;
-/* What one stream keeps between pieces. Its memory does not grow with the length of the stream. */
-typedef struct code2wav_state code2wav_state;
+/* Working memory for one piece at a time. Several runners may work on different streams at once, each on its own backend and thread. */
+typedef struct code2wav_runner code2wav_runner;
+/* What one stream keeps between its pieces. Its memory does not grow with the length of the stream. */
+typedef struct code2wav_stream code2wav_stream;
 
 /* The weights, from a talker file. The file and the backend must outlive the model. */
 omni_status code2wav_open(backend *b, gguf *g, code2wav **out, omni_error *err);
@@ -34,19 +36,20 @@ int64_t code2wav_trimmed(const code2wav *m);
 /* Length of the waveform of so many frames, in samples. */
 int64_t code2wav_length(const code2wav *m, int64_t frames);
 
-/* max_frames: the largest piece that is computed at once (longer pushes are cut); memory for activations grows with it. */
-omni_status code2wav_state_create(const code2wav *m, int64_t max_frames, code2wav_state **out, omni_error *err);
-/* Bytes of backend memory that it takes. */
-size_t code2wav_state_memory(const code2wav *m, int64_t max_frames);
-void code2wav_state_reset(code2wav_state *s); /* to the start of a stream */
-void code2wav_state_destroy(code2wav_state *s);
-/* Later pushes are computed by b, which must take the memory and the weights of the model's backend: two CPU backends do. So a stream
- * can be decoded beside other work of the model's backend. */
-void code2wav_state_run_on(code2wav_state *s, backend *b);
-backend *code2wav_state_backend(const code2wav_state *s);
+/* max_frames: the largest piece that is computed at once (longer pushes are cut); memory for activations grows with it. b computes: NULL is
+ * the model's own backend; another must take the memory and the weights of that one, as two CPU backends do. */
+omni_status code2wav_runner_create(const code2wav *m, backend *b, int64_t max_frames, code2wav_runner **out, omni_error *err);
+void code2wav_runner_destroy(code2wav_runner *r); /* NULL is fine */
+/* max_frames: the largest piece that any runner will compute of it at once (longer pushes are cut). */
+omni_status code2wav_stream_create(const code2wav *m, int64_t max_frames, code2wav_stream **out, omni_error *err);
+void code2wav_stream_reset(code2wav_stream *s);   /* to its beginning */
+void code2wav_stream_destroy(code2wav_stream *s); /* NULL is fine */
+/* Bytes of backend memory that each takes. */
+size_t code2wav_runner_memory(const code2wav *m, int64_t max_frames);
+size_t code2wav_stream_memory(const code2wav *m, int64_t max_frames);
 
 /* Decodes codes[frames, groups] (host memory) and writes the samples that became final, at most frames * upsample, to
  * samples (host memory); *n is how many. A code outside the codebook is an error that leaves the stream as it was. */
-omni_status code2wav_push(code2wav_state *s, const int32_t *codes, int64_t frames, float *samples, int64_t *n, omni_error *err);
+omni_status code2wav_push(code2wav_runner *r, code2wav_stream *s, const int32_t *codes, int64_t frames, float *samples, int64_t *n, omni_error *err);
 
 #endif

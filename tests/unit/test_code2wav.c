@@ -35,14 +35,14 @@ static int tear_down(void **state) {
 }
 
 /* Decodes codes in pieces of so many frames; returns the samples, *n of them. */
-static float *decode(fixture *f, code2wav_state *s, const int32_t *codes, int64_t frames, int64_t piece, int64_t *n) {
+static float *decode(fixture *f, code2wav_runner *r, code2wav_stream *s, const int32_t *codes, int64_t frames, int64_t piece, int64_t *n) {
     omni_error err = {0};
     const int groups = code2wav_groups(f->m);
     float *wav = malloc((size_t)(frames * code2wav_upsample(f->m)) * sizeof *wav + 1);
     *n = 0;
     for (int64_t i = 0; i < frames; i += piece) {
         int64_t made;
-        must(code2wav_push(s, codes + i * groups, frames - i < piece ? frames - i : piece, wav + *n, &made, &err), &err);
+        must(code2wav_push(r, s, codes + i * groups, frames - i < piece ? frames - i : piece, wav + *n, &made, &err), &err);
         *n += made;
     }
     return wav;
@@ -54,8 +54,10 @@ static void test_equals_reference(void **state) {
     const uint32_t cases = vectors_u32(f->cases, "cases"), stride = vectors_u32(f->cases, "wav_stride");
     int64_t compared = 0;
     float worst = 0;
-    code2wav_state *s;
-    must(code2wav_state_create(f->m, 16, &s, &err), &err);
+    code2wav_runner *r;
+    code2wav_stream *s;
+    must(code2wav_runner_create(f->m, NULL, 16, &r, &err), &err);
+    must(code2wav_stream_create(f->m, 16, &s, &err), &err);
     for (uint32_t i = 0; i < cases; i++) {
         const tensor *codes = vectors_case(f->cases, i, "codes"), *want = vectors_case(f->cases, i, "wav");
         if (!codes) {
@@ -65,8 +67,8 @@ static void test_equals_reference(void **state) {
         snprintf(key, sizeof key, "case.%u.samples", i);
         const int64_t frames = codes->ne[1];
         int64_t n;
-        code2wav_state_reset(s);
-        float *wav = decode(f, s, codes->data, frames, frames, &n);
+        code2wav_stream_reset(s);
+        float *wav = decode(f, r, s, codes->data, frames, frames, &n);
         assert_int_equal(n, vectors_u32(f->cases, key));
         assert_int_equal(n, code2wav_length(f->m, frames));
         const float *w = want->data;
@@ -76,7 +78,8 @@ static void test_equals_reference(void **state) {
         }
         free(wav);
     }
-    code2wav_state_destroy(s);
+    code2wav_stream_destroy(s);
+    code2wav_runner_destroy(r);
     printf("%lld samples, largest difference from the reference %.2g\n", (long long)compared, (double)worst);
     assert_true(compared > 1000);
     assert_true(worst <= 3e-5f);
@@ -94,9 +97,11 @@ static void test_pieces_join(void **state) {
         codes[i] = (int32_t)((x >> 8) % (uint32_t)code2wav_codebook(f->m));
     }
     int64_t whole_n;
-    code2wav_state *s;
-    must(code2wav_state_create(f->m, FRAMES, &s, &err), &err);
-    float *whole = decode(f, s, codes, FRAMES, FRAMES, &whole_n);
+    code2wav_runner *r;
+    code2wav_stream *s;
+    must(code2wav_runner_create(f->m, NULL, FRAMES, &r, &err), &err);
+    must(code2wav_stream_create(f->m, FRAMES, &s, &err), &err);
+    float *whole = decode(f, r, s, codes, FRAMES, FRAMES, &whole_n);
     assert_int_equal(whole_n, code2wav_length(f->m, FRAMES));
     float largest = 0;
     for (int64_t i = 0; i < whole_n; i++) {
@@ -108,38 +113,83 @@ static void test_pieces_join(void **state) {
     for (int k = 0; k < 10; k++) {
         const int piece = pieces[k % 5];
         if (k >= 5) { /* the same pushes cut inside by a state made for smaller pieces */
-            code2wav_state_destroy(s);
-            must(code2wav_state_create(f->m, 3, &s, &err), &err);
+            code2wav_stream_destroy(s);
+            code2wav_runner_destroy(r);
+            must(code2wav_runner_create(f->m, NULL, 3, &r, &err), &err);
+            must(code2wav_stream_create(f->m, 3, &s, &err), &err);
         }
-        code2wav_state_reset(s);
+        code2wav_stream_reset(s);
         int64_t n;
-        float *wav = decode(f, s, codes, FRAMES, piece, &n);
+        float *wav = decode(f, r, s, codes, FRAMES, piece, &n);
         assert_int_equal(n, whole_n);
         assert_memory_equal(wav, whole, (size_t)n * sizeof *wav); /* bit for bit: rows do not depend on their neighbours */
         free(wav);
     }
-    code2wav_state_destroy(s);
+    code2wav_stream_destroy(s);
+    code2wav_runner_destroy(r);
     free(whole);
+    free(codes);
+}
+
+/* Two streams that take turns on one runner, and then on another: each gives what it gives alone. */
+static void test_streams_take_turns(void **state) {
+    fixture *f = *state;
+    omni_error err = {0};
+    enum { FRAMES = 20, PIECE = 3 };
+    const int groups = code2wav_groups(f->m);
+    const int64_t up = code2wav_upsample(f->m);
+    code2wav_runner *runners[2];
+    code2wav_stream *streams[2];
+    int32_t *codes = malloc((size_t)(2 * FRAMES * groups) * sizeof *codes);
+    for (int i = 0; i < 2 * FRAMES * groups; i++) {
+        codes[i] = i * 7919 % code2wav_codebook(f->m);
+    }
+    float *alone[2], *got[2];
+    int64_t want[2], n[2] = {0};
+    for (int k = 0; k < 2; k++) {
+        must(code2wav_runner_create(f->m, NULL, PIECE, &runners[k], &err), &err);
+        must(code2wav_stream_create(f->m, PIECE, &streams[k], &err), &err);
+        alone[k] = decode(f, runners[0], streams[k], codes + k * FRAMES * groups, FRAMES, FRAMES, &want[k]);
+        got[k] = malloc((size_t)(FRAMES * up) * sizeof **got);
+        code2wav_stream_reset(streams[k]);
+    }
+    for (int i = 0; i < FRAMES; i++) {
+        for (int k = 0; k < 2; k++) {
+            int64_t made;
+            must(code2wav_push(runners[(i + k) / 5 % 2], streams[k], codes + (k * FRAMES + i) * groups, 1, got[k] + n[k], &made, &err), &err);
+            n[k] += made;
+        }
+    }
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(n[k], want[k]);
+        assert_memory_equal(got[k], alone[k], (size_t)n[k] * sizeof **got);
+        code2wav_stream_destroy(streams[k]);
+        code2wav_runner_destroy(runners[k]);
+        free(alone[k]), free(got[k]);
+    }
     free(codes);
 }
 
 static void test_samples_come_early(void **state) {
     fixture *f = *state;
     omni_error err = {0};
-    code2wav_state *s;
-    must(code2wav_state_create(f->m, 4, &s, &err), &err);
+    code2wav_runner *r;
+    code2wav_stream *s;
+    must(code2wav_runner_create(f->m, NULL, 4, &r, &err), &err);
+    must(code2wav_stream_create(f->m, 4, &s, &err), &err);
     int32_t *codes = calloc((size_t)code2wav_groups(f->m), sizeof *codes);
     float *wav = malloc((size_t)code2wav_upsample(f->m) * sizeof *wav);
     int64_t total = 0;
     for (int64_t frame = 1; frame <= 6; frame++) { /* after so many frames exactly the reference's length for them is out */
         int64_t n;
-        must(code2wav_push(s, codes, 1, wav, &n, &err), &err);
+        must(code2wav_push(r, s, codes, 1, wav, &n, &err), &err);
         total += n;
         assert_int_equal(total, code2wav_length(f->m, frame));
     }
     free(wav);
     free(codes);
-    code2wav_state_destroy(s);
+    code2wav_stream_destroy(s);
+    code2wav_runner_destroy(r);
 }
 
 static void test_bad_code_leaves_stream(void **state) {
@@ -148,25 +198,28 @@ static void test_bad_code_leaves_stream(void **state) {
     const int groups = code2wav_groups(f->m);
     int32_t *codes = calloc((size_t)(2 * groups), sizeof *codes);
     float *a = malloc((size_t)(4 * code2wav_upsample(f->m)) * sizeof *a), *b = malloc((size_t)(4 * code2wav_upsample(f->m)) * sizeof *b);
-    code2wav_state *s;
+    code2wav_runner *r;
+    code2wav_stream *s;
     int64_t n, before, after;
-    must(code2wav_state_create(f->m, 2, &s, &err), &err);
-    must(code2wav_push(s, codes, 2, a, &before, &err), &err);
-    must(code2wav_push(s, codes, 2, a + before, &n, &err), &err);
+    must(code2wav_runner_create(f->m, NULL, 2, &r, &err), &err);
+    must(code2wav_stream_create(f->m, 2, &s, &err), &err);
+    must(code2wav_push(r, s, codes, 2, a, &before, &err), &err);
+    must(code2wav_push(r, s, codes, 2, a + before, &n, &err), &err);
     n += before;
 
-    code2wav_state_reset(s);
-    must(code2wav_push(s, codes, 2, b, &before, &err), &err);
+    code2wav_stream_reset(s);
+    must(code2wav_push(r, s, codes, 2, b, &before, &err), &err);
     codes[groups + 1] = code2wav_codebook(f->m);
-    assert_int_equal(code2wav_push(s, codes, 2, b + before, &after, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(code2wav_push(r, s, codes, 2, b + before, &after, &err), OMNI_ERR_ARGUMENT);
     assert_non_null(strstr(err.text, "frame 1, group 1"));
     codes[groups + 1] = -1;
-    assert_int_equal(code2wav_push(s, codes, 2, b + before, &after, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(code2wav_push(r, s, codes, 2, b + before, &after, &err), OMNI_ERR_ARGUMENT);
     codes[groups + 1] = 0;
-    must(code2wav_push(s, codes, 2, b + before, &after, &err), &err);
+    must(code2wav_push(r, s, codes, 2, b + before, &after, &err), &err);
     assert_int_equal(before + after, n);
     assert_memory_equal(a, b, (size_t)n * sizeof *a);
-    code2wav_state_destroy(s);
+    code2wav_stream_destroy(s);
+    code2wav_runner_destroy(r);
     free(codes);
     free(a);
     free(b);
@@ -177,9 +230,8 @@ int main(int argc, char **argv) {
         vectors_dir = argv[1];
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equals_reference),
-        cmocka_unit_test(test_pieces_join),
-        cmocka_unit_test(test_samples_come_early),
+        cmocka_unit_test(test_equals_reference),       cmocka_unit_test(test_pieces_join),
+        cmocka_unit_test(test_streams_take_turns),     cmocka_unit_test(test_samples_come_early),
         cmocka_unit_test(test_bad_code_leaves_stream),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -12,12 +12,14 @@ static void test_same_samples(void **state) {
     omni_error err = {0};
     backend *b;
     code2wav *m;
-    code2wav_state *s;
+    code2wav_runner *r;
+    code2wav_stream *s;
     piece_decoder *d;
     must(cpu_backend_create(2, &b, &err), &err);
     gguf *g = vectors_open("talker.gguf");
     must(code2wav_open(b, g, &m, &err), &err);
-    must(code2wav_state_create(m, PIECE, &s, &err), &err);
+    must(code2wav_runner_create(m, NULL, PIECE, &r, &err), &err);
+    must(code2wav_stream_create(m, PIECE, &s, &err), &err);
     const int groups = code2wav_groups(m);
     const int64_t up = code2wav_upsample(m);
     int32_t *codes = malloc(FRAMES * (size_t)groups * sizeof *codes);
@@ -26,15 +28,15 @@ static void test_same_samples(void **state) {
     }
     float *want = calloc((size_t)(FRAMES * up), sizeof *want), *got = calloc((size_t)(FRAMES * up), sizeof *got);
     int64_t n, made = 0;
-    must(code2wav_push(s, codes, FRAMES, want, &n, &err), &err);
+    must(code2wav_push(r, s, codes, FRAMES, want, &n, &err), &err);
 
-    must(piece_decoder_create(s, groups, up, PIECE, 1, &d, &err), &err);
-    code2wav_state_reset(s);
+    must(piece_decoder_create(m, b, PIECE, PIECE, 1, &d, &err), &err);
+    code2wav_stream_reset(s);
     piece p;
     omni_status status;
     assert_false(piece_decoder_take(d, true, &p, &status, &err)); /* nothing was started */
     for (int64_t i = 0; i < FRAMES; i += PIECE) {
-        piece_decoder_start(d, codes + i * groups, FRAMES - i < PIECE ? FRAMES - i : PIECE);
+        piece_decoder_start(d, s, codes + i * groups, FRAMES - i < PIECE ? FRAMES - i : PIECE);
         assert_true(piece_decoder_busy(d));
         while (!piece_decoder_take(d, i % 2 == 0, &p, &status, &err)) { /* by waiting and by asking */
         }
@@ -46,17 +48,17 @@ static void test_same_samples(void **state) {
     }
     assert_int_equal(made, n);
     assert_memory_equal(got, want, (size_t)n * sizeof *got);
-    assert_ptr_equal(code2wav_state_backend(s), b);
 
     codes[0] = code2wav_codebook(m); /* an error comes back from the other thread with its text */
-    piece_decoder_start(d, codes, 1);
+    piece_decoder_start(d, s, codes, 1);
     assert_true(piece_decoder_take(d, true, &p, &status, &err));
     assert_int_equal(status, OMNI_ERR_ARGUMENT);
     assert_non_null(strstr(err.text, "group 0"));
     codes[0] = 0;
-    piece_decoder_start(d, codes, PIECE); /* still under way, perhaps, when it is destroyed */
+    piece_decoder_start(d, s, codes, PIECE); /* still under way, perhaps, when it is destroyed */
     piece_decoder_destroy(d);
-    code2wav_state_destroy(s);
+    code2wav_stream_destroy(s);
+    code2wav_runner_destroy(r);
     code2wav_close(m);
     gguf_close(g);
     cpu_backend_destroy(b);

@@ -442,17 +442,20 @@ static void test_damaged_files(void **state) {
             const talker_sampling sampling = talker_sampling_default();
             talker_runner *r = NULL;
             talker_seq *s = NULL;
-            code2wav_state *v = NULL;
+            code2wav_runner *wave = NULL;
+            code2wav_stream *v = NULL;
             int32_t *codes = calloc(512, sizeof *codes);
             float *wav = malloc((size_t)code2wav_upsample(w) * sizeof *wav);
             talker_event event;
             int64_t n;
             if (talker_runner_create(t, &params, &r, &err) == OMNI_OK && talker_seq_create(r, &s, &err) == OMNI_OK &&
                 talker_begin(s, &p, 0, &sampling, &err) == OMNI_OK && talker_push_text(s, (const int32_t[]){20}, 1, &err) == OMNI_OK &&
-                talker_step(r, &s, 1, &event, codes, &err) == OMNI_OK && event == TALKER_FRAME && code2wav_state_create(w, 1, &v, &err) == OMNI_OK) {
-                code2wav_push(v, codes, 1, wav, &n, &err);
+                talker_step(r, &s, 1, &event, codes, &err) == OMNI_OK && event == TALKER_FRAME &&
+                code2wav_runner_create(w, NULL, 1, &wave, &err) == OMNI_OK && code2wav_stream_create(w, 1, &v, &err) == OMNI_OK) {
+                code2wav_push(wave, v, codes, 1, wav, &n, &err);
             }
-            code2wav_state_destroy(v);
+            code2wav_stream_destroy(v);
+            code2wav_runner_destroy(wave);
             talker_seq_destroy(s);
             talker_runner_destroy(r);
             free(codes);
