@@ -2,32 +2,37 @@
 #include "base/pool.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/thread.h"
+
 enum { MAX_THREADS = 512, SPINS_A_POLL = 80 };
 
+/* One wakes each worker by itself, so that those beyond the limit notice nothing of a job. A cache line of its own: it spins on called. */
 typedef struct worker {
+    _Alignas(64) _Atomic uint64_t called; /* counts the jobs it takes part in; a change wakes it */
+    _Atomic bool asleep;                  /* it waits for wake, or is about to */
     pool *p;
     int index;
     pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
 } worker;
 
 struct pool {
     int threads;
-    int limit;                   /* threads that take part in a job */
-    int spins;                   /* before one who waits sleeps */
-    worker *workers;             /* threads - 1 of them; index 0 is the caller */
-    _Atomic uint64_t generation; /* counts jobs; a change wakes the workers */
-    _Atomic int running;         /* workers still in the current job */
+    int limit;           /* threads that take part in a job */
+    int spins;           /* before one who waits sleeps */
+    worker *workers;     /* threads - 1 of them; index 0 is the caller */
+    _Atomic int running; /* workers still in the current job */
     _Atomic bool stop;
     pool_job job;
     void *arg;
     pthread_mutex_t mutex;
-    pthread_cond_t wake, idle;
+    pthread_cond_t idle;
 
     bool pinned, strict;
     cpus cpus;   /* with pinned */
@@ -43,48 +48,49 @@ static inline void relax(void) {
 #endif
 }
 
+/* Waits until it is called again and returns the new count. */
+static uint64_t wait_for_call(worker *w, uint64_t seen) {
+    for (int i = 0; i < w->p->spins && atomic_load_explicit(&w->called, memory_order_acquire) == seen; i++) {
+        relax();
+    }
+    if (atomic_load_explicit(&w->called, memory_order_acquire) == seen) {
+        pthread_mutex_lock(&w->mutex);
+        /* Either the caller sees asleep, or this sees the call: both write first and read then, in one order for all. */
+        atomic_store(&w->asleep, true);
+        while (atomic_load(&w->called) == seen) {
+            pthread_cond_wait(&w->wake, &w->mutex);
+        }
+        atomic_store(&w->asleep, false);
+        pthread_mutex_unlock(&w->mutex);
+    }
+    return atomic_load_explicit(&w->called, memory_order_acquire);
+}
+
+static void call(worker *w) {
+    atomic_fetch_add(&w->called, 1);
+    if (atomic_load(&w->asleep)) {
+        pthread_mutex_lock(&w->mutex);
+        pthread_cond_signal(&w->wake);
+        pthread_mutex_unlock(&w->mutex);
+    }
+}
+
 static void *work(void *arg) {
     worker *w = arg;
     pool *p = w->p;
     uint64_t seen = 0;
     for (;;) {
-        for (int i = 0; i < p->spins && atomic_load_explicit(&p->generation, memory_order_acquire) == seen; i++) {
-            relax();
-        }
-        if (atomic_load_explicit(&p->generation, memory_order_acquire) == seen) {
-            pthread_mutex_lock(&p->mutex);
-            while (atomic_load_explicit(&p->generation, memory_order_acquire) == seen) {
-                pthread_cond_wait(&p->wake, &p->mutex);
-            }
-            pthread_mutex_unlock(&p->mutex);
-        }
-        seen = atomic_load_explicit(&p->generation, memory_order_acquire);
+        seen = wait_for_call(w, seen);
         if (atomic_load(&p->stop)) {
             return NULL;
         }
-        if (w->index < p->limit) {
-            p->job(p->arg, w->index, p->limit);
-        }
+        p->job(p->arg, w->index, p->limit);
         if (atomic_fetch_sub_explicit(&p->running, 1, memory_order_acq_rel) == 1) {
             pthread_mutex_lock(&p->mutex);
             pthread_cond_signal(&p->idle);
             pthread_mutex_unlock(&p->mutex);
         }
     }
-}
-
-/* Signals stay with the program's own threads: its handlers interrupt what these wait for. Faults belong to the thread that made them. */
-static int start_thread(worker *w) {
-    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-    sigset_t all, before;
-    sigfillset(&all);
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        sigdelset(&all, faults[i]);
-    }
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int e = pthread_create(&w->thread, NULL, work, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return e;
 }
 
 static cpus cpus_of_thread(const pool *p, int thread) {
@@ -100,7 +106,7 @@ static cpus cpus_of_thread(const pool *p, int thread) {
 static omni_status create(const pool_params *params, pool **out, omni_error *err) {
     const int threads = params->threads;
     pool *p = calloc(1, sizeof *p);
-    worker *workers = calloc((size_t)threads, sizeof *workers);
+    worker *workers = aligned_alloc(_Alignof(worker), (size_t)threads * sizeof *workers);
     if (!p || !workers) {
         free(p);
         free(workers);
@@ -116,13 +122,16 @@ static omni_status create(const pool_params *params, pool **out, omni_error *err
         p->cpus = *params->cpus;
     }
     pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->idle, NULL);
     for (int i = 1; i < threads; i++) {
         worker *w = &workers[i - 1];
         *w = (worker){.p = p, .index = i};
-        int e = start_thread(w);
+        pthread_mutex_init(&w->mutex, NULL);
+        pthread_cond_init(&w->wake, NULL);
+        int e = thread_start(&w->thread, work, w);
         if (e != 0) {
+            pthread_mutex_destroy(&w->mutex);
+            pthread_cond_destroy(&w->wake);
             pool_destroy(p);
             return fail(err, OMNI_ERR_MEMORY, "cannot start thread %d of %d: %s; give fewer with -t", i + 1, threads, strerror(e));
         }
@@ -192,11 +201,11 @@ omni_status pool_create_beside(const pool *p, int threads, pool **out, omni_erro
     return create(&params, out, err);
 }
 
-static void start(pool *p) {
-    pthread_mutex_lock(&p->mutex);
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
-    pthread_cond_broadcast(&p->wake);
-    pthread_mutex_unlock(&p->mutex);
+/* The workers of threads 1 to threads - 1. */
+static void call_workers(pool *p, int threads) {
+    for (int i = 1; i < threads; i++) {
+        call(&p->workers[i - 1]);
+    }
 }
 
 void pool_destroy(pool *p) {
@@ -204,12 +213,14 @@ void pool_destroy(pool *p) {
         return;
     }
     atomic_store(&p->stop, true);
-    start(p);
+    call_workers(p, p->threads);
     for (int i = 1; i < p->threads; i++) {
-        pthread_join(p->workers[i - 1].thread, NULL);
+        worker *w = &p->workers[i - 1];
+        pthread_join(w->thread, NULL);
+        pthread_mutex_destroy(&w->mutex);
+        pthread_cond_destroy(&w->wake);
     }
     pthread_mutex_destroy(&p->mutex);
-    pthread_cond_destroy(&p->wake);
     pthread_cond_destroy(&p->idle);
     free(p->workers);
     free(p);
@@ -244,8 +255,8 @@ void pool_run(pool *p, pool_job job, void *arg) {
     }
     p->job = job;
     p->arg = arg;
-    atomic_store_explicit(&p->running, p->threads - 1, memory_order_release);
-    start(p);
+    atomic_store_explicit(&p->running, p->limit - 1, memory_order_release);
+    call_workers(p, p->limit);
     job(arg, 0, p->limit);
     for (int i = 0; i < p->spins && atomic_load_explicit(&p->running, memory_order_acquire) != 0; i++) {
         relax();

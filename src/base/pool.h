@@ -35,7 +35,8 @@ int pool_threads(const pool *p);
  * runs the jobs between them. Nothing happens when the pool has no CPUs of its own. */
 void pool_enter(pool *p);
 void pool_leave(pool *p);
-/* Later jobs use only so many of the threads, at least 1; pool_threads is as before. Not while a job runs. */
+/* Later jobs use only so many of the threads, at least 1, and neither wake the others nor wait for them; pool_threads is as before. Not while
+ * a job runs. */
 void pool_limit(pool *p, int threads);
 
 /* Calls job(arg, thread, threads) once on every thread and returns when all have finished. */

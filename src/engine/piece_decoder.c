@@ -1,9 +1,9 @@
 #include "engine/piece_decoder.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "cpu/cpu.h"
 #include "engine/engine.h"
 
@@ -70,7 +70,7 @@ omni_status piece_decoder_create(const code2wav *m, backend *b, int64_t max_fram
         s = s == OMNI_OK ? code2wav_runner_create(m, d->b, runner_frames, &d->runner, err) : s;
     }
     if (s == OMNI_OK) {
-        int e = pthread_create(&d->thread, NULL, work, d);
+        int e = thread_start(&d->thread, work, d);
         d->running = e == 0;
         s = e == 0 ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "cannot start the thread that decodes speech: %s", strerror(e));
     }
