@@ -1,16 +1,12 @@
 #define _GNU_SOURCE
 #include "base/file.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <signal.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -78,42 +74,78 @@ void file_map_want(const file_map *m, size_t offset, size_t size) {
     madvise(p, size, MADV_WILLNEED);
 }
 
+/* Waits until there is something to read, or the end. Signal handlers may be installed so that read() and open() go on after them, and nobody
+ * else may ever write to a pipe: waiting in poll() is what a signal always ends. */
+static omni_status wait_readable(int fd, const char *path, omni_error *err) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    if (poll(&p, 1, -1) < 0) {
+        return errno == EINTR ? fail(err, OMNI_CANCELLED, "%s: interrupted while waiting for data", path)
+                              : fail(err, OMNI_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
+    }
+    return OMNI_OK;
+}
+
+/* Opens for reading without waiting for a pipe's writer; *st tells what it is. */
+static omni_status open_readable(const char *path, int *fd, struct stat *st, omni_error *err) {
+    *fd = strcmp(path, "-") == 0 ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (*fd < 0) {
+        return fail(err, OMNI_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    if (fstat(*fd, st) != 0 || S_ISDIR(st->st_mode)) {
+        omni_status status = fail(err, OMNI_ERR_IO, "%s: cannot read: %s", path, S_ISDIR(st->st_mode) ? "it is a folder" : strerror(errno));
+        close(*fd);
+        return status;
+    }
+    return OMNI_OK;
+}
+
+/* Makes room for more, up to limit + 1 bytes: one more than the limit tells a file of just that size from a larger one. */
+static bool grow(char **buffer, size_t *capacity, size_t limit) {
+    size_t most = limit < SIZE_MAX - 2 ? limit + 1 : SIZE_MAX - 1;
+    size_t larger = *capacity > most / 2 ? most : 2 * *capacity;
+    char *moved = realloc(*buffer, larger + 1);
+    if (moved) {
+        *buffer = moved;
+        *capacity = larger;
+    }
+    return moved != NULL;
+}
+
 omni_status file_read(const char *path, size_t limit, char **data, size_t *size, omni_error *err) {
     *data = NULL;
     *size = 0;
-    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rbe");
-    if (!f) {
-        return fail(err, OMNI_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    int fd;
+    struct stat st;
+    TRY(open_readable(path, &fd, &st, err));
+    const bool waits = !S_ISREG(st.st_mode);
+    size_t capacity = (size_t)1 << 16, used = 0;
+    if (!waits && st.st_size > 0 && (uint64_t)st.st_size <= limit) {
+        capacity = (size_t)st.st_size + 1; /* the end is then seen without growing */
     }
-    size_t capacity = 1 << 16, used = 0;
     char *buffer = malloc(capacity + 1);
-    omni_status status = OMNI_OK;
-    while (buffer) {
-        used += fread(buffer + used, 1, capacity - used, f);
-        if (used < capacity) {
-            break;
-        }
-        if (used >= limit) {
+    omni_status status = buffer ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
+    while (status == OMNI_OK) {
+        if (used > limit) {
             status = fail(err, OMNI_ERR_LIMIT, "%s: larger than the limit of %zu bytes", path, limit);
             break;
         }
-        capacity *= 2;
-        char *larger = realloc(buffer, capacity + 1);
-        if (!larger) {
-            free(buffer);
+        if (used == capacity && !grow(&buffer, &capacity, limit)) {
+            status = fail(err, OMNI_ERR_MEMORY, "%s: out of memory for more than %zu bytes", path, used);
+            break;
         }
-        buffer = larger;
+        if (waits) {
+            status = wait_readable(fd, path, err);
+        }
+        ssize_t n = status == OMNI_OK ? read(fd, buffer + used, capacity - used) : 0;
+        if (n > 0) {
+            used += (size_t)n;
+        } else if (n == 0) {
+            break;
+        } else if (errno != EINTR && errno != EAGAIN) {
+            status = fail(err, OMNI_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
+        }
     }
-    if (!buffer) {
-        status = fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
-    } else if (status == OMNI_OK && ferror(f)) {
-        status = fail(err, OMNI_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
-    } else if (status == OMNI_OK && used > limit) {
-        status = fail(err, OMNI_ERR_LIMIT, "%s: %zu bytes, over the limit of %zu", path, used, limit);
-    }
-    if (f != stdin) {
-        fclose(f);
-    }
+    close(fd);
     if (status != OMNI_OK) {
         free(buffer);
         return status;
@@ -122,121 +154,4 @@ omni_status file_read(const char *path, size_t limit, char **data, size_t *size,
     *data = buffer;
     *size = used;
     return OMNI_OK;
-}
-
-/* Whether a process of this number runs, as far as this process can see. */
-static bool process_alive(long pid) {
-    return pid > 0 && pid <= INT_MAX && (kill((pid_t)pid, 0) == 0 || errno != ESRCH);
-}
-
-/* Removes what earlier writers of path left when they were killed: PATH.part-PID where no such process runs and nobody holds the lock (the
- * writer may be one of another container, whose numbers mean nothing here). Failing to is no error. */
-static void remove_stale(const char *path) {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-    DIR *dir = folder ? opendir(folder) : NULL;
-    size_t n = strlen(base);
-    for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        const char *name = entry->d_name;
-        if (strncmp(name, base, n) != 0 || strncmp(name + n, ".part-", 6) != 0 || !isdigit((unsigned char)name[n + 6])) {
-            continue;
-        }
-        char *end = NULL;
-        long pid = strtol(name + n + 6, &end, 10);
-        if (*end || process_alive(pid)) {
-            continue;
-        }
-        int fd = openat(dirfd(dir), name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        struct stat st;
-        if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0) {
-            unlinkat(dirfd(dir), name, 0);
-        }
-        if (fd >= 0) {
-            close(fd);
-        }
-    }
-    if (dir) {
-        closedir(dir);
-    }
-    free(folder);
-}
-
-omni_status file_out_open(const char *path, file_out *out, omni_error *err) {
-    *out = (file_out){.fd = -1};
-    struct stat st;
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) { /* said now: renaming would replace a device or a pipe, and fail for a folder */
-        return fail(err, OMNI_ERR_IO, "%s: is %s: cannot be replaced by a file", path, S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe");
-    }
-    bool link = lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
-    out->path = link ? realpath(path, NULL) : NULL;
-    if (!out->path) { /* no link, or to nothing: then the link is replaced */
-        out->path = strdup(path);
-    }
-    if (!out->path || asprintf(&out->temporary, "%s.part-%ld", out->path, (long)getpid()) < 0) {
-        out->temporary = NULL;
-        file_out_abandon(out);
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
-    }
-    remove_stale(out->path);
-    out->fd = open(out->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (out->fd < 0) {
-        omni_status status = fail(err, OMNI_ERR_IO, "%s: cannot create: %s", out->temporary, strerror(errno));
-        free(out->temporary);
-        out->temporary = NULL;
-        file_out_abandon(out);
-        return status;
-    }
-    flock(out->fd, LOCK_EX | LOCK_NB); /* tells remove_stale() of others that it is in use; nothing depends on it here */
-    return OMNI_OK;
-}
-
-omni_status file_out_check(const char *path, omni_error *err) {
-    file_out trial;
-    TRY(file_out_open(path, &trial, err));
-    file_out_abandon(&trial);
-    return OMNI_OK;
-}
-
-omni_status file_out_write_at(file_out *f, uint64_t offset, const void *data, size_t size, omni_error *err) {
-    const char *p = data;
-    while (size > 0) {
-        ssize_t n = pwrite(f->fd, p, size, (off_t)offset);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            return fail(err, OMNI_ERR_IO, "%s: cannot write %zu bytes at offset %llu: %s", f->temporary, size, (unsigned long long)offset,
-                        n < 0 ? strerror(errno) : "nothing written");
-        }
-        p += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return OMNI_OK;
-}
-
-omni_status file_out_commit(file_out *f, omni_error *err) {
-    omni_status status = OMNI_OK;
-    if (fsync(f->fd) != 0) {
-        status = fail(err, OMNI_ERR_IO, "%s: cannot sync: %s", f->temporary, strerror(errno));
-    } else if (rename(f->temporary, f->path) != 0) {
-        status = fail(err, OMNI_ERR_IO, "%s: cannot rename to %s: %s", f->temporary, f->path, strerror(errno));
-    } else {
-        free(f->temporary);
-        f->temporary = NULL;
-    }
-    file_out_abandon(f);
-    return status;
-}
-
-void file_out_abandon(file_out *f) {
-    if (f->fd >= 0) {
-        close(f->fd);
-    }
-    if (f->temporary) {
-        unlink(f->temporary);
-    }
-    free(f->temporary);
-    free(f->path);
-    *f = (file_out){.fd = -1};
 }

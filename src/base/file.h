@@ -2,6 +2,7 @@
 #ifndef OMNI_BASE_FILE_H
 #define OMNI_BASE_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -22,16 +23,20 @@ void file_map_forget(const file_map *m, size_t offset, size_t size);
 /* Has the pages of [offset, offset + size) read and mapped now, as far as the system can, so that nothing waits for a disk later. */
 void file_map_want(const file_map *m, size_t offset, size_t size);
 
-/* Reads a whole file; *data is NUL-terminated behind its size bytes and is the caller's to free().
- * A file larger than limit bytes is an error. "-" reads standard input. */
+/* Reads a whole file; *data is NUL-terminated behind its size bytes and is the caller's to free(). "-" reads standard input.
+ * A file larger than limit bytes is an error, whatever it is: a device that never ends, too. Of a pipe nobody has opened for writing yet, the
+ * writer is waited for; a signal that is handled ends the wait with OMNI_CANCELLED. */
 omni_status file_read(const char *path, size_t limit, char **data, size_t *size, omni_error *err);
 
-/* Output written beside its final name ("PATH.part-PID"), then synced and renamed by file_out_commit.
- * Until then nothing exists under the final name; file_out_abandon removes what was written. file_out_open removes the part files
- * that killed writers of the same path left behind. Only a regular file is replaced, and of a link what it points to. */
+/* Output that appears under its name when it is whole and synced (file_out_commit), in place of what was there, whose rights it takes over; new
+ * files get those of the umask. Before that it has no name, so that nothing is left however the process ends; where the file system cannot do
+ * that, it lies beside as "PATH.part-RANDOM", a name that nobody had, and stays when the process is killed. Nothing else is ever removed.
+ * Only a regular file that may be written is replaced, and of a link what it points to; not what another user laid into a shared folder.
+ * A path that names an open file without a name (/proc/self/fd/N) is written in place. */
 typedef struct file_out {
     int fd;
-    char *path, *temporary;
+    char *path, *temporary; /* temporary: NULL while there is no name */
+    bool in_place;
 } file_out;
 
 omni_status file_out_open(const char *path, file_out *out, omni_error *err);
@@ -40,5 +45,15 @@ omni_status file_out_check(const char *path, omni_error *err);
 omni_status file_out_write_at(file_out *f, uint64_t offset, const void *data, size_t size, omni_error *err);
 omni_status file_out_commit(file_out *f, omni_error *err);
 void file_out_abandon(file_out *f);
+
+/* An empty file in a folder, without a name and of this process alone: it takes no place any more once it is closed and not mapped, or the
+ * process has ended, however it ends. path ("/proc/self/fd/N") opens it again, for writing and reading, until file_scratch_close. */
+typedef struct file_scratch {
+    int fd;
+    char path[32];
+} file_scratch;
+
+omni_status file_scratch_open(const char *folder, file_scratch *out, omni_error *err);
+void file_scratch_close(file_scratch *f);
 
 #endif

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "convert/synth.h"
 #include "tensor/profile.h"
 
@@ -188,15 +188,10 @@ static omni_status bench_limits(bench *x, omni_error *err) {
 
 /* ---- files ---- */
 
-typedef struct scratch_file {
-    char path[4096];
-    bool made;
-} scratch_file;
-
 typedef struct files {
     const char *model, *mmproj, *talker;
     bool embeddings_only;
-    scratch_file scratch[3];
+    file_scratch scratch[3]; /* fd -1: none */
 } files;
 
 static bool show_writing(void *arg, uint64_t done, uint64_t total) {
@@ -204,18 +199,13 @@ static bool show_writing(void *arg, uint64_t done, uint64_t total) {
     return !p->progress || p->progress(p->arg, "writing random weights", done, total);
 }
 
-static omni_status make_file(const bench *x, scratch_file *f, unsigned part, const char *part_name, const char *type, int layers, omni_error *err) {
+static omni_status make_file(const bench *x, file_scratch *f, unsigned part, const char *type, int layers, omni_error *err) {
     const char *dir = x->params->scratch_dir ? x->params->scratch_dir : getenv("TMPDIR");
-    dir = dir && *dir ? dir : "/tmp";
-    if ((size_t)snprintf(f->path, sizeof f->path, "%s/omni-bench-%ld-%s.gguf", dir, (long)getpid(), part_name) >= sizeof f->path) {
-        return fail(err, OMNI_ERR_ARGUMENT, "%.200s...: the path is too long", dir);
-    }
+    TRY(file_scratch_open(dir && *dir ? dir : "/tmp", f, err));
     omni_bench_params params = *x->params;
     synth_options o = {
         .path = f->path, .type = type, .part = part, .layers = layers, .threads = x->params->threads, .progress = show_writing, .arg = &params};
-    TRY(synth_file(&o, NULL, err));
-    f->made = true;
-    return OMNI_OK;
+    return synth_file(&o, NULL, err);
 }
 
 /* Encoders and talker suffer from few bits, and published files keep them at eight. */
@@ -274,26 +264,24 @@ static omni_status choose_files(bench *x, unsigned parts, files *f, omni_error *
     f->embeddings_only = !(parts & OMNI_BENCH_THINKER);
     int layers = f->embeddings_only ? 1 : p->layers;
     if (speaks || !f->embeddings_only) {
-        TRY(make_file(x, &f->scratch[0], MAPPING_THINKER, "thinker", p->synthetic, layers, err));
+        TRY(make_file(x, &f->scratch[0], MAPPING_THINKER, p->synthetic, layers, err));
         f->model = f->scratch[0].path;
     }
     if (parts & (OMNI_BENCH_AUDIO | OMNI_BENCH_VISION)) {
-        TRY(make_file(x, &f->scratch[1], MAPPING_MMPROJ, "mmproj", others, 0, err));
+        TRY(make_file(x, &f->scratch[1], MAPPING_MMPROJ, others, 0, err));
         f->mmproj = f->scratch[1].path;
     }
     if (speaks) {
-        TRY(make_file(x, &f->scratch[2], MAPPING_TALKER, "talker", others, layers, err));
+        TRY(make_file(x, &f->scratch[2], MAPPING_TALKER, others, layers, err));
         f->talker = f->scratch[2].path;
     }
     return OMNI_OK;
 }
 
-static void remove_files(files *f) {
+/* What is open stays: a map keeps its file. */
+static void close_scratch(files *f) {
     for (size_t i = 0; i < 3; i++) {
-        if (f->scratch[i].made) {
-            unlink(f->scratch[i].path); /* an open map keeps its pages */
-            f->scratch[i].made = false;
-        }
+        file_scratch_close(&f->scratch[i]);
     }
 }
 
@@ -368,7 +356,7 @@ static omni_status run(bench *x, files *f, omni_error *err) {
     unsigned parts = p->parts ? p->parts : OMNI_BENCH_ALL;
     TRY(choose_files(x, parts, f, err));
     omni_status status = open_files(x, f, err);
-    remove_files(f);
+    close_scratch(f);
     if (status != OMNI_OK) {
         return status;
     }
@@ -414,9 +402,9 @@ omni_status omni_bench(const omni_bench_params *p, omni_error *err) {
         .max_seconds = p->max_seconds > 0 ? p->max_seconds : 60,
         .last_at = -1e9,
     };
-    files f = {0};
+    files f = {.scratch = {{.fd = -1}, {.fd = -1}, {.fd = -1}}};
     omni_status status = run(&x, &f, err);
-    remove_files(&f);
+    close_scratch(&f);
     close_files(&x);
     return status;
 }

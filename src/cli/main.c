@@ -51,6 +51,7 @@ int report(const omni_error *err) {
 int main(int argc, char **argv) {
     report_lost_files();
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of write(), reported like any other */
+    signal(SIGXFSZ, SIG_IGN); /* as is a file over the limit of ulimit -f */
     if (argc < 2) {
         usage(stderr);
         return 2;

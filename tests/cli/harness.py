@@ -48,6 +48,17 @@ class Case(unittest.TestCase):
         self.addCleanup(self.stop, p)
         return p
 
+    def written(self, p):
+        """Bytes of the largest file below the test's folder that the process has open, whether it has a name yet or not."""
+        largest, fds = 0, f"/proc/{p.pid}/fd"
+        for n in os.listdir(fds):
+            try:
+                if os.readlink(f"{fds}/{n}").startswith(self.folder.name + "/"):
+                    largest = max(largest, os.stat(f"{fds}/{n}").st_size)
+            except FileNotFoundError:
+                pass  # closed meanwhile
+        return largest
+
     @staticmethod
     def stop(p):
         if p.poll() is None:
