@@ -6,7 +6,7 @@
 struct kv_pool {
     backend *b;
     kv_cache cache;
-    int32_t *references; /* [blocks] sequences that hold the block */
+    int32_t *references; /* [blocks] holders of the block */
     int32_t *free_list;  /* [blocks] the first free_count are free */
     int64_t free_count;
 };
@@ -114,16 +114,24 @@ int64_t kv_pool_free(const kv_pool *p) {
     return p->free_count;
 }
 
+int32_t kv_pool_holders(const kv_pool *p, int32_t block) {
+    return p->references[block];
+}
+
+void kv_pool_hold(kv_pool *p, int32_t block) {
+    p->references[block]++;
+}
+
+void kv_pool_drop(kv_pool *p, int32_t block) {
+    if (--p->references[block] == 0) {
+        p->free_list[p->free_count++] = block;
+    }
+}
+
 static int32_t take_block(kv_pool *p) {
     int32_t block = p->free_list[--p->free_count];
     p->references[block] = 1;
     return block;
-}
-
-static void drop_block(kv_pool *p, int32_t block) {
-    if (--p->references[block] == 0) {
-        p->free_list[p->free_count++] = block;
-    }
 }
 
 /* Copies what a block holds in every layer; the layers lie far apart, so it is one copy a layer for k and for v. */
@@ -155,7 +163,7 @@ omni_status kv_seq_init(kv_pool *p, int64_t max_positions, kv_seq *out, omni_err
 
 void kv_seq_release(kv_seq *s) {
     for (int64_t i = 0; i < s->block_count; i++) {
-        drop_block(s->pool, s->blocks[i]);
+        kv_pool_drop(s->pool, s->blocks[i]);
     }
     free(s->blocks);
     *s = (kv_seq){0};
@@ -168,13 +176,17 @@ omni_status kv_seq_fork(const kv_seq *s, int64_t length, int64_t max_positions, 
                     (long long)s->length, (long long)max_positions);
     }
     TRY(kv_seq_init(s->pool, max_positions, out, err));
-    out->length = length;
-    out->block_count = blocks_for(length);
-    for (int64_t i = 0; i < out->block_count; i++) {
-        out->blocks[i] = s->blocks[i];
-        s->pool->references[s->blocks[i]]++;
-    }
+    kv_seq_adopt(out, s->blocks, length);
     return OMNI_OK;
+}
+
+void kv_seq_adopt(kv_seq *s, const int32_t *blocks, int64_t length) {
+    s->length = length;
+    s->block_count = blocks_for(length);
+    for (int64_t i = 0; i < s->block_count; i++) {
+        s->blocks[i] = blocks[i];
+        kv_pool_hold(s->pool, blocks[i]);
+    }
 }
 
 omni_status kv_seq_extend(kv_seq *s, int64_t n, int32_t *slots, omni_error *err) {
@@ -199,7 +211,7 @@ omni_status kv_seq_extend(kv_seq *s, int64_t n, int32_t *slots, omni_error *err)
         int32_t *last = &s->blocks[s->block_count - 1];
         int32_t own = take_block(p);
         copy_block(p, own, *last);
-        drop_block(p, *last);
+        kv_pool_drop(p, *last);
         *last = own;
     }
     for (int64_t i = 0; i < fresh; i++) {
@@ -218,7 +230,7 @@ void kv_seq_truncate(kv_seq *s, int64_t length) {
     }
     int64_t keep = blocks_for(length);
     while (s->block_count > keep) {
-        drop_block(s->pool, s->blocks[--s->block_count]);
+        kv_pool_drop(s->pool, s->blocks[--s->block_count]);
     }
     s->length = length;
 }

@@ -21,6 +21,11 @@ omni_status kv_pool_create(backend *b, dtype k_type, dtype v_type, int layers, i
 void kv_pool_destroy(kv_pool *p);
 const kv_cache *kv_pool_cache(const kv_pool *p);
 int64_t kv_pool_free(const kv_pool *p); /* blocks that no sequence holds */
+/* How many hold the block: sequences, and those that called kv_pool_hold. 0: it is free. */
+int32_t kv_pool_holders(const kv_pool *p, int32_t block);
+/* One holder more of a block that is not free, and one fewer; the last one frees it. */
+void kv_pool_hold(kv_pool *p, int32_t block);
+void kv_pool_drop(kv_pool *p, int32_t block);
 /* Bytes of keys and values, both of one type, for this many positions; SIZE_MAX when too large. */
 size_t kv_memory(dtype type, int layers, int kv_heads, int head_dim, int64_t positions);
 
@@ -37,6 +42,9 @@ omni_status kv_seq_init(kv_pool *p, int64_t max_positions, kv_seq *out, omni_err
 void kv_seq_release(kv_seq *s);
 /* Makes *out an independent sequence with the first length positions of s, sharing their blocks. */
 omni_status kv_seq_fork(const kv_seq *s, int64_t length, int64_t max_positions, kv_seq *out, omni_error *err);
+/* Makes blocks the first positions of an empty sequence, which becomes one more holder of each. length: how many positions, at most all of theirs;
+ * the last block may be used in part, and is copied before something is written behind. Its table must have room (kv_seq_init). */
+void kv_seq_adopt(kv_seq *s, const int32_t *blocks, int64_t length);
 /* Adds n positions; slots[i] receives block * KV_BLOCK + offset of each (slots may be NULL; kv_seq_slot gives them
  * too). Takes blocks from the pool and copies a shared last
  * block first (queued on the backend). When the pool is too full: OMNI_ERR_LIMIT with the numbers, the sequence as before. */
