@@ -29,6 +29,7 @@ static omni_status open_utterance(void *arg, omni_error *err) {
     talker_prompt p = {.rows = rows, .n = 3};
     talker_sampling sampling = talker_sampling_default();
     TRY(talker_begin(f->seq, &p, 0, &sampling, err));
+    TRY(talker_read(f->seq, INT64_MAX, err));
     int32_t text[FRAMES * 2];
     for (int i = 0; i < FRAMES * 2; i++) {
         text[i] = (int32_t)(i % 100);

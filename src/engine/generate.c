@@ -281,7 +281,11 @@ static omni_status reserve_speech(omni_session *s, int64_t rows, const omni_gene
 static omni_status begin_speech(run *r, omni_error *err) {
     omni_session *s = r->s;
     TRY(reserve_speech(s, r->c.prompt.n, r->params, err));
-    talker_prompt p = {r->c.prompt.rows, r->c.prompt.n, r->c.media, r->c.media_count, r->media_rows > 0 ? s->media_hidden : NULL};
+    talker_prompt p = {.rows = r->c.prompt.rows,
+                       .n = r->c.prompt.n,
+                       .media = r->c.media,
+                       .media_count = r->c.media_count,
+                       .media_hidden = r->media_rows > 0 ? s->media_hidden : NULL};
     TRY(speech_begin(s->speech, &p, r->params, r->trace, err));
     r->speaking = true;
     return OMNI_OK;

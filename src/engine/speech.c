@@ -118,6 +118,7 @@ omni_status speech_begin(speech *s, const talker_prompt *opening, const omni_gen
     code2wav_stream_reset(s->stream);
     double start = engine_now();
     omni_status status = talker_begin(s->seq, opening, voice, &sampling, err);
+    status = status == OMNI_OK ? talker_read(s->seq, INT64_MAX, err) : status;
     s->talker_seconds += engine_now() - start;
     return status;
 }

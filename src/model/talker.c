@@ -303,8 +303,8 @@ omni_status talker_step(talker_runner *r, talker_seq *const *seqs, int n, talker
         return fail(err, OMNI_ERR_LIMIT, "talker: %d sequences in a step; the runner was made for %d", n, r->max_sequences);
     }
     for (int i = 0; i < n; i++) {
-        if (seqs[i]->r != r || seqs[i]->state == SEQ_IDLE) {
-            return fail(err, OMNI_ERR_ARGUMENT, "talker: sequence %d of the step was not begun with this runner", i);
+        if (seqs[i]->r != r || seqs[i]->state == SEQ_IDLE || talker_unread(seqs[i]) > 0) {
+            return fail(err, OMNI_ERR_ARGUMENT, "talker: sequence %d of the step was not begun with this runner, or its prompt has not been read", i);
         }
     }
     int64_t k = 0, table_size = 0;

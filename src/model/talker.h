@@ -95,14 +95,20 @@ typedef struct talker_prompt {
     int64_t n;
     const prompt_media *media; /* what the rows' media numbers name */
     int32_t media_count;
-    /* The thinker's hidden_states[accept_hidden_layer] of the media rows among rows (of every turn), in their order:
-     * [media rows, thinker_width] in the backend's memory. NULL when there are none. */
+    /* The thinker's hidden_states[accept_hidden_layer] of the media rows among rows (of every turn): [any number, thinker_width] in the backend's
+     * memory, to be kept until the prompt has been read. NULL when there are none. */
     const float *media_hidden;
+    /* Which row of media_hidden each of those media rows is, in their order; NULL: the first, the second, ... */
+    const int32_t *media_hidden_row;
 } talker_prompt;
 
-/* Starts an utterance: forgets the last one and computes the prompt's part, all that is possible without the answer's text.
- * OMNI_ERR_LIMIT when the prompt is too long for the context or the pool. */
+/* Starts an utterance: forgets the last one, and plans the prompt's part, all that is possible without the answer's text; talker_read computes it.
+ * prompt may go after the call, but for media_hidden. OMNI_ERR_LIMIT when the prompt is too long for the context. */
 omni_status talker_begin(talker_seq *s, const talker_prompt *prompt, size_t voice, const talker_sampling *sampling, omni_error *err);
+/* Rows of the prompt that are still to be read, before the first step. */
+int64_t talker_unread(const talker_seq *s);
+/* Reads at most so many of them. OMNI_ERR_LIMIT when the pool is too full: what was read stays. */
+omni_status talker_read(talker_seq *s, int64_t most, omni_error *err);
 /* The next tokens of the answer (ids of the thinker's vocabulary). They are queued; there is no need to step in between. */
 omni_status talker_push_text(talker_seq *s, const int32_t *ids, int64_t n, omni_error *err);
 /* No more text will come. */

@@ -78,6 +78,9 @@ struct talker_seq {
     bool text_finished, eos_sent;
     float (*positions)[3]; /* of the prompt with the whole opening */
     int64_t prompt_rows;
+    talker_row *plan; /* [prompt_rows] */
+    int64_t planned;  /* of them are to be read before the first step */
+    const float *media_hidden;
 };
 
 /* r->x[n, width] for n rows, at most max_rows. media_hidden: as in talker_prompt. */

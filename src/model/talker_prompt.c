@@ -87,6 +87,7 @@ void talker_seq_destroy(talker_seq *s) {
         }
         free(s->text);
         free(s->positions);
+        free(s->plan);
         free(s);
     }
 }
@@ -156,7 +157,8 @@ static omni_status plan_make(const talker *t, const talker_prompt *in, size_t vo
         }
         const int64_t role = opened + 1 < in->n ? opened + 1 : in->n - 1;
         if (in->rows[role].id == c->user) {
-            p->rows[n] = media ? (talker_row){.text = -1, .media = hidden_row, .codec = -1} : (talker_row){.text = row->id, .codec = -1};
+            const int32_t hidden = in->media_hidden_row && media ? in->media_hidden_row[hidden_row] : hidden_row;
+            p->rows[n] = media ? (talker_row){.text = -1, .media = hidden, .codec = -1} : (talker_row){.text = row->id, .codec = -1};
             p->classes[n++] = row->class;
             if (media && row->media != last_media) { /* a media's rows lie together, so a change is a new one */
                 last_media = row->media;
@@ -224,11 +226,10 @@ static omni_status begin(talker_seq *s, const talker_prompt *in, size_t voice, p
         return fail(err, OMNI_ERR_LIMIT, "talker: the user's turns need %lld positions, the talker's context has %lld", (long long)rows + 1,
                     (long long)r->max_positions);
     }
-    for (int64_t i = 0, n; i < rows; i += n) {
-        n = rows - i < r->max_rows ? rows - i : r->max_rows;
-        talker_make_rows(r, p->rows + i, n, in->media_hidden);
-        TRY(prompt_pass(s, i, n, err));
-    }
+    s->plan = p->rows;
+    p->rows = NULL;
+    s->planned = rows;
+    s->media_hidden = in->media_hidden;
     const int64_t head = p->answer + ANSWER_HEAD;
     for (int64_t i = head; i < in->n; i++) {
         TRY(talker_push_text(s, &in->rows[i].id, 1, err));
@@ -244,6 +245,9 @@ omni_status talker_begin(talker_seq *s, const talker_prompt *in, size_t voice, c
     s->frames = 0;
     s->text_head = s->text_end = 0;
     s->text_finished = s->eos_sent = false;
+    free(s->plan);
+    s->plan = NULL;
+    s->planned = 0;
     if (voice >= t->voice_count) {
         return fail(err, OMNI_ERR_ARGUMENT, "talker: voice number %zu of %zu", voice, t->voice_count);
     }
@@ -260,6 +264,20 @@ omni_status talker_begin(talker_seq *s, const talker_prompt *in, size_t voice, c
         s->state = SEQ_OPENING;
     }
     return status;
+}
+
+int64_t talker_unread(const talker_seq *s) {
+    return s->state == SEQ_OPENING && s->frames == 0 && s->kv.length < s->planned ? s->planned - s->kv.length : 0;
+}
+
+omni_status talker_read(talker_seq *s, int64_t most, omni_error *err) {
+    talker_runner *r = s->r;
+    for (int64_t left = talker_unread(s) < most ? talker_unread(s) : most, n; left > 0; left -= n) {
+        n = left < r->max_rows ? left : r->max_rows;
+        talker_make_rows(r, s->plan + s->kv.length, n, s->media_hidden);
+        TRY(prompt_pass(s, s->kv.length, n, err));
+    }
+    return OMNI_OK;
 }
 
 const float (*talker_prompt_positions(const talker_seq *s, int64_t *n))[3] {

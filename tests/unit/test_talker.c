@@ -48,7 +48,8 @@ typedef struct example {
     prompt_media media[16];
     int32_t media_count;
     prompt prompt;
-    void *hidden; /* backend */
+    void *hidden;        /* backend */
+    int32_t *hidden_row; /* NULL: in order */
     const tensor *answer, *codes;
     size_t voice;
     talker_sampling sampling;
@@ -101,8 +102,17 @@ static void example_load(fixture *f, uint32_t i, example *e) {
     }
     const tensor *hidden = vectors_case(f->cases, i, "media_hidden");
     if (hidden) {
+        /* In odd cases they lie in another order than the rows that want them. */
+        const int64_t n = hidden->ne[1], width = hidden->ne[0];
         must(f->b->ops->alloc(f->b, hidden->size, &e->hidden, &err), &err);
-        f->b->ops->upload(f->b, e->hidden, hidden->data, hidden->size);
+        e->hidden_row = i % 2 ? malloc((size_t)n * sizeof *e->hidden_row) : NULL;
+        for (int64_t k = 0; k < n; k++) {
+            const int64_t at = i % 2 ? n - 1 - k : k;
+            f->b->ops->upload(f->b, (float *)e->hidden + at * width, (const float *)hidden->data + k * width, (size_t)width * sizeof(float));
+            if (e->hidden_row) {
+                e->hidden_row[k] = (int32_t)at;
+            }
+        }
     }
     char key[64];
     const char *voice;
@@ -121,13 +131,25 @@ static void example_free(fixture *f, example *e) {
     if (e->hidden) {
         f->b->ops->release(f->b, e->hidden);
     }
+    free(e->hidden_row);
     prompt_free(&e->prompt);
 }
 
 static void example_begin(const example *e, talker_seq *s) {
     omni_error err = {0};
-    const talker_prompt p = {.rows = e->prompt.rows, .n = e->prompt.n, .media = e->media, .media_count = e->media_count, .media_hidden = e->hidden};
+    const talker_prompt p = {.rows = e->prompt.rows,
+                             .n = e->prompt.n,
+                             .media = e->media,
+                             .media_count = e->media_count,
+                             .media_hidden = e->hidden,
+                             .media_hidden_row = e->hidden_row};
     must(talker_begin(s, &p, e->voice, &e->sampling, &err), &err);
+    const int64_t unread = talker_unread(s);
+    assert_true(unread >= 8);
+    must(talker_read(s, 5, &err), &err); /* in pieces of any size */
+    assert_int_equal(talker_unread(s), unread - 5);
+    must(talker_read(s, INT64_MAX, &err), &err);
+    assert_int_equal(talker_unread(s), 0);
 }
 
 static talker_runner *make_runner(fixture *f, int sequences, int64_t prompt_rows) {
@@ -340,6 +362,8 @@ static void test_speaks_without_conversation(void **state) {
     int32_t codes[256];
     talker_event event;
     must(talker_begin(s, &p, 0, &greedy, &err), &err);
+    assert_int_equal(talker_step(r, &s, 1, &event, codes, &err), OMNI_ERR_ARGUMENT); /* the prompt has not been read */
+    must(talker_read(s, INT64_MAX, &err), &err);
     must(talker_step(r, &s, 1, &event, codes, &err), &err);
     assert_int_equal(event, TALKER_NEEDS_TEXT);
     must(talker_push_text(s, (const int32_t[]){20, 21}, 2, &err), &err);
@@ -350,6 +374,7 @@ static void test_speaks_without_conversation(void **state) {
     assert_int_equal(n, 9);
 
     must(talker_begin(s, &p, 0, &greedy, &err), &err); /* no text at all: nothing to say */
+    must(talker_read(s, INT64_MAX, &err), &err);
     talker_finish_text(s);
     must(talker_step(r, &s, 1, &event, codes, &err), &err);
     assert_int_equal(event, TALKER_END);
@@ -382,6 +407,7 @@ static void test_full_context(void **state) {
     for (uint64_t seed = 0; seed < 100; seed++) { /* until one does not end by itself */
         sampling.seed = seed;
         must(talker_begin(s, &p, 0, &sampling, &err), &err);
+        must(talker_read(s, INT64_MAX, &err), &err);
         must(talker_push_text(s, (const int32_t[]){20}, 1, &err), &err);
         talker_finish_text(s);
         int32_t codes[256];
@@ -449,9 +475,10 @@ static void test_damaged_files(void **state) {
             talker_event event;
             int64_t n;
             if (talker_runner_create(t, &params, &r, &err) == OMNI_OK && talker_seq_create(r, &s, &err) == OMNI_OK &&
-                talker_begin(s, &p, 0, &sampling, &err) == OMNI_OK && talker_push_text(s, (const int32_t[]){20}, 1, &err) == OMNI_OK &&
-                talker_step(r, &s, 1, &event, codes, &err) == OMNI_OK && event == TALKER_FRAME &&
-                code2wav_runner_create(w, NULL, 1, &wave, &err) == OMNI_OK && code2wav_stream_create(w, 1, &v, &err) == OMNI_OK) {
+                talker_begin(s, &p, 0, &sampling, &err) == OMNI_OK && talker_read(s, 8, &err) == OMNI_OK &&
+                talker_push_text(s, (const int32_t[]){20}, 1, &err) == OMNI_OK && talker_step(r, &s, 1, &event, codes, &err) == OMNI_OK &&
+                event == TALKER_FRAME && code2wav_runner_create(w, NULL, 1, &wave, &err) == OMNI_OK &&
+                code2wav_stream_create(w, 1, &v, &err) == OMNI_OK) {
                 code2wav_push(wave, v, codes, 1, wav, &n, &err);
             }
             code2wav_stream_destroy(v);
