@@ -1,35 +1,12 @@
 #define _GNU_SOURCE
 #include "cli/answer.h"
 
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/stop.h"
-
-/* The session that a signal stops, and the signal that did. A signal handler can only reach a global. */
-static _Atomic(omni_session *) running;
-static volatile sig_atomic_t stop_number;
-
-static void stop_answer(int number) {
-    omni_session *s = atomic_exchange(&running, NULL);
-    if (s) {
-        stop_number = number;
-        omni_cancel(s);
-    } else {
-        signal(number, SIG_DFL);
-        raise(number);
-    }
-}
-
-/* Also asked by the callbacks: a signal just before omni_generate begins is forgotten by the session. */
-static bool is_stopped(void) {
-    return atomic_load(&running) == NULL;
-}
 
 /* Where text goes: standard output, unless sound goes there. */
 static FILE *text_output(const answer *a) {
@@ -65,7 +42,7 @@ static bool take_text(void *arg, const char *text, size_t size) {
     }
     FILE *to = text_output(a);
     a->text_failed = fwrite(text, 1, size, to) != size || fflush(to) != 0;
-    return !a->text_failed && !is_stopped();
+    return !a->text_failed && !stop_session_requested();
 }
 
 static bool take_reasoning(void *arg, const char *text, size_t size) {
@@ -76,7 +53,7 @@ static bool take_reasoning(void *arg, const char *text, size_t size) {
 static bool take_audio(void *arg, const float *samples, size_t count) {
     answer *a = arg;
     a->sound_failed = omni_sound_write(a->sound, samples, count, &a->sound_error) != OMNI_OK;
-    return !a->sound_failed && !is_stopped();
+    return !a->sound_failed && !stop_session_requested();
 }
 
 static bool take_progress(void *arg, const char *what, uint64_t done, uint64_t total) {
@@ -155,7 +132,7 @@ static void print_json(const answer *a, const omni_result *r) {
 int answer_run(answer *a, omni_session *session, omni_generate_params *params, const char *text, int sample_rate) {
     omni_error err = {0};
     omni_result result = {0};
-    a->sound = NULL;
+    a->sound = a->stream;
     a->sound_failed = a->text_failed = false;
     a->text = a->reasoning = a->calls = (collected){0};
     a->last_was_newline = true;
@@ -165,25 +142,21 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     params->on_progress = take_progress;
     params->arg = a;
 
-    /* A write that waits for its reader goes on after the signal: it is no failed one. A second signal ends the program. */
-    struct sigaction former[STOP_SIGNALS];
-    atomic_store(&running, session);
-    stop_install(stop_answer, former);
-    omni_status status = a->sound_path ? omni_sound_open(a->sound_path, sample_rate, &a->sound, &err) : OMNI_OK;
+    /* A write that waits for its reader goes on after the signal: it is no failed one. */
+    stop_session_begin(session);
+    omni_status status = a->sound_path && !a->stream ? omni_sound_open(a->sound_path, sample_rate, &a->sound, &err) : OMNI_OK;
     params->on_audio = a->sound ? take_audio : NULL;
     if (status == OMNI_OK) {
         status = text ? omni_speak(session, text, params, &result, &err) : omni_generate(session, params, &result, &err);
     }
-    stop_restore(former); /* before "running" is taken back, or a late signal would count as the second */
-    bool interrupted = is_stopped();
-    atomic_store(&running, NULL);
+    const int number = stop_session_end();
     progress_clear(&a->bar);
 
     if (!a->last_was_newline) {
         fputc('\n', text_output(a));
     }
     int exit_status = 0;
-    if (a->sound) {
+    if (a->sound && !a->stream) {
         omni_error close_error = {0};
         if (omni_sound_close(a->sound, &close_error) != OMNI_OK && !a->sound_failed) {
             a->sound_failed = true;
@@ -202,7 +175,7 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
             fprintf(stderr, "omni: cannot write the answer to standard output\n");
             exit_status = 1;
         } else {
-            exit_status = interrupted ? 128 + stop_number : 0;
+            exit_status = number ? 128 + number : 0;
         }
     }
     free(a->text.text);

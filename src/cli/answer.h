@@ -16,6 +16,7 @@ typedef struct collected {
 typedef struct answer {
     const char *sound_path; /* NULL: no sound */
     bool json;              /* keep the text back and print one JSON object at the end */
+    omni_sound *stream;     /* open, for several answers: sound_path names it; NULL: every answer opens sound_path and closes it */
     progress bar;
     /* state of the running answer */
     omni_sound *sound;

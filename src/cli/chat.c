@@ -1,213 +1,239 @@
 #define _GNU_SOURCE
 #include "cli/chat.h"
 
-#include <ctype.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/args.h"
+#include "cli/chat_commands.h"
 #include "cli/commands.h"
 #include "cli/line_editor.h"
-
-typedef struct pending {
-    omni_part *parts; /* media for the next message; paths are owned */
-    size_t count;
-} pending;
-
-static void forget(pending *p) {
-    for (size_t i = 0; i < p->count; i++) {
-        free((char *)p->parts[i].path);
-    }
-    free(p->parts);
-    *p = (pending){0};
-}
-
-static bool keep(pending *p, omni_kind kind, const char *path) {
-    if (access(path, R_OK) != 0) {
-        perror(path);
-        return false;
-    }
-    omni_part *larger = realloc(p->parts, (p->count + 2) * sizeof *larger); /* one more for the text */
-    char *copy = strdup(path);
-    if (larger) {
-        p->parts = larger;
-    }
-    if (!larger || !copy) {
-        free(copy);
-        fprintf(stderr, "out of memory\n");
-        return false;
-    }
-    p->parts[p->count++] = (omni_part){.kind = kind, .path = copy};
-    return true;
-}
+#include "cli/message_text.h"
+#include "cli/stop.h"
 
 /* OUT.wav, OUT-2.wav, OUT-3.wav, ...; the caller frees it. */
 static char *sound_name(const char *path, int number) {
     char *name = NULL;
     const char *dot = strrchr(path, '.');
-    if (number == 1 || !dot || strcmp(path, "-") == 0) {
+    if (number == 1 || !dot) {
         return strdup(path);
     }
     return asprintf(&name, "%.*s-%d%s", (int)(dot - path), path, number, dot) < 0 ? NULL : name;
 }
 
-static void trim(char *s) {
-    size_t n = strlen(s);
-    while (n > 0 && isspace((unsigned char)s[n - 1])) {
-        s[--n] = 0;
+typedef struct conversation {
+    chat_state st;
+    answer *a;
+    const char *sound_path; /* as given; NULL: no sound */
+    int answers;
+    line_editor *editor; /* NULL: lines come through a pipe */
+    char *message;       /* the last one read, owned */
+    bool ends;           /* told to end, or nobody reads the answers */
+    int status;
+} conversation;
+
+/* ---- reading messages ---- */
+
+static void out_of_memory(conversation *c) {
+    fprintf(stderr, "omni: out of memory\n");
+    c->status = 1;
+    c->ends = true;
+}
+
+/* A line of standard input without its end; NULL at the end. The caller frees it. */
+static char *read_plain(void) {
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t n = getline(&line, &room, stdin);
+    if (n < 0) {
+        free(line);
+        return NULL;
+    }
+    if (n > 0 && line[n - 1] == '\n') {
+        line[--n] = 0;
+    }
+    if (n > 0 && line[n - 1] == '\r') {
+        line[--n] = 0;
+    }
+    return line;
+}
+
+static char *read_line(conversation *c) {
+    if (!c->editor) {
+        return read_plain();
+    }
+    const char *line = line_editor_read(c->editor);
+    return line ? strdup(line) : NULL;
+}
+
+/* The next message, of as many lines as it has, into c->message; false at the end of input. */
+static bool read_message(conversation *c) {
+    free(c->message);
+    c->message = read_line(c);
+    while (c->message && message_goes_on(c->message)) {
+        char *line = read_line(c), *longer;
+        if (!line) {
+            break; /* what was said so far; an open block is found to be one below */
+        }
+        if (asprintf(&longer, "%s\n%s", c->message, line) < 0) {
+            longer = NULL;
+        }
+        free(line);
+        free(c->message);
+        c->message = longer;
+        if (!longer) {
+            out_of_memory(c);
+        }
+    }
+    return c->message != NULL;
+}
+
+/* ---- answering ---- */
+
+/* An exit status of an answer, or of a message that could not be answered. */
+static void note(conversation *c, int status) {
+    if (status == 128 + SIGTERM || status == 128 + SIGHUP || c->a->text_failed || (c->a->stream && c->a->sound_failed)) {
+        c->status = status;
+        c->ends = true;
+    } else if (!c->st.terminal && status != 0 && status != 128 + SIGINT) {
+        c->status = status;
     }
 }
 
-typedef struct state {
-    omni_model *model;
-    omni_session *session;
-    omni_generate_params *params;
-    const char *system;
-    pending media;
-    bool terminal; /* a person types */
-} state;
-
-static omni_status add_system(state *st, omni_error *err) {
-    if (!st->system) {
-        return OMNI_OK;
-    }
-    omni_part part = {.kind = OMNI_TEXT, .text = st->system};
-    return omni_session_add(st->session, &(omni_message){OMNI_SYSTEM, &part, 1}, err);
+static int generate(conversation *c) {
+    answer *a = c->a;
+    char *name = c->sound_path && !a->stream ? sound_name(c->sound_path, ++c->answers) : NULL;
+    a->sound_path = a->stream ? c->sound_path : name;
+    int status = answer_run(a, c->st.session, c->st.params, NULL, omni_model_sample_rate(c->st.model));
+    a->sound_path = NULL;
+    free(name);
+    return status;
 }
 
-/* Carries out a line that starts with '/'; false for /quit. */
-static bool order(state *st, char *line) {
-    static const char *const names[] = {"/image", "/audio", "/video", "/voice", "/reset", "/quit", "/help"};
-    enum { NAMES = sizeof names / sizeof *names };
-    char *argument = line + strcspn(line, " \t");
-    if (*argument) {
-        *argument++ = 0;
-        argument += strspn(argument, " \t");
-    }
-    trim(argument);
-    int which = 0;
-    while (which < NAMES && strcmp(line, names[which]) != 0) {
-        which++;
+/* Adds the message with the media that wait for it, and answers it. text may be empty when there are media. */
+static int say(conversation *c, const char *text) {
+    chat_media *media = &c->st.media;
+    if (media->failed) {
+        fprintf(stderr, "omni: not answered, since not all of its media could be added: %.60s%s\n", text, strlen(text) > 60 ? " ..." : "");
+        chat_media_forget(media);
+        return 1;
     }
     omni_error err = {0};
-    if (which < 3) {
-        if (!*argument) {
-            fprintf(stderr, "%s FILE: which file?\n", line);
-        } else if (keep(&st->media, which == 0 ? OMNI_IMAGE : which == 1 ? OMNI_AUDIO : OMNI_VIDEO, argument)) {
-            fprintf(stderr, "%s: goes with the next message\n", argument);
-        }
-    } else if (which == 3) {
-        if (omni_model_find_voice(st->model, *argument ? argument : NULL, &st->params->voice, &err) != OMNI_OK) {
-            report(&err);
-        } else {
-            fprintf(stderr, "voice: %s\n", st->params->voice);
-        }
-    } else if (which == 4) {
-        forget(&st->media);
-        omni_session_reset(st->session);
-        if (add_system(st, &err) != OMNI_OK) {
-            report(&err);
-        }
-        fprintf(stderr, "a new conversation\n");
-    } else if (which == 5) {
-        return false;
-    } else if (which == 6) {
-        fprintf(stderr, "/image F, /audio F, /video F: add to the next message (an empty line sends them alone); /voice NAME; /reset: forget the "
-                        "conversation; /quit or Ctrl+D: end\n"
-                        "Ctrl+C stops an answer, or drops the line being typed.\n");
-    } else {
-        const char *near = args_nearest(line, names, NAMES);
-        fprintf(stderr, "unknown: %s; %s%s\n", line, near ? "did you mean " : "see ", near ? near : "/help");
-    }
-    return true;
-}
-
-/* text may be empty when media are waiting. */
-static int say(state *st, answer *a, const char *text) {
-    omni_error err = {0};
-    omni_part alone, *parts = st->media.parts ? st->media.parts : &alone;
-    parts[st->media.count] = (omni_part){.kind = OMNI_TEXT, .text = text};
-    omni_status status = omni_session_add(st->session, &(omni_message){OMNI_USER, parts, st->media.count + (*text != 0)}, &err);
-    const bool had_media = st->media.count > 0;
-    forget(&st->media); /* one that cannot be read must not spoil every message from here on */
-    if (status != OMNI_OK) {
+    omni_part alone, *parts = media->parts ? media->parts : &alone;
+    parts[media->count] = (omni_part){.kind = OMNI_TEXT, .text = text};
+    /* Media are decoded now, which may take long. */
+    stop_session_begin(c->st.session);
+    omni_status status = omni_session_add(c->st.session, &(omni_message){OMNI_USER, parts, media->count + (*text != 0)}, &err);
+    int number = stop_session_end();
+    const bool had_media = media->count > 0;
+    chat_media_forget(media); /* one that cannot be read must not spoil every message from here on */
+    if (status != OMNI_OK && status != OMNI_CANCELLED) {
         report(&err);
         if (had_media) {
             fprintf(stderr, "the message and its media are left out: try again without the one that is at fault\n");
         }
         return 1;
     }
-    if (st->terminal) {
-        signal(SIGINT, SIG_IGN); /* for Ctrl+C just as the answer ends: until the next prompt there is nothing to stop */
+    if (number) {
+        if (status == OMNI_OK) {
+            omni_session_take_back(c->st.session);
+        }
+        fprintf(stderr, "\nthe message is left out\n");
+        return 128 + number;
     }
-    int exit_status = answer_run(a, st->session, st->params, NULL, omni_model_sample_rate(st->model));
-    if (exit_status == 1 && !a->sound_failed && !a->text_failed) {
-        omni_session_take_back(st->session); /* it could not be answered: the next one may */
+    int exit_status = generate(c);
+    if (exit_status == 1 && !c->a->sound_failed && !c->a->text_failed) {
+        omni_session_take_back(c->st.session); /* it could not be answered: the next one may */
     }
     return exit_status;
 }
 
+static void take_message(conversation *c) {
+    if (message_block_open(c->message)) {
+        fprintf(stderr, "omni: not answered: a block begins with \"\"\" and does not end\n");
+        note(c, 1);
+        return;
+    }
+    bool block;
+    const char *text = message_finish(c->message, &block);
+    if (!*text && c->st.media.count == 0) {
+        return;
+    }
+    switch (block ? CHAT_NO_COMMAND : chat_command(&c->st, text)) {
+    case CHAT_NO_COMMAND:
+        note(c, say(c, text));
+        break;
+    case CHAT_ANSWER:
+        note(c, generate(c));
+        break;
+    case CHAT_FAILED:
+        note(c, 1);
+        break;
+    case CHAT_END:
+        c->ends = true;
+        break;
+    case CHAT_DONE:
+        break;
+    }
+}
+
+static void converse(conversation *c) {
+    while (!c->ends) {
+        if (!read_message(c)) {
+            /* Media that no message came for: a person who ends the conversation does not want them answered, a pipe that ends does. */
+            if (!c->ends && !c->editor && (c->st.media.count > 0 || c->st.media.failed)) {
+                note(c, say(c, ""));
+            }
+            return;
+        }
+        if (c->editor && c->message[strspn(c->message, " \t\n")]) {
+            line_editor_remember(c->editor, c->message);
+        }
+        take_message(c);
+    }
+}
+
 int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const char *system, const omni_part *media,
          size_t media_count) {
-    state st = {model, session, params, system, {0}, isatty(STDIN_FILENO) == 1};
-    const char *path = a->sound_path;
-    int answers = 0, status = 0;
-    line_editor *editor = NULL;
-    char *plain = NULL;
-    size_t plain_size = 0;
-    for (size_t i = 0; i < media_count; i++) {
-        if (!keep(&st.media, media[i].kind, media[i].path)) {
-            forget(&st.media);
-            return 1;
+    conversation c = {.st = {model, session, params, system, {0}, isatty(STDIN_FILENO) == 1}, .a = a, .sound_path = a->sound_path};
+    omni_error err = {0};
+    bool ok = true;
+    for (size_t i = 0; ok && i < media_count; i++) {
+        ok = chat_media_add(&c.st.media, media[i].kind, media[i].path);
+    }
+    if (ok && c.sound_path && strcmp(c.sound_path, "-") == 0) { /* one stream with one header for all answers */
+        ok = omni_sound_open(c.sound_path, omni_model_sample_rate(model), &a->stream, &err) == OMNI_OK;
+        if (!ok) {
+            report(&err);
         }
     }
-    if (st.terminal) {
+    struct sigaction former;
+    if (c.st.terminal) {
         fprintf(stderr, "omni %s; /help for commands, Ctrl+D to end\n", omni_version());
-        if (!(editor = line_editor_create())) {
+        ok = (c.editor = line_editor_create()) != NULL;
+        if (!ok) {
             fprintf(stderr, "omni: cannot use the terminal\n");
-            forget(&st.media);
-            return 1;
         }
+        /* For Ctrl+C between two things that it stops: until the next prompt there is nothing to stop then. */
+        sigaction(SIGINT, &(struct sigaction){.sa_handler = SIG_IGN}, &former);
     }
-    for (;;) {
-        char *line = st.terminal ? line_editor_read(editor) : getline(&plain, &plain_size, stdin) < 0 ? NULL : plain;
-        if (!line) {
-            break;
-        }
-        trim(line);
-        bool go_on = true;
-        if (*line || st.media.count > 0) {
-            if (st.terminal && *line) {
-                line_editor_remember(editor, line);
-            }
-            if (*line == '/') {
-                go_on = order(&st, line);
-            } else {
-                char *name = path ? sound_name(path, ++answers) : NULL;
-                a->sound_path = name;
-                int s = say(&st, a, line);
-                if (s == 128 + SIGTERM || s == 128 + SIGHUP || a->text_failed) { /* told to end, or nobody reads the answers */
-                    status = s;
-                    go_on = false;
-                } else if (!st.terminal && s != 0 && s != 128 + SIGINT) {
-                    status = s;
-                }
-                free(name);
-            }
-        }
-        if (!go_on) {
-            break;
-        }
+    if (ok) {
+        converse(&c);
     }
-    if (st.terminal) {
+    if (c.st.terminal) {
         fputc('\n', stderr);
+        sigaction(SIGINT, &former, NULL);
     }
-    line_editor_destroy(editor);
-    free(plain);
-    forget(&st.media);
-    a->sound_path = path;
-    return status;
+    if (a->stream && omni_sound_close(a->stream, &err) != OMNI_OK && c.status == 0) {
+        c.status = report(&err);
+    }
+    a->stream = NULL;
+    line_editor_destroy(c.editor);
+    free(c.message);
+    chat_media_forget(&c.st.media);
+    a->sound_path = c.sound_path;
+    return ok ? c.status : 1;
 }

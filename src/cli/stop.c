@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "cli/stop.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 static const int numbers[STOP_SIGNALS] = {SIGINT, SIGTERM, SIGHUP};
@@ -36,4 +37,37 @@ void stop_watch(void) {
 
 int stopped_by(void) {
     return noted;
+}
+
+/* The session that a signal stops, and the signal that did. A signal handler can only reach a global. */
+static _Atomic(omni_session *) running;
+static volatile sig_atomic_t stop_number;
+static struct sigaction before[STOP_SIGNALS];
+
+static void stop_session(int number) {
+    if (atomic_load(&running)) {
+        stop_number = number; /* first: the handler may run on another thread than the one that asks */
+    }
+    omni_session *s = atomic_exchange(&running, NULL);
+    if (s) {
+        omni_cancel(s);
+    } else {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+}
+
+void stop_session_begin(omni_session *session) {
+    stop_number = 0;
+    atomic_store(&running, session);
+    stop_install(stop_session, before);
+}
+
+bool stop_session_requested(void) {
+    return atomic_load(&running) == NULL;
+}
+
+int stop_session_end(void) {
+    stop_restore(before); /* before "running" is taken back, or a late signal would count as the second */
+    return atomic_exchange(&running, NULL) ? 0 : (int)stop_number;
 }

@@ -3,6 +3,9 @@
 #define OMNI_CLI_STOP_H
 
 #include <signal.h>
+#include <stdbool.h>
+
+#include "omni.h"
 
 enum { STOP_SIGNALS = 3 };
 
@@ -14,5 +17,13 @@ void stop_restore(const struct sigaction former[STOP_SIGNALS]);
 void stop_watch(void);
 /* The signal's number, or 0. A command that it ended exits with 128 + this. */
 int stopped_by(void);
+
+/* For work that omni_cancel stops: from stop_session_begin on, a signal cancels the session's work; a second one ends the
+ * program. */
+void stop_session_begin(omni_session *session);
+/* Whether a signal has come since. The library forgets a cancel that comes just before its work begins: ask before it, and in its callbacks. */
+bool stop_session_requested(void);
+/* Ends that; the signal's number, or 0. */
+int stop_session_end(void);
 
 #endif
