@@ -48,14 +48,14 @@ typedef struct omni_scheduling {
 typedef bool (*omni_progress)(void *arg, const char *what, uint64_t done, uint64_t total);
 
 typedef struct omni_model_params {
-    const char *model;         /* thinker GGUF; required */
-    const char *mmproj;        /* encoders; NULL: text only */
-    const char *talker;        /* talker, code predictor, code2wav; NULL: no speech */
-    int threads;               /* 0: one a usable core, or one for each CPU of the mask and the range */
+    const char *model;  /* thinker GGUF; required */
+    const char *mmproj; /* encoders; NULL: text only */
+    const char *talker; /* talker, code predictor, code2wav; NULL: no speech */
+    int threads;        /* 0: one a usable core, or one for each CPU of the mask and the range */
     omni_scheduling scheduling;
-    bool embeddings_only;      /* leave the thinker's layers out: enough for omni_speak */
-    bool no_repack;            /* leave weights as the files have them: opens at once, computes slowly with quantised ones */
-    omni_progress progress;    /* "loading", in bytes; may be NULL */
+    bool embeddings_only;   /* leave the thinker's layers out: enough for omni_speak */
+    bool no_repack;         /* leave weights as the files have them: opens at once, computes slowly with quantised ones */
+    omni_progress progress; /* "loading", in bytes; may be NULL */
     void *progress_arg;
 } omni_model_params;
 
@@ -82,13 +82,17 @@ typedef struct omni_session omni_session;
 typedef enum omni_cache_type { OMNI_CACHE_F32, OMNI_CACHE_F16, OMNI_CACHE_Q8_0 } omni_cache_type;
 
 typedef struct omni_session_params {
-    int64_t context;          /* tokens of conversation kept, answer included; 0: the smaller of 8192 and the model's own limit */
-    int batch;                /* rows of a prompt computed at once; 0: 512 */
+    int64_t context; /* tokens of conversation kept, answer included; 0: the smaller of 8192 and the model's own limit */
+    int batch;       /* rows of a prompt computed at once; 0: 512 */
     omni_cache_type cache_type_k, cache_type_v;
-    double fps;               /* frames a second taken from a video; 0: 2 */
-    bool use_audio_in_video;  /* hear a video's own sound track too, merged with the picture in time */
-    double max_audio_seconds; /* limits on what one sound or video may bring; 0: the defaults, 3600 seconds of sound and */
-    int max_video_frames;     /* 768 frames */
+    double fps;              /* frames a second taken from a video; 0: 2 */
+    bool use_audio_in_video; /* hear a video's own sound track too, merged with the picture in time */
+    /* What the media of one omni_session_add or omni_session_add_json may cost; 0: the defaults. What goes beyond is OMNI_ERR_LIMIT; only of
+     * videos are fewer frames taken. Pixels and samples are allowed in proportion to the bytes of the files, since honest ones grow with them. */
+    double max_audio_seconds; /* one sound's length (3600); all channels of all sounds: as many samples at 16 kHz for 512 KiB of files */
+    int max_video_frames;     /* frames taken from one video (768) */
+    int64_t max_pixels;       /* decoded, summed over pictures and frames, for 64 KiB of files (134,217,728) */
+    int64_t max_media_memory; /* bytes that files, decoders and decoded media hold at once (805,306,368) */
     bool forbid_files;        /* omni_session_add_json takes media as data: URLs only: for JSON from someone who may not read files here */
 } omni_session_params;
 
@@ -119,7 +123,8 @@ typedef struct omni_message {
     size_t part_count;
 } omni_message;
 
-/* Appends to the conversation. Media files are read and decoded now; a failure leaves the conversation as it was. */
+/* Appends to the conversation. Media files are read and decoded now, and must fit into the context; omni_cancel ends that (OMNI_CANCELLED). A
+ * failure leaves the conversation as it was. A medium that is there twice is decoded once. A path of "-" is standard input, once a call. */
 OMNI_API omni_status omni_session_add(omni_session *session, const omni_message *message, omni_error *err);
 /* Takes back the last message, with its media: one that omni_generate could not answer, because it does not fit, say. */
 OMNI_API void omni_session_take_back(omni_session *session);
@@ -145,14 +150,14 @@ typedef struct omni_generate_params {
     omni_sampling text;   /* defaults: temperature 0.7, top-k 20, top-p 0.8 */
     omni_sampling speech; /* defaults: temperature 0.9, top-k 50, penalty 1.05; greedy makes the residual codes greedy too */
     uint64_t seed;
-    int64_t max_tokens;   /* tokens of answer; 0: up to the context's end */
-    int64_t max_frames;   /* frames of speech, 12.5 a second; 0: 4096 */
-    bool ignore_eos;      /* go on past the end-of-turn token, up to max_tokens */
+    int64_t max_tokens;      /* tokens of answer; 0: up to the context's end */
+    int64_t max_frames;      /* frames of speech, 12.5 a second; 0: 4096 */
+    bool ignore_eos;         /* go on past the end-of-turn token, up to max_tokens */
     const char *const *stop; /* text that ends the answer; on_text does not get it, the conversation keeps it */
     size_t stop_count;
 
-    bool speak;           /* needs a talker */
-    const char *voice;    /* NULL: the default */
+    bool speak;        /* needs a talker */
+    const char *voice; /* NULL: the default */
 
     /* Called as the answer comes; text never ends inside a character. samples in [-1, 1]. Return false to stop. */
     bool (*on_text)(void *arg, const char *text, size_t size);
@@ -174,7 +179,7 @@ typedef struct omni_result {
     int64_t prompt_tokens, cached_tokens; /* of the prompt, and how many of them were already computed */
     int64_t answer_tokens, frames;
     int64_t samples;
-    bool speech_cut; /* the speech ended at max_frames or at the talker's own context, not by itself */
+    bool speech_cut;                                      /* the speech ended at max_frames or at the talker's own context, not by itself */
     double seconds_media, seconds_prompt, seconds_answer; /* encoders; prompt; from there to the end, speech included */
     double seconds_first_text, seconds_first_audio;       /* since the call; 0: none came */
     double seconds_talker, seconds_code2wav;              /* shares of seconds_answer */
@@ -186,19 +191,12 @@ OMNI_API omni_generate_params omni_generate_params_default(void);
 OMNI_API omni_status omni_generate(omni_session *session, const omni_generate_params *params, omni_result *result, omni_error *err);
 /* Says exactly this text; the conversation is neither used nor changed. Uses speech, seed, max_frames, voice, on_audio and trace. */
 OMNI_API omni_status omni_speak(omni_session *session, const char *text, const omni_generate_params *params, omni_result *result, omni_error *err);
-/* Makes the running omni_generate or omni_speak of the session stop soon. */
+/* Makes the running omni_generate, omni_speak, omni_session_add or omni_session_add_json of the session stop soon. */
 OMNI_API void omni_cancel(omni_session *session);
 
 /* ------------------------------------------------------------------------------------------------ measuring */
 
-enum {
-    OMNI_BENCH_THINKER = 1,
-    OMNI_BENCH_AUDIO = 2,
-    OMNI_BENCH_VISION = 4,
-    OMNI_BENCH_TALKER = 8,
-    OMNI_BENCH_CODE2WAV = 16,
-    OMNI_BENCH_ALL = 31
-};
+enum { OMNI_BENCH_THINKER = 1, OMNI_BENCH_AUDIO = 2, OMNI_BENCH_VISION = 4, OMNI_BENCH_TALKER = 8, OMNI_BENCH_CODE2WAV = 16, OMNI_BENCH_ALL = 31 };
 
 /* One measurement. A rate (tokens, frames, seconds of sound ... a second) is better when higher, a time ("s", "x") when lower. */
 typedef struct omni_bench_row {
@@ -280,12 +278,12 @@ OMNI_API omni_status omni_convert(const omni_convert_params *params, omni_conver
 
 /* The matrices of a GGUF file in another type; everything else as it is. */
 typedef struct omni_quantize_params {
-    const char *input;     /* F32, F16, BF16 or Q8_0 matrices */
-    const char *output;    /* appears when complete; not the input */
-    const char *type;      /* as omni_convert takes it */
-    const char *imatrix;   /* importance of columns (omni_imatrix, or llama.cpp's); NULL: all alike */
-    bool allow_requantize; /* take matrices of other quantised types too: loses more than from the original */
-    int threads;           /* 0: one a usable core */
+    const char *input;      /* F32, F16, BF16 or Q8_0 matrices */
+    const char *output;     /* appears when complete; not the input */
+    const char *type;       /* as omni_convert takes it */
+    const char *imatrix;    /* importance of columns (omni_imatrix, or llama.cpp's); NULL: all alike */
+    bool allow_requantize;  /* take matrices of other quantised types too: loses more than from the original */
+    int threads;            /* 0: one a usable core */
     omni_progress progress; /* bytes read */
     void *progress_arg;
 } omni_quantize_params;
@@ -306,10 +304,10 @@ typedef struct omni_imatrix_params {
     const char *text;        /* a file of UTF-8 text, read in pieces of piece_bytes; NULL: none */
     const omni_part *media;  /* pictures, sounds and videos by path, each read with a question about it */
     size_t media_count;
-    const char *output;      /* a GGUF file as llama.cpp writes it */
-    size_t piece_bytes;      /* 0: 2048 */
-    int max_pieces;          /* 0: all of the text */
-    omni_progress progress;  /* pieces */
+    const char *output;     /* a GGUF file as llama.cpp writes it */
+    size_t piece_bytes;     /* 0: 2048 */
+    int max_pieces;         /* 0: all of the text */
+    omni_progress progress; /* pieces */
     void *progress_arg;
 } omni_imatrix_params;
 

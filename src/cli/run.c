@@ -98,6 +98,7 @@ int command_run(int argc, char **argv) {
     options_init(&o);
     flag_list media = {0}, stops = {0};
     const char *messages = NULL, *system = NULL, *tools = NULL, *cache_k = NULL, *cache_v = NULL;
+    int64_t max_video_frames = 0;
     const flag own[] = {
         {"--mmproj", NULL, FLAG_STRING, &o.model.mmproj, "F", "encoders GGUF: pictures, sound, video", 0, 0},
         {"--image", NULL, FLAG_ENTRY, &media, "F", "a picture; media come before the text, in the order of their flags", 0, 0},
@@ -106,6 +107,12 @@ int command_run(int argc, char **argv) {
         {"--fps", NULL, FLAG_FLOAT, &o.session.fps, "X", "frames a second taken from a video (default 2)", 0.01, 240},
         {"--use-audio-in-video", NULL, FLAG_SET, &o.session.use_audio_in_video, NULL,
          "hear a video's own sound; for .npy frames the --audio files are the videos' sounds", 0, 0},
+        {"--max-pixels", NULL, FLAG_INT, &o.session.max_pixels, "N",
+         "pixels decoded of pictures and frames for 64 KiB of a message's files, more for larger ones (default 134217728)", 1, 9007199254740992.0},
+        {"--max-video-frames", NULL, FLAG_INT, &max_video_frames, "N", "frames taken from a video at most (default 768)", 1, 1 << 30},
+        {"--max-audio-seconds", NULL, FLAG_FLOAT, &o.session.max_audio_seconds, "X", "length of a sound at most (default 3600)", 0.001, 1e9},
+        {"--max-media-memory", NULL, FLAG_INT, &o.session.max_media_memory, "N",
+         "bytes that decoding a message's media takes at most (default 805306368)", 1, 9007199254740992.0},
         {"--system", "-sys", FLAG_STRING, &system, "TEXT", "system prompt", 0, 0},
         {"--messages", NULL, FLAG_STRING, &messages, "FILE.json", "a whole conversation: a list of {\"role\", \"content\"}; - reads standard input",
          0, 0},
@@ -145,6 +152,7 @@ int command_run(int argc, char **argv) {
     }
     status = 2;
     options_finish(&o);
+    o.session.max_video_frames = (int)max_video_frames;
     if (!options_cache_type(cache_k, &o.session.cache_type_k) || !options_cache_type(cache_v, &o.session.cache_type_v)) {
         goto done;
     }

@@ -16,29 +16,67 @@ static omni_status need_audio(const encoders *e, const char *name, omni_error *e
     return e->audio ? OMNI_OK : fail(err, OMNI_ERR_ARGUMENT, "%s: sounds need an audio encoder: give an mmproj file that has one (--mmproj)", name);
 }
 
-static omni_status load_image(const encoders *e, const char *path, const void *data, size_t size, medium *m, omni_error *err) {
-    TRY(need_vision(e, m->name, err));
-    image im = {0};
-    TRY(path ? image_open(path, NULL, &im, err) : image_decode(data, size, m->name, NULL, &im, err));
-    omni_status status = patches_from_image(&im, &vision_encoder_config(e->vision)->image, &m->patches, err);
-    image_free(&im);
-    return status == OMNI_OK ? OMNI_OK : fail_in(err, status, "%s", m->name);
+typedef struct picture_check {
+    const patch_params *params;
+    const budget *budget;
+} picture_check;
+
+static omni_status check_picture(void *arg, const char *name, int64_t width, int64_t height, omni_error *err) {
+    const picture_check *c = arg;
+    return patches_check(1, height, width, c->params, c->budget, name, err);
 }
 
-static omni_status load_sound(const encoders *e, const char *path, const void *data, size_t size, const medium_options *options, medium *m,
-                              omni_error *err) {
+static omni_status load_image(const encoders *e, const char *path, const void *data, size_t size, budget *b, medium *m, omni_error *err) {
+    TRY(need_vision(e, m->name, err));
+    const patch_params *p = &vision_encoder_config(e->vision)->image;
+    image im = {0};
+    picture_check check = {p, b};
+    b->on_size = check_picture;
+    b->arg = &check;
+    omni_status status = path ? image_open(path, b, &im, err) : image_decode(data, size, m->name, b, &im, err);
+    b->on_size = NULL;
+    TRY(status);
+    status = patches_reserve(1, im.height, im.width, p, b, m->name, NULL, err);
+    if (status == OMNI_OK) {
+        status = patches_from_image(&im, p, &m->patches, err);
+        status = status == OMNI_OK ? OMNI_OK : fail_in(err, status, "%s", m->name);
+    }
+    image_free(&im);
+    return status;
+}
+
+static int64_t sound_rows(const encoders *e, int64_t samples) {
+    return audio_encoder_rows(e->audio, samples / audio_encoder_mel(e->audio)->hop);
+}
+
+/* Samples of the longest sound of at most so many rows. */
+static int64_t longest_sound(const encoders *e, int64_t rows) {
+    int64_t low = 0, high = INT64_C(1) << 36; /* 50 days */
+    while (low < high) {
+        const int64_t middle = low + (high - low + 1) / 2;
+        if (sound_rows(e, middle) <= rows) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+static omni_status load_sound(const encoders *e, const char *path, const void *data, size_t size, budget *b, medium *m, omni_error *err) {
     TRY(need_audio(e, m->name, err));
-    sound_options o = {.rate = audio_encoder_mel(e->audio)->rate, .max_seconds = options->max_audio_seconds};
+    b->sound_samples = longest_sound(e, b->context - b->rows);
+    sound_options o = {.rate = audio_encoder_mel(e->audio)->rate, .budget = b};
     TRY(path ? sound_load(path, &o, &m->sound, err) : sound_load_memory(data, size, m->name, &o, &m->sound, err));
     m->has_sound = true;
-    return OMNI_OK;
+    return budget_rows(b, m->name, sound_rows(e, m->sound.count), err);
 }
 
-static omni_status load_video(const encoders *e, const char *path, const void *data, size_t size, const medium_options *options, medium *m,
+static omni_status load_video(const encoders *e, const char *path, const void *data, size_t size, const medium_options *options, budget *b, medium *m,
                               omni_error *err) {
     TRY(need_vision(e, m->name, err));
     video v = {0};
-    video_options o = {.fps = options->fps, .max_frames = options->max_video_frames};
+    video_options o = {.fps = options->fps, .max_frames = options->max_video_frames, .budget = b};
     const patch_params *p = &vision_encoder_config(e->vision)->video;
     TRY(path ? video_open(path, p, &o, &v, err) : video_open_memory(data, size, m->name, p, &o, &v, err));
     m->patches = v.patches;
@@ -47,10 +85,10 @@ static omni_status load_video(const encoders *e, const char *path, const void *d
     bool frames_only = v.sampled;
     video_free(&v);
     /* .npy frames have no sound of their own; the session pairs them with a sound that was given beside them. */
-    return options->use_audio_in_video && !frames_only ? load_sound(e, path, data, size, options, m, err) : OMNI_OK;
+    return options->use_audio_in_video && !frames_only ? load_sound(e, path, data, size, b, m, err) : OMNI_OK;
 }
 
-omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options,
+omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options, budget *b,
                         medium *out, omni_error *err) {
     *out = (medium){.kind = kind == OMNI_IMAGE   ? PROMPT_IMAGE
                             : kind == OMNI_AUDIO ? PROMPT_AUDIO
@@ -62,9 +100,9 @@ omni_status medium_load(const encoders *e, omni_kind kind, const char *path, con
     if (!out->name) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
-    omni_status status = kind == OMNI_IMAGE   ? load_image(e, path, data, size, out, err)
-                         : kind == OMNI_AUDIO ? load_sound(e, path, data, size, options, out, err)
-                                              : load_video(e, path, data, size, options, out, err);
+    omni_status status = kind == OMNI_IMAGE   ? load_image(e, path, data, size, b, out, err)
+                         : kind == OMNI_AUDIO ? load_sound(e, path, data, size, b, out, err)
+                                              : load_video(e, path, data, size, options, b, out, err);
     if (status != OMNI_OK) {
         medium_free(e, out);
         return status;
@@ -72,6 +110,29 @@ omni_status medium_load(const encoders *e, omni_kind kind, const char *path, con
     out->grid[0] = out->patches.t;
     out->grid[1] = out->patches.h;
     out->grid[2] = out->patches.w;
+    return OMNI_OK;
+}
+
+omni_status medium_copy(const encoders *e, const medium *from, budget *b, medium *out, omni_error *err) {
+    const patch_set *p = &from->patches;
+    const size_t levels = p->levels ? (size_t)patch_count(p) * 3 * (size_t)p->temporal * (size_t)p->patch * (size_t)p->patch : 0;
+    const size_t samples = from->has_sound ? (size_t)from->sound.count * sizeof *from->sound.samples : 0;
+    TRY(budget_rows(b, from->name, medium_least_rows(e, from), err));
+    TRY(budget_hold(b, from->name, (int64_t)(levels + samples), err));
+    *out = *from;
+    out->name = strdup(from->name);
+    out->patches.levels = levels ? malloc(levels) : NULL;
+    out->sound.samples = samples ? malloc(samples) : NULL;
+    if (!out->name || (levels && !out->patches.levels) || (samples && !out->sound.samples)) {
+        medium_free(e, out);
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", from->name);
+    }
+    if (levels) {
+        memcpy(out->patches.levels, p->levels, levels);
+    }
+    if (samples) {
+        memcpy(out->sound.samples, from->sound.samples, samples);
+    }
     return OMNI_OK;
 }
 
@@ -288,7 +349,7 @@ int64_t medium_least_rows(const encoders *e, const medium *m) {
         return m->visual_rows + m->audio_rows;
     }
     int64_t visual = m->kind == PROMPT_AUDIO ? 0 : vision_embeddings(vision_encoder_config(e->vision), &m->patches);
-    return visual + (m->has_sound ? audio_encoder_rows(e->audio, m->sound.count / audio_encoder_mel(e->audio)->hop) : 0);
+    return visual + (m->has_sound ? sound_rows(e, m->sound.count) : 0);
 }
 
 prompt_media medium_prompt(const encoders *e, const medium *m) {

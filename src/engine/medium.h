@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "engine/trace.h"
+#include "media/budget.h"
 #include "media/patches.h"
 #include "media/sound.h"
 #include "model/audio_encoder.h"
@@ -45,13 +46,14 @@ typedef struct medium {
 typedef struct medium_options {
     double fps;
     bool use_audio_in_video;
-    double max_audio_seconds;
     int max_video_frames;
 } medium_options;
 
-/* Reads and decodes a file (path) or its bytes (data, size). On failure nothing is left in *out. */
-omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options,
+/* Reads and decodes a file (path) or its bytes (data, size) within the budget. On failure nothing is left in *out. */
+omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options, budget *b,
                         medium *out, omni_error *err);
+/* A medium that is loaded and not encoded, once more; the copy takes rows and memory of the budget as the first did. */
+omni_status medium_copy(const encoders *e, const medium *from, budget *b, medium *out, omni_error *err);
 void medium_free(const encoders *e, medium *m);
 
 /* Encodes those of count media that are not encoded yet, all sounds in one call (the reference's batch). trace may be NULL. OMNI_CANCELLED once

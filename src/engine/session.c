@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine.h"
+#include "engine/media_load.h"
 #include "text/messages.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_BATCH = 512 };
@@ -13,7 +13,8 @@ omni_session_params omni_session_params_default(void) {
 
 static omni_status check_params(const omni_model *m, omni_session_params *p, omni_error *err) {
     int64_t most = m->thinker->context;
-    if (p->context < 0 || p->batch < 0 || !(p->fps >= 0) || !(p->max_audio_seconds >= 0) || p->max_video_frames < 0) {
+    if (p->context < 0 || p->batch < 0 || !(p->fps >= 0) || !(p->max_audio_seconds >= 0) || p->max_video_frames < 0 || p->max_pixels < 0 ||
+        p->max_media_memory < 0) {
         return fail(err, OMNI_ERR_ARGUMENT, "session parameters must be numbers of 0 or more");
     }
     if (p->context > most) {
@@ -111,18 +112,6 @@ int64_t omni_session_context(const omni_session *s) {
 
 /* ---- messages ---- */
 
-static omni_status load_medium(omni_session *s, omni_kind kind, const char *path, const void *data, size_t size, omni_error *err) {
-    medium_options o = {s->params.fps, s->params.use_audio_in_video, s->params.max_audio_seconds, s->params.max_video_frames};
-    medium *larger = realloc(s->media, (s->media_count + 1) * sizeof *larger);
-    if (!larger) {
-        return fail(err, OMNI_ERR_MEMORY, "out of memory");
-    }
-    s->media = larger;
-    TRY(medium_load(&s->model->encoders, kind, path, data, size, &o, &s->media[s->media_count], err));
-    s->media_count++;
-    return OMNI_OK;
-}
-
 /* Frames without a sound track (.npy) take the sounds given beside them in the same message, in order. A sound that has found its video
  * so is left empty, without has_sound: it is no medium of its own. */
 static void pair_sounds(omni_session *s, size_t first) {
@@ -152,14 +141,14 @@ static void remove_medium(omni_session *s, size_t i) {
     memmove(&s->media[i], &s->media[i + 1], (s->media_count - i) * sizeof *s->media);
 }
 
-static omni_status load_parts(omni_session *s, const omni_message *message, omni_error *err) {
+static omni_status load_parts(omni_session *s, media_loading *l, const omni_message *message, omni_error *err) {
     for (size_t i = 0; i < message->part_count; i++) {
         const omni_part *p = &message->parts[i];
         if ((unsigned)p->kind > OMNI_VIDEO || (p->kind == OMNI_TEXT ? !p->text : !p->path && !p->data)) {
             return fail(err, OMNI_ERR_ARGUMENT, "part %zu of the message has no content", i + 1);
         }
         if (p->kind != OMNI_TEXT) {
-            TRY(load_medium(s, p->kind, p->path, p->data, p->size, err));
+            TRY(media_loading_add(l, s, p->kind, p->path, p->data, p->size, err));
         }
     }
     return OMNI_OK;
@@ -174,7 +163,11 @@ static omni_status add_message(omni_session *s, const omni_message *message, omn
         return fail(err, OMNI_ERR_ARGUMENT, "%d is no role", (int)message->role);
     }
     TRY(chat_add_message(&s->chat, roles[message->role], &m, err));
-    TRY(load_parts(s, message, err));
+    media_loading loading;
+    media_loading_begin(&loading, s);
+    omni_status status = load_parts(s, &loading, message, err);
+    media_loading_end(&loading);
+    TRY(status);
     if (s->params.use_audio_in_video) {
         pair_sounds(s, at);
     }
@@ -221,7 +214,7 @@ void omni_session_take_back(omni_session *s) {
 
 /* Sounds given beside a conversation for its videos without sound. As in the reference's processor there is one list, the sounds of the
  * messages before those beside them, and what needs a sound takes the next in the order of the text. */
-static omni_status deal_sounds(omni_session *s, size_t first, const chat_message *beside, omni_error *err) {
+static omni_status deal_sounds(omni_session *s, media_loading *l, size_t first, const chat_message *beside, omni_error *err) {
     size_t count = s->media_count, takers = 0, given = beside->part_count, dealt = 0;
     for (size_t i = first; i < count; i++) {
         bool silent = s->media[i].kind == PROMPT_VIDEO && !s->media[i].has_sound;
@@ -237,7 +230,7 @@ static omni_status deal_sounds(omni_session *s, size_t first, const chat_message
     omni_status status = list ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
     for (size_t i = 0; status == OMNI_OK && i < beside->part_count; i++) {
         const chat_part *p = &beside->parts[i];
-        status = load_medium(s, OMNI_AUDIO, p->path, p->data, p->size, err);
+        status = media_loading_add(l, s, OMNI_AUDIO, p->path, p->data, p->size, err);
     }
     if (status == OMNI_OK) {
         size_t n = 0;
@@ -260,21 +253,21 @@ static omni_status deal_sounds(omni_session *s, size_t first, const chat_message
     return status;
 }
 
-static omni_status load_json_media(omni_session *s, size_t first_message, const chat_message *sounds, omni_error *err) {
+static omni_status load_json_media(omni_session *s, media_loading *l, size_t first_message, const chat_message *sounds, omni_error *err) {
     static const omni_kind kinds[] = {[CHAT_IMAGE] = OMNI_IMAGE, [CHAT_AUDIO] = OMNI_AUDIO, [CHAT_VIDEO] = OMNI_VIDEO};
     size_t first = s->media_count;
     for (size_t i = first_message; i < s->chat.count; i++) {
         for (size_t k = 0; k < s->chat.messages[i].part_count; k++) {
             const chat_part *p = &s->chat.messages[i].parts[k];
             if (p->kind != CHAT_TEXT) {
-                omni_status status = load_medium(s, kinds[p->kind], p->path, p->data, p->size, err);
+                omni_status status = media_loading_add(l, s, kinds[p->kind], p->path, p->data, p->size, err);
                 if (status != OMNI_OK) {
                     return fail_in(err, status, "messages[%zu].content[%zu]", i - first_message, k);
                 }
             }
         }
     }
-    return sounds->part_count > 0 ? deal_sounds(s, first, sounds, err) : OMNI_OK;
+    return sounds->part_count > 0 ? deal_sounds(s, l, first, sounds, err) : OMNI_OK;
 }
 
 omni_status omni_session_add_json(omni_session *s, const char *json, size_t size, omni_error *err) {
@@ -290,7 +283,10 @@ omni_status omni_session_add_json(omni_session *s, const char *json, size_t size
     if (options.has_use_audio_in_video) {
         s->params.use_audio_in_video = options.use_audio_in_video;
     }
-    omni_status status = load_json_media(s, messages, &options.sounds, err);
+    media_loading loading;
+    media_loading_begin(&loading, s);
+    omni_status status = load_json_media(s, &loading, messages, &options.sounds, err);
+    media_loading_end(&loading);
     message_options_free(&options);
     if (status != OMNI_OK) {
         chat_truncate(&s->chat, messages);

@@ -3,42 +3,63 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "media/image_formats.h"
+#include "media/media_file.h"
 
-static const size_t DEFAULT_BYTES = (size_t)256 << 20;
-static const int64_t DEFAULT_PIXELS = 178956970;
+typedef omni_status decode_fn(const image_source *s, image *out, omni_error *err);
 
-omni_status image_decode(const void *data, size_t size, const char *name, const image_limits *limits, image *out, omni_error *err) {
+static decode_fn *find_decoder(const uint8_t *p, size_t size) {
     static const uint8_t png[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-    size_t max_bytes = limits && limits->bytes ? limits->bytes : DEFAULT_BYTES;
-    int64_t max_pixels = limits && limits->pixels > 0 ? limits->pixels : DEFAULT_PIXELS;
-    const uint8_t *p = data;
-    *out = (image){0};
-    if (size > max_bytes) {
-        return fail(err, OMNI_ERR_LIMIT, "%s: %zu bytes, over the limit of %zu bytes for an image", name, size, max_bytes);
-    }
     if (size >= 3 && p[0] == 0xff && p[1] == 0xd8 && p[2] == 0xff) {
-        return image_decode_jpeg(p, size, name, max_pixels, out, err);
+        return image_decode_jpeg;
     }
     if (size >= 8 && memcmp(p, png, 8) == 0) {
-        return image_decode_png(p, size, name, max_pixels, out, err);
+        return image_decode_png;
     }
     if (size >= 12 && memcmp(p, "RIFF", 4) == 0 && memcmp(p + 8, "WEBP", 4) == 0) {
-        return image_decode_webp(p, size, name, max_pixels, out, err);
+        return image_decode_webp;
     }
     if (size >= 6 && (memcmp(p, "GIF87a", 6) == 0 || memcmp(p, "GIF89a", 6) == 0)) {
-        return image_decode_gif(p, size, name, max_pixels, out, err);
+        return image_decode_gif;
     }
-    return fail(err, OMNI_ERR_UNSUPPORTED, "%s: not an image of a known kind (JPEG, PNG, WebP or GIF)", name);
+    return NULL;
 }
 
-omni_status image_open(const char *path, const image_limits *limits, image *out, omni_error *err) {
+static omni_status decode(const image_source *s, image *out, omni_error *err) {
+    TRY(budget_file(s->budget, s->name, (int64_t)s->size, err));
+    decode_fn *decoder = find_decoder(s->data, s->size);
+    if (!decoder) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: not an image of a known kind (JPEG, PNG, WebP or GIF)", s->name);
+    }
+    TRY(decoder(s, out, err));
+    const int64_t kept = (int64_t)out->width * out->height * 3;
+    budget_release(s->budget, out->held - kept);
+    out->held = kept;
+    return OMNI_OK;
+}
+
+omni_status image_decode(const void *data, size_t size, const char *name, budget *b, image *out, omni_error *err) {
+    budget own;
+    budget_init(&own, NULL);
+    *out = (image){0};
+    omni_status status = decode(&(image_source){data, size, name, b ? b : &own}, out, err);
+    if (!b) {
+        out->budget = NULL;
+    }
+    return status;
+}
+
+omni_status image_open(const char *path, budget *b, image *out, omni_error *err) {
+    budget own;
     char *data;
     size_t size;
+    budget_init(&own, NULL);
     *out = (image){0};
-    TRY(file_read(path, limits && limits->bytes ? limits->bytes : DEFAULT_BYTES, &data, &size, err));
-    omni_status status = image_decode(data, size, path, limits, out, err);
+    TRY(media_read(path, b ? b : &own, &data, &size, err));
+    omni_status status = image_decode(data, size, path, b, out, err);
     free(data);
+    if (b) {
+        budget_release(b, (int64_t)size);
+    }
     return status;
 }

@@ -10,22 +10,20 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "media/budget.h"
 
 typedef struct image {
     int width, height; /* pixels, at least 1 */
     uint8_t *rgb;      /* [height, width, 3] */
+    budget *budget;    /* whose memory it holds, or NULL */
+    int64_t held;      /* bytes of it */
 } image;
 
-/* What is accepted; 0 takes the default. Exceeding one is OMNI_ERR_LIMIT, with the value and the limit in the text. */
-typedef struct image_limits {
-    size_t bytes;   /* of the file (256 MiB) */
-    int64_t pixels; /* width * height (178,956,970, as Pillow's) */
-} image_limits;
-
-/* Decodes the file at path ("-": standard input). limits may be NULL. */
-omni_status image_open(const char *path, const image_limits *limits, image *out, omni_error *err);
+/* Decodes the file at path ("-": standard input). What does not fit into the budget is OMNI_ERR_LIMIT, before it is decoded; NULL: one of its own,
+ * with the default limits. A picture holds its memory of the budget until image_free. */
+omni_status image_open(const char *path, budget *b, image *out, omni_error *err);
 /* The same from memory; name stands for the path in errors. */
-omni_status image_decode(const void *data, size_t size, const char *name, const image_limits *limits, image *out, omni_error *err);
+omni_status image_decode(const void *data, size_t size, const char *name, budget *b, image *out, omni_error *err);
 /* Releases rgb; a zeroed image is fine. */
 void image_free(image *im);
 

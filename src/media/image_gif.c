@@ -69,7 +69,8 @@ static omni_status find_picture(GifFileType *gif, const char *name, int *transpa
     }
 }
 
-static omni_status decode(GifFileType *gif, const char *name, int64_t max_pixels, image *im, omni_error *err) {
+static omni_status decode(GifFileType *gif, const image_source *in, image *im, omni_error *err) {
+    const char *name = in->name;
     static const int begins[] = {0, 4, 2, 1}, steps[] = {8, 8, 4, 2};
     int transparent;
     TRY(find_picture(gif, name, &transparent, err));
@@ -80,7 +81,7 @@ static omni_status decode(GifFileType *gif, const char *name, int64_t max_pixels
     int width = d->Left + d->Width, height = d->Top + d->Height; /* each below 2^17 */
     width = width > gif->SWidth ? width : gif->SWidth;
     height = height > gif->SHeight ? height : gif->SHeight;
-    TRY(image_allocate(width, height, max_pixels, name, im, err));
+    TRY(image_allocate(width, height, 0, in, im, err));
     uint8_t table[256][3] = {0};
     fill_table(d->ColorMap ? d->ColorMap : gif->SColorMap, table);
     size_t row = (size_t)width * 3;
@@ -112,16 +113,16 @@ static omni_status decode(GifFileType *gif, const char *name, int64_t max_pixels
     return status;
 }
 
-omni_status image_decode_gif(const uint8_t *data, size_t size, const char *name, int64_t max_pixels, image *out, omni_error *err) {
-    gif_source source = {.data = data, .size = size};
+omni_status image_decode_gif(const image_source *in, image *out, omni_error *err) {
+    gif_source source = {.data = in->data, .size = in->size};
     int code = 0;
     GifFileType *gif = DGifOpen(&source, on_read, &code);
     if (!gif) {
         const char *text = GifErrorString(code);
-        return fail(err, OMNI_ERR_FORMAT, "%s: damaged GIF: %s", name, text ? text : "unexpected data");
+        return fail(err, OMNI_ERR_FORMAT, "%s: damaged GIF: %s", in->name, text ? text : "unexpected data");
     }
     image im = {0};
-    omni_status status = decode(gif, name, max_pixels, &im, err);
+    omni_status status = decode(gif, in, &im, err);
     DGifCloseFile(gif, NULL);
     if (status != OMNI_OK) {
         image_free(&im);

@@ -16,6 +16,7 @@ typedef struct jpeg_state {
     struct jpeg_source_mgr source;
     struct jpeg_progress_mgr progress;
     jmp_buf back;
+    const image_source *in;
     const char *name;
     omni_error *err;
     omni_status status;
@@ -77,14 +78,27 @@ static void cmyk_row(const uint8_t *in, int width, uint8_t *out) {
     }
 }
 
-static void decode(struct jpeg_decompress_struct *info, jpeg_state *s, int64_t max_pixels) {
+/* Bytes a pixel that libjpeg holds besides the result: a progressive file's coefficients, 16 bits a sample, up to whole blocks. */
+static int coefficient_bytes(struct jpeg_decompress_struct *info) {
+    double samples = 0;
+    if (!jpeg_has_multiple_scans(info)) {
+        return 0;
+    }
+    for (int i = 0; i < info->num_components; i++) {
+        const jpeg_component_info *c = &info->comp_info[i];
+        samples += (double)c->h_samp_factor * c->v_samp_factor / (info->max_h_samp_factor * info->max_v_samp_factor);
+    }
+    return (int)(2 * samples + 1);
+}
+
+static void decode(struct jpeg_decompress_struct *info, jpeg_state *s) {
     jpeg_read_header(info, TRUE);
     int channels = info->num_components;
     if (channels != 1 && channels != 3 && channels != 4) {
         s->status = fail(s->err, OMNI_ERR_UNSUPPORTED, "%s: a JPEG of %d channels (1, 3 and 4 are known)", s->name, channels);
         return;
     }
-    s->status = image_allocate(info->image_width, info->image_height, max_pixels, s->name, &s->im, s->err);
+    s->status = image_allocate(info->image_width, info->image_height, coefficient_bytes(info), s->in, &s->im, s->err);
     if (s->status != OMNI_OK) {
         return;
     }
@@ -114,14 +128,15 @@ static void decode(struct jpeg_decompress_struct *info, jpeg_state *s, int64_t m
     /* what follows the last line is not needed: the file counts as whole even without its end marker */
 }
 
-omni_status image_decode_jpeg(const uint8_t *data, size_t size, const char *name, int64_t max_pixels, image *out, omni_error *err) {
+omni_status image_decode_jpeg(const image_source *in, image *out, omni_error *err) {
     struct jpeg_decompress_struct info;
     jpeg_state *s = calloc(1, sizeof *s);
     if (!s) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", name);
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", in->name);
     }
     memset(&info, 0, sizeof info);
-    s->name = name;
+    s->in = in;
+    s->name = in->name;
     s->err = err;
     info.err = jpeg_std_error(&s->errors);
     s->errors.error_exit = on_error;
@@ -129,8 +144,8 @@ omni_status image_decode_jpeg(const uint8_t *data, size_t size, const char *name
     info.client_data = s;
     if (setjmp(s->back) == 0) {
         jpeg_create_decompress(&info);
-        s->source = (struct jpeg_source_mgr){.next_input_byte = data,
-                                             .bytes_in_buffer = size,
+        s->source = (struct jpeg_source_mgr){.next_input_byte = in->data,
+                                             .bytes_in_buffer = in->size,
                                              .init_source = source_begin,
                                              .fill_input_buffer = source_more,
                                              .skip_input_data = source_skip,
@@ -139,7 +154,7 @@ omni_status image_decode_jpeg(const uint8_t *data, size_t size, const char *name
         s->progress.progress_monitor = on_progress;
         info.src = &s->source;
         info.progress = &s->progress;
-        decode(&info, s, max_pixels);
+        decode(&info, s);
     }
     jpeg_destroy_decompress(&info);
     omni_status status = s->status;

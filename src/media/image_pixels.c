@@ -5,21 +5,31 @@
 
 void image_free(image *im) {
     free(im->rgb);
+    if (im->budget) {
+        budget_release(im->budget, im->held);
+    }
     *im = (image){0};
 }
 
-omni_status image_allocate(int64_t width, int64_t height, int64_t max_pixels, const char *name, image *out, omni_error *err) {
+omni_status image_allocate(int64_t width, int64_t height, int besides, const image_source *s, image *out, omni_error *err) {
+    budget *b = s->budget;
     if (width < 1 || height < 1 || width > INT32_MAX || height > INT32_MAX) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: an image of %lld x %lld pixels", name, (long long)width, (long long)height);
+        return fail(err, OMNI_ERR_FORMAT, "%s: an image of %lld x %lld pixels", s->name, (long long)width, (long long)height);
     }
-    if (width > max_pixels / height) {
-        return fail(err, OMNI_ERR_LIMIT, "%s: %lld x %lld pixels, over the limit of %lld pixels", name, (long long)width, (long long)height,
-                    (long long)max_pixels);
+    TRY(budget_pixels(b, s->name, width, height, 1, err));
+    int64_t bytes;
+    if (__builtin_mul_overflow(width * height, 3 + besides, &bytes)) {
+        bytes = INT64_MAX;
     }
-    uint8_t *rgb = malloc((size_t)width * (size_t)height * 3);
+    TRY(budget_hold(b, s->name, bytes, err));
+    omni_status status = b->on_size ? b->on_size(b->arg, s->name, width, height, err) : OMNI_OK;
+    uint8_t *rgb = status == OMNI_OK ? malloc((size_t)width * (size_t)height * 3) : NULL;
     if (!rgb) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory for %lld x %lld pixels", name, (long long)width, (long long)height);
+        budget_release(b, bytes);
+        return status != OMNI_OK
+                   ? status
+                   : fail(err, OMNI_ERR_MEMORY, "%s: out of memory for %lld x %lld pixels", s->name, (long long)width, (long long)height);
     }
-    *out = (image){.width = (int)width, .height = (int)height, .rgb = rgb};
+    *out = (image){.width = (int)width, .height = (int)height, .rgb = rgb, .budget = b, .held = bytes};
     return OMNI_OK;
 }

@@ -10,9 +10,8 @@
 #include "media/image_formats.h"
 
 typedef struct png_source {
-    const uint8_t *data;
-    size_t size, at;
-    const char *name;
+    const image_source *in;
+    size_t at;
     omni_error *err;
     omni_status status;
     image im;
@@ -21,7 +20,7 @@ typedef struct png_source {
 
 static void on_error(png_structp png, png_const_charp text) {
     png_source *s = png_get_error_ptr(png);
-    s->status = fail(s->err, OMNI_ERR_FORMAT, "%s: damaged PNG: %s", s->name, text);
+    s->status = fail(s->err, OMNI_ERR_FORMAT, "%s: damaged PNG: %s", s->in->name, text);
     png_longjmp(png, 1);
 }
 
@@ -32,10 +31,10 @@ static void on_warning(png_structp png, png_const_charp text) {
 
 static void on_read(png_structp png, png_bytep out, size_t n) {
     png_source *s = png_get_io_ptr(png);
-    if (n > s->size - s->at) {
+    if (n > s->in->size - s->at) {
         png_error(png, "the file ends too early");
     }
-    memcpy(out, s->data + s->at, n);
+    memcpy(out, s->in->data + s->at, n);
     s->at += n;
 }
 
@@ -68,7 +67,7 @@ static void spread_grey16(const image *im) {
     }
 }
 
-static void decode(png_structp png, png_infop info, png_source *s, int64_t max_pixels) {
+static void decode(png_structp png, png_infop info, png_source *s) {
     png_set_read_fn(png, s, on_read);
     png_set_user_limits(png, 0x7fffffff, 0x7fffffff); /* the product is checked below */
     png_set_chunk_malloc_max(png, 8 << 20);
@@ -76,7 +75,7 @@ static void decode(png_structp png, png_infop info, png_source *s, int64_t max_p
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_read_info(png, info);
     int colour = png_get_color_type(png, info), depth = png_get_bit_depth(png, info);
-    s->status = image_allocate(png_get_image_width(png, info), png_get_image_height(png, info), max_pixels, s->name, &s->im, s->err);
+    s->status = image_allocate(png_get_image_width(png, info), png_get_image_height(png, info), 0, s->in, &s->im, s->err);
     if (s->status != OMNI_OK) {
         return;
     }
@@ -104,7 +103,7 @@ static void decode(png_structp png, png_infop info, png_source *s, int64_t max_p
     }
     s->rows = malloc((size_t)s->im.height * sizeof *s->rows);
     if (!s->rows) {
-        s->status = fail(s->err, OMNI_ERR_MEMORY, "%s: out of memory", s->name);
+        s->status = fail(s->err, OMNI_ERR_MEMORY, "%s: out of memory", s->in->name);
         return;
     }
     for (int y = 0; y < s->im.height; y++) {
@@ -118,18 +117,18 @@ static void decode(png_structp png, png_infop info, png_source *s, int64_t max_p
     }
 }
 
-omni_status image_decode_png(const uint8_t *data, size_t size, const char *name, int64_t max_pixels, image *out, omni_error *err) {
+omni_status image_decode_png(const image_source *in, image *out, omni_error *err) {
     png_source *s = calloc(1, sizeof *s);
     if (!s) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", name);
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", in->name);
     }
-    *s = (png_source){.data = data, .size = size, .name = name, .err = err};
+    *s = (png_source){.in = in, .err = err};
     png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, s, on_error, on_warning);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     if (!info) {
-        s->status = fail(err, OMNI_ERR_MEMORY, "%s: out of memory", name);
+        s->status = fail(err, OMNI_ERR_MEMORY, "%s: out of memory", in->name);
     } else if (setjmp(png_jmpbuf(png)) == 0) {
-        decode(png, info, s, max_pixels);
+        decode(png, info, s);
     }
     png_destroy_read_struct(&png, &info, NULL);
     omni_status status = s->status;

@@ -46,17 +46,20 @@ static omni_status first_frame(const uint8_t *data, size_t size, const char *nam
     return status;
 }
 
-omni_status image_decode_webp(const uint8_t *data, size_t size, const char *name, int64_t max_pixels, image *out, omni_error *err) {
+omni_status image_decode_webp(const image_source *in, image *out, omni_error *err) {
     WebPDecoderConfig config;
     if (!WebPInitDecoderConfig(&config)) {
-        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: libwebp is of another version", name);
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: libwebp is of another version", in->name);
     }
+    const uint8_t *data = in->data;
+    const size_t size = in->size;
+    const char *name = in->name;
     VP8StatusCode code = WebPGetFeatures(data, size, &config.input);
     if (code != VP8_STATUS_OK) {
         return fail(err, OMNI_ERR_FORMAT, "%s: damaged WebP: %s", name, status_text(code));
     }
     image im;
-    TRY(image_allocate(config.input.width, config.input.height, max_pixels, name, &im, err));
+    TRY(image_allocate(config.input.width, config.input.height, config.input.has_animation ? 12 : 4, in, &im, err));
     omni_status status = OMNI_OK;
     if (config.input.has_animation) {
         status = first_frame(data, size, name, &im, err);

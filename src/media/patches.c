@@ -39,6 +39,49 @@ void patch_values(const patch_set *s, int64_t first, int64_t count, float *out) 
     }
 }
 
+static omni_status measure(int64_t frames, int64_t height, int64_t width, const patch_params *p, const char *name, patch_cost *out, omni_error *err) {
+    int64_t h, w, pixels;
+    omni_status status = resize_target(height, width, (int64_t)p->patch * p->merge, p->min_pixels, p->max_pixels, &h, &w, err);
+    if (status != OMNI_OK) {
+        return fail_in(err, status, "%s", name);
+    }
+    const int64_t groups = (frames + p->temporal - 1) / p->temporal, side = (int64_t)p->patch * p->merge;
+    out->rows = groups * (h / side) * (w / side);
+    /* levels, one resized frame, and the rows between the two passes of resizing */
+    if (__builtin_mul_overflow(h * w * 3, groups * p->temporal + 1, &pixels)) {
+        pixels = INT64_MAX / 2;
+    }
+    out->bytes = pixels + (h != height || w != width ? height * w * 3 : 0);
+    return OMNI_OK;
+}
+
+omni_status patches_check(int64_t frames, int64_t height, int64_t width, const patch_params *p, const budget *b, const char *name, omni_error *err) {
+    patch_cost cost = {0};
+    TRY(measure(frames, height, width, p, name, &cost, err));
+    return budget_check_rows(b, name, cost.rows, err);
+}
+
+omni_status patches_reserve(int64_t frames, int64_t height, int64_t width, const patch_params *p, budget *b, const char *name, patch_cost *out,
+                            omni_error *err) {
+    patch_cost cost = {0};
+    TRY(measure(frames, height, width, p, name, &cost, err));
+    TRY(budget_rows(b, name, cost.rows, err));
+    omni_status status = budget_hold(b, name, cost.bytes, err);
+    if (status != OMNI_OK) {
+        b->rows -= cost.rows;
+        return status;
+    }
+    if (out) {
+        *out = cost;
+    }
+    return OMNI_OK;
+}
+
+void patches_give_back(budget *b, patch_cost cost) {
+    b->rows -= cost.rows;
+    budget_release(b, cost.bytes);
+}
+
 omni_status patches_begin(int64_t frames, int64_t height, int64_t width, const patch_params *p, patch_writer **out, omni_error *err) {
     *out = NULL;
     if (frames < 1 || frames > INT32_MAX || p->patch < 1 || p->patch > 256 || p->merge < 1 || p->merge > 16 || p->temporal < 1 || p->temporal > 64) {

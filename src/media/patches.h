@@ -34,6 +34,18 @@ int64_t patch_count(const patch_set *s);
 /* The values of patches [first, first + count) as the encoder takes them: out[count, patch width]. */
 void patch_values(const patch_set *s, int64_t first, int64_t count, float *out);
 
+/* What the patches of so many frames cost: rows of the context, and bytes while they are made and after. */
+typedef struct patch_cost {
+    int64_t rows, bytes;
+} patch_cost;
+
+/* Takes the cost from the budget, where it stays: a patch_set lives on. *out may be given back with patches_give_back; out may be NULL. */
+omni_status patches_reserve(int64_t frames, int64_t height, int64_t width, const patch_params *p, budget *b, const char *name, patch_cost *out,
+                            omni_error *err);
+void patches_give_back(budget *b, patch_cost cost);
+/* Only asks whether the rows fit: an error if not. */
+omni_status patches_check(int64_t frames, int64_t height, int64_t width, const patch_params *p, const budget *b, const char *name, omni_error *err);
+
 /* A still image: its only frame is repeated to fill the group. */
 omni_status patches_from_image(const image *im, const patch_params *p, patch_set *out, omni_error *err);
 

@@ -52,9 +52,13 @@ static double collector_seconds(const collector *c) {
 
 static omni_status reserve(collector *c, int64_t more, omni_error *err) {
     if (more > c->capacity - c->count) {
+        budget *b = c->options.budget;
         int64_t capacity = c->capacity * 2 > c->count + more ? c->capacity * 2 : c->count + more;
-        float *larger = capacity < INT64_MAX / 8 ? realloc(c->samples, (size_t)capacity * sizeof(float)) : NULL;
+        const int64_t bytes = (capacity - c->capacity) * (int64_t)sizeof(float);
+        TRY(budget_hold(b, c->name, bytes, err));
+        float *larger = realloc(c->samples, (size_t)capacity * sizeof(float));
         if (!larger) {
+            budget_release(b, bytes);
             return fail(err, OMNI_ERR_MEMORY, "%s: out of memory after %.1f seconds of sound", c->name, collector_seconds(c));
         }
         c->samples = larger;
@@ -195,6 +199,7 @@ static omni_status add_frame(collector *c, const AVFrame *frame, omni_error *err
     if (n <= 0) {
         return OMNI_OK;
     }
+    TRY(budget_samples(c->options.budget, c->name, n, channels > 0 ? channels : 1, err));
     if (channels < 1 || channels > MOST_CHANNELS || packed == AV_SAMPLE_FMT_NONE) {
         return fail(err, OMNI_ERR_FORMAT, "%s: %d channels of sample format %d at %.3f seconds", c->name, channels, (int)format,
                     collector_seconds(c));
@@ -230,6 +235,7 @@ static omni_status add_frame(collector *c, const AVFrame *frame, omni_error *err
     if (collector_seconds(c) > c->options.max_seconds) {
         return fail(err, OMNI_ERR_LIMIT, "%s: longer than the limit of %g seconds of sound", c->name, c->options.max_seconds);
     }
+    TRY(budget_sound_length(c->options.budget, c->name, collector_seconds(c) * c->options.rate, c->options.rate, err));
     const int64_t all = c->held + n;
     return pass_on(c, all > c->hold ? all - c->hold : 0, all, err);
 }
@@ -466,11 +472,15 @@ static omni_status load(source *s, const char *name, const sound_options *option
     collector c = {.name = name};
     c.options = options ? *options : (sound_options){0};
     c.options.rate = c.options.rate ? c.options.rate : 16000;
-    c.options.max_seconds = c.options.max_seconds > 0 ? c.options.max_seconds : 3600;
-    c.options.max_bytes = c.options.max_bytes ? c.options.max_bytes : (size_t)1 << 32;
+    budget own;
+    budget_init(&own, NULL);
+    c.options.budget = c.options.budget ? c.options.budget : &own;
+    c.options.max_seconds = c.options.max_seconds > 0 ? c.options.max_seconds : c.options.budget->limits.audio_seconds;
+    c.options.max_bytes = c.options.max_bytes ? c.options.max_bytes : (size_t)c.options.budget->limits.file_bytes;
     if ((uint64_t)s->size > c.options.max_bytes) {
         return fail(err, OMNI_ERR_LIMIT, "%s: %lld bytes, over the limit of %zu for a sound", name, (long long)s->size, c.options.max_bytes);
     }
+    TRY(budget_file(c.options.budget, name, s->size, err));
     if (c.options.rate < LOWEST_RATE || c.options.rate > HIGHEST_RATE) {
         return fail(err, OMNI_ERR_ARGUMENT, "%s: cannot give %d samples a second (%d to %d)", name, c.options.rate, LOWEST_RATE, HIGHEST_RATE);
     }
@@ -489,6 +499,7 @@ static omni_status load(source *s, const char *name, const sound_options *option
     soxr_delete(c.resampler);
     free(c.mono);
     if (status != OMNI_OK) {
+        budget_release(c.options.budget, c.capacity * (int64_t)sizeof(float));
         free(c.samples);
         return status;
     }

@@ -14,12 +14,14 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "media/budget.h"
 
 /* Zeros take the defaults. */
 typedef struct sound_options {
     int rate;           /* samples a second wanted; 16000 */
-    double max_seconds; /* 3600; a longer sound is an OMNI_ERR_LIMIT, nothing is cut off silently */
-    size_t max_bytes;   /* of the file; 4 GiB */
+    double max_seconds; /* the budget's; a longer sound is an OMNI_ERR_LIMIT, nothing is cut off silently */
+    size_t max_bytes;   /* of the file; the budget's */
+    budget *budget;     /* what decoding may cost, and whose memory the samples hold from then on; NULL: one of its own, with the default limits */
 } sound_options;
 
 typedef struct sound {

@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
+#include "media/media_file.h"
 #include "media/video_source.h"
 
 enum { FRAME_FACTOR = 2 };
@@ -17,7 +19,6 @@ static video_options resolve(const video_options *given) {
     o.max_frames = o.max_frames > 0 ? o.max_frames : 768;
     o.total_tokens = o.total_tokens > 0 ? o.total_tokens : 115200;
     o.file_frames = o.file_frames > 0 ? o.file_frames : 1000000;
-    o.pixels = o.pixels > 0 ? o.pixels : 178956970;
     o.seconds = o.seconds > 0 ? o.seconds : 86400;
     return o;
 }
@@ -63,8 +64,7 @@ bool video_is_npy(const char *path) {
     return is;
 }
 
-static omni_status fill(video *v, const patch_params *p, const video_options *o, int64_t height, int64_t width, int64_t total, double fps,
-                        int64_t frames) {
+static void fill(video *v, const patch_params *p, const video_options *o, int64_t height, int64_t width, int64_t total, double fps, int64_t frames) {
     v->frames = frames;
     v->file_frames = total;
     v->height = (int32_t)height;
@@ -73,7 +73,6 @@ static omni_status fill(video *v, const patch_params *p, const video_options *o,
     v->sample_fps = (double)frames / (double)total * fps;
     v->seconds_per_group = (double)p->temporal / o->fps;
     v->duration = (double)total / fps;
-    return OMNI_OK;
 }
 
 static omni_status check_length(const char *path, double seconds, double limit, omni_error *err) {
@@ -83,23 +82,23 @@ static omni_status check_length(const char *path, double seconds, double limit, 
     return OMNI_OK;
 }
 
-static omni_status too_large(const char *path, int64_t width, int64_t height, int64_t limit, omni_error *err) {
-    return fail(err, OMNI_ERR_LIMIT, "%s: %lld x %lld pixels a frame, over the limit of %lld pixels", path, (long long)width, (long long)height,
-                (long long)limit);
+static int64_t file_size(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 ? st.st_size : 0;
 }
 
 /* All frames of an array, in order. */
 static omni_status open_array(const video_bytes *bytes, const patch_params *p, const video_options *o, video *out, omni_error *err) {
     const char *path = bytes->name;
     npy_video a;
+    TRY(budget_file(o->budget, path, (int64_t)bytes->size, err));
     TRY(npy_parse(bytes->data, bytes->size, path, &a, err));
-    if (a.width > o->pixels / a.height) {
-        return too_large(path, a.width, a.height, o->pixels, err);
-    }
     if (a.frames > o->file_frames) {
         return fail(err, OMNI_ERR_LIMIT, "%s: %lld frames, over the limit of %lld", path, (long long)a.frames, (long long)o->file_frames);
     }
     TRY(check_length(path, (double)a.frames / o->fps, o->seconds, err));
+    TRY(budget_pixels(o->budget, path, a.width, a.height, (double)a.frames, err));
+    TRY(patches_reserve(a.frames, a.height, a.width, p, o->budget, path, NULL, err));
     out->indices = malloc((size_t)a.frames * sizeof *out->indices);
     if (!out->indices) {
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory for %lld frames", path, (long long)a.frames);
@@ -110,22 +109,20 @@ static omni_status open_array(const video_bytes *bytes, const patch_params *p, c
         return fail_in(err, status, "%s", path);
     }
     size_t frame = (size_t)a.height * (size_t)a.width * 3;
-    for (int64_t i = 0; i < a.frames; i++) {
+    for (int64_t i = 0; status == OMNI_OK && i < a.frames; i++) {
         out->indices[i] = (int32_t)i;
-        status = patches_frame(w, a.values + (size_t)i * frame, err);
-        if (status != OMNI_OK) {
-            patches_abandon(w);
-            return status;
+        status = budget_stopped(o->budget, err);
+        if (status == OMNI_OK) {
+            status = patches_frame(w, a.values + (size_t)i * frame, err);
         }
+    }
+    if (status != OMNI_OK) {
+        patches_abandon(w);
+        return status;
     }
     out->sampled = true;
     fill(out, p, o, a.height, a.width, a.frames, o->fps, a.frames);
     return patches_end(w, &out->patches, err);
-}
-
-static omni_status take_frame(void *arg, int64_t index, const uint8_t *rgb, omni_error *err) {
-    (void)index;
-    return patches_frame(arg, rgb, err);
 }
 
 /* Pixels a frame may have so that all of them stay within the budget (Qwen2VLVideoProcessor with cap_pixels_per_frame). */
@@ -150,51 +147,76 @@ static double frame_rate(const video_info *info) {
     return usable_rate(stated) ? stated : 25;
 }
 
-/* One attempt on the assumption that the file has info->frames frames. *decoded: how many it had. */
-static omni_status sample_container(const video_bytes *bytes, const video_info *info, const patch_params *p, const video_options *o, video *out,
-                                    int64_t *decoded, omni_error *err) {
-    const char *path = bytes->name;
-    int64_t room = o->max_frames < info->frames ? o->max_frames : info->frames;
-    out->indices = malloc((size_t)(room < FRAME_FACTOR ? FRAME_FACTOR : room) * sizeof *out->indices);
-    if (!out->indices) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
-    }
-    double fps = frame_rate(info);
-    int64_t n = video_sample(info->frames, fps, o, out->indices);
-    patch_params frame = *p;
-    frame.max_pixels = frame_pixels(p, o, n);
-    patch_writer *w;
-    omni_status status = patches_begin(n, info->height, info->width, &frame, &w, err);
+/* One attempt on the assumption that the file has info->frames frames. */
+typedef struct attempt {
+    const char *path;
+    const video_info *info;
+    const patch_params *params;
+    const video_options *options;
+    video *out;
+    int64_t frames; /* sampled */
+    double fps;
+    patch_writer *writer;
+    patch_cost cost;
+} attempt;
+
+static omni_status begin_frames(void *arg, int64_t height, int64_t width, omni_error *err) {
+    attempt *a = arg;
+    patch_params p = *a->params;
+    p.max_pixels = frame_pixels(&p, a->options, a->frames);
+    TRY(patches_reserve(a->frames, height, width, &p, a->options->budget, a->path, &a->cost, err));
+    omni_status status = patches_begin(a->frames, height, width, &p, &a->writer, err);
     if (status != OMNI_OK) {
-        return fail_in(err, status, "%s", path);
+        return fail_in(err, status, "%s", a->path);
     }
-    video_limits limits = {o->file_frames, o->pixels};
-    status = video_decode(bytes, &limits, info, out->indices, n, take_frame, w, decoded, err);
+    fill(a->out, a->params, a->options, height, width, a->info->frames, a->fps, a->frames);
+    return OMNI_OK;
+}
+
+static omni_status take_frame(void *arg, int64_t index, const uint8_t *rgb, omni_error *err) {
+    (void)index;
+    return patches_frame(((attempt *)arg)->writer, rgb, err);
+}
+
+/* *decoded: how many frames the file had. */
+static omni_status sample_container(const video_bytes *bytes, attempt *a, int64_t *decoded, omni_error *err) {
+    const video_options *o = a->options;
+    int64_t room = o->max_frames < a->info->frames ? o->max_frames : a->info->frames;
+    a->out->indices = malloc((size_t)(room < FRAME_FACTOR ? FRAME_FACTOR : room) * sizeof *a->out->indices);
+    if (!a->out->indices) {
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", a->path);
+    }
+    a->fps = frame_rate(a->info);
+    a->frames = video_sample(a->info->frames, a->fps, o, a->out->indices);
+    const video_limits limits = {o->file_frames, o->budget};
+    const video_sink sink = {a, begin_frames, take_frame};
+    omni_status status = video_decode(bytes, &limits, a->out->indices, a->frames, &sink, decoded, err);
+    if (status == OMNI_OK && *decoded < 1) {
+        status = fail(err, OMNI_ERR_FORMAT, "%s: no picture can be decoded", a->path);
+    }
     if (status != OMNI_OK) {
-        patches_abandon(w);
+        patches_abandon(a->writer);
         return status;
     }
-    if (*decoded < 1) {
-        patches_abandon(w);
-        return fail(err, OMNI_ERR_FORMAT, "%s: no picture can be decoded", path);
-    }
-    fill(out, p, o, info->height, info->width, info->frames, fps, n);
-    out->start = info->start;
-    return patches_end(w, &out->patches, err);
+    a->out->start = a->info->start;
+    return patches_end(a->writer, &a->out->patches, err);
 }
 
 static omni_status open_container(const video_bytes *bytes, const patch_params *p, const video_options *o, video *out, omni_error *err) {
-    video_limits limits = {o->file_frames, o->pixels};
+    const video_limits limits = {o->file_frames, o->budget};
     video_info info;
+    TRY(budget_file(o->budget, bytes->name, bytes->data ? (int64_t)bytes->size : file_size(bytes->name), err));
     TRY(video_scan(bytes, &limits, &info, err));
     TRY(check_length(bytes->name, (double)info.frames / frame_rate(&info), o->seconds, err));
-    for (int attempt = 0;; attempt++) {
+    for (int n = 0;; n++) {
+        attempt a = {.path = bytes->name, .info = &info, .params = p, .options = o, .out = out};
         int64_t decoded = 0;
-        omni_status status = sample_container(bytes, &info, p, o, out, &decoded, err);
-        if (status != OMNI_OK || decoded == info.frames || attempt == 1) {
+        omni_status status = sample_container(bytes, &a, &decoded, err);
+        if (status != OMNI_OK || decoded == info.frames || n == 1) {
             return status;
         }
         /* Some packets carry no picture (hidden reference frames) or are damaged: choose again among those that do. */
+        patches_give_back(o->budget, a.cost);
         video_free(out);
         info.frames = decoded;
     }
@@ -209,7 +231,10 @@ static omni_status open_bytes(const video_bytes *bytes, bool is_array, const pat
         return fail(err, OMNI_ERR_ARGUMENT, "%s: cannot sample %g frames a second (above 0, at most 1000), at most %lld", bytes->name, options->fps,
                     (long long)options->max_frames);
     }
+    budget own;
+    budget_init(&own, NULL);
     video_options o = resolve(options);
+    o.budget = o.budget ? o.budget : &own;
     omni_status status = is_array ? open_array(bytes, p, &o, out, err) : open_container(bytes, p, &o, out, err);
     if (status != OMNI_OK) {
         video_free(out);
@@ -217,8 +242,24 @@ static omni_status open_bytes(const video_bytes *bytes, bool is_array, const pat
     return status;
 }
 
+/* What cannot seek is read into memory first. */
+static omni_status open_stream(const char *path, const patch_params *p, const video_options *options, video *out, omni_error *err) {
+    budget own, *b = options && options->budget ? options->budget : &own;
+    char *data;
+    size_t size;
+    budget_init(&own, NULL);
+    TRY(media_read(path, b, &data, &size, err));
+    omni_status status = video_open_memory(data, size, strcmp(path, "-") == 0 ? "standard input" : path, p, options, out, err);
+    free(data);
+    budget_release(b, (int64_t)size);
+    return status;
+}
+
 omni_status video_open(const char *path, const patch_params *p, const video_options *options, video *out, omni_error *err) {
     *out = (video){0};
+    if (media_is_stream(path)) {
+        return open_stream(path, p, options, out, err);
+    }
     if (!video_is_npy(path)) {
         return open_bytes(&(video_bytes){.name = path}, false, p, options, out, err);
     }

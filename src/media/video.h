@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "media/budget.h"
 #include "media/patches.h"
 
 /* 0 takes the default. */
@@ -21,8 +22,8 @@ typedef struct video_options {
     int64_t max_frames;   /* sampled at most (768) */
     int64_t total_tokens; /* budget of pixels over all frames, in merged patches (128,000 * 0.9), for containers only */
     int64_t file_frames;  /* frames that a file may have at most (1,000,000); more is OMNI_ERR_LIMIT */
-    int64_t pixels;       /* width * height of the source at most (178,956,970) */
     double seconds;       /* length of the source at most (86,400) */
+    budget *budget;       /* what decoding may cost, and whose memory the patches hold from then on; NULL: one of its own, with the default limits */
 } video_options;
 
 typedef struct video {

@@ -4,16 +4,20 @@
 
 #include "media/video.h"
 
-/* Takes frame `index` (counting from 0 in display order) as [height, width, 3]; sizes are the same for all calls.
- * A status other than OMNI_OK ends the decoding and is handed on. */
-typedef omni_status (*video_frame_fn)(void *arg, int64_t index, const uint8_t *rgb, omni_error *err);
+/* Where frames go. A status other than OMNI_OK ends the decoding and is handed on. */
+typedef struct video_sink {
+    void *arg;
+    /* Called once, when the first frame tells the size of all, as displayed. */
+    omni_status (*begin)(void *arg, int64_t height, int64_t width, omni_error *err);
+    /* Takes frame `index` (counting from 0 in display order) as [height, width, 3]. */
+    omni_status (*take)(void *arg, int64_t index, const uint8_t *rgb, omni_error *err);
+} video_sink;
 
 typedef struct video_info {
     int64_t frames;
-    int32_t height, width; /* as displayed */
-    double stated_fps;     /* frames a second as the container has it, or 0 */
-    double span;           /* seconds from the first frame's timestamp to the end of the last, or 0 */
-    double start;          /* seconds: the first frame's timestamp */
+    double stated_fps; /* frames a second as the container has it, or 0 */
+    double span;       /* seconds from the first frame's timestamp to the end of the last, or 0 */
+    double start;      /* seconds: the first frame's timestamp */
 } video_info;
 
 /* The bytes of a video: a file's (data NULL; name is its path), or memory that outlives the calls. */
@@ -25,15 +29,16 @@ typedef struct video_bytes {
 
 /* What is accepted of a container, as resolved from video_options. */
 typedef struct video_limits {
-    int64_t frames, pixels;
+    int64_t frames;
+    budget *budget;
 } video_limits;
 
 /* Counts the frames of a container without decoding them (packets of the video stream). */
 omni_status video_scan(const video_bytes *bytes, const video_limits *limits, video_info *out, omni_error *err);
 /* Decodes and hands over the frames whose index is in indices[0 .. n), ascending. *decoded: frames seen; all of them are decoded
  * (also behind the last index) only when that many come: a caller compares with the scan. */
-omni_status video_decode(const video_bytes *bytes, const video_limits *limits, const video_info *info, const int32_t *indices, int64_t n,
-                         video_frame_fn take, void *arg, int64_t *decoded, omni_error *err);
+omni_status video_decode(const video_bytes *bytes, const video_limits *limits, const int32_t *indices, int64_t n, const video_sink *sink,
+                         int64_t *decoded, omni_error *err);
 
 /* A NumPy file: header checked, values in place. */
 typedef struct npy_video {

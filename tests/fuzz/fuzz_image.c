@@ -11,7 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     image im;
     omni_error err = {0};
-    image_limits limits = {.pixels = 1 << 20};
+    budget limits;
+    budget_init(&limits, &(budget_limits){.pixels = 1 << 20});
     if (image_decode(data, size, "input", &limits, &im, &err) != OMNI_OK) {
         check(err.text[0] && !im.rgb);
         return 0;

@@ -66,17 +66,19 @@ static void damage(const char *path) {
     size_t size;
     omni_error err;
     image im;
-    image_limits limits = {.pixels = 1 << 20};
+    budget limits;
     assert_int_equal(file_read(path, LIMIT, &data, &size, &err), OMNI_OK);
     uint8_t *copy = malloc(size + 1);
     assert_non_null(copy);
     for (size_t cut = 0; cut < size; cut += 1 + size / 60) {
         memcpy(copy, data, cut);
+        budget_init(&limits, &(budget_limits){.pixels = 1 << 20});
         omni_status status = image_decode(copy, cut, "cut", &limits, &im, &err);
         if (status == OMNI_OK) {
             image_free(&im);
         } else {
             assert_null(im.rgb);
+            assert_int_equal(atomic_load(&limits.held), 0);
             assert_non_null(strstr(err.text, "cut: "));
         }
         if (cut < size / 3) {
@@ -88,9 +90,11 @@ static void damage(const char *path) {
         memcpy(copy, data, size);
         random = random * 1664525 + 1013904223;
         copy[random % size] ^= (uint8_t)(1 << (random >> 29));
+        budget_init(&limits, &(budget_limits){.pixels = 1 << 20});
         if (image_decode(copy, size, "flipped", &limits, &im, &err) == OMNI_OK) {
             image_free(&im);
         }
+        assert_int_equal(atomic_load(&limits.held), 0);
     }
     free(copy);
     free(data);
@@ -107,11 +111,19 @@ static void states_limits(void **state) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[PATH];
         snprintf(path, sizeof path, "%s/%s", FOLDER, names[i]);
-        assert_int_equal(image_open(path, &(image_limits){.pixels = 200}, &im, &err), OMNI_ERR_LIMIT);
-        assert_non_null(strstr(err.text, "limit of 200 pixels"));
+        budget b;
+        budget_init(&b, &(budget_limits){.pixels = 200});
+        assert_int_equal(image_open(path, &b, &im, &err), OMNI_ERR_LIMIT);
+        assert_non_null(strstr(err.text, "--max-pixels (now 200)"));
         assert_non_null(strstr(err.text, names[i]));
-        assert_int_equal(image_open(path, &(image_limits){.bytes = 100}, &im, &err), OMNI_ERR_LIMIT);
+        budget_init(&b, &(budget_limits){.memory = 1500});
+        assert_int_equal(image_open(path, &b, &im, &err), OMNI_ERR_LIMIT);
+        assert_non_null(strstr(err.text, "limit of 1500 bytes"));
+        assert_non_null(strstr(err.text, "--max-media-memory"));
+        budget_init(&b, &(budget_limits){.file_bytes = 100});
+        assert_int_equal(image_open(path, &b, &im, &err), OMNI_ERR_LIMIT);
         assert_non_null(strstr(err.text, "100"));
+        assert_int_equal(atomic_load(&b.held), 0);
     }
     assert_int_equal(image_open(TEST_DATA "/media/image/none.png", NULL, &im, &err), OMNI_ERR_IO);
     assert_int_equal(image_decode("plain text", 10, "notes.txt", NULL, &im, &err), OMNI_ERR_UNSUPPORTED);

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine.h"
+#include "base/file.h"
+#include "engine/media_load.h"
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
 
@@ -329,16 +330,105 @@ static void a_full_context_ends_the_answer(void **state) {
 
 static void what_does_not_fit_is_not_encoded(void **state) {
     omni_session_params p = omni_session_params_default();
-    p.context = 48;
+    p.context = 100;
     omni_session *s = start(&p);
     heard h = {0};
     media_turn(s, 0);
-    media_turn(s, 1);
+    media_turn(s, 3);
     omni_generate_params g = asking(&h, 5);
     assert_int_equal(omni_generate(s, &g, &h.result, &err), OMNI_ERR_LIMIT);
-    assert_non_null(strstr(err.text, "48"));
+    assert_non_null(strstr(err.text, "100"));
     assert_false(s->media[0].encoded);
     omni_session_destroy(s);
+}
+
+/* What cannot fit whatever else there is, is refused before it is decoded, and so is the second of two that fit alone. */
+static void what_does_not_fit_is_not_decoded(void **state) {
+    const omni_part parts[] = {{.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"},
+                               {.kind = OMNI_TEXT, .text = "What is it?"},
+                               {.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"}};
+    for (int64_t context = 48; context <= 100; context += 52) {
+        omni_session_params p = omni_session_params_default();
+        p.context = context;
+        omni_session *s = start(&p);
+        assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, parts, 3}, &err), OMNI_ERR_LIMIT);
+        assert_non_null(strstr(err.text, "picture.jpg"));
+        assert_non_null(strstr(err.text, "-c"));
+        assert_int_equal(s->chat.count, 0);
+        assert_int_equal(s->media_count, 0);
+        if (context == 100) {
+            must(omni_session_add(s, &(omni_message){OMNI_USER, parts, 2}, &err));
+        }
+        omni_session_destroy(s);
+    }
+    /* a sound is decoded no further than it can fit */
+    omni_session_params p = omni_session_params_default();
+    p.context = 8;
+    omni_session *s = start(&p);
+    const omni_part part = {.kind = OMNI_AUDIO, .path = MODELS "/media/question.ogg"};
+    assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, &part, 1}, &err), OMNI_ERR_LIMIT);
+    assert_non_null(strstr(err.text, "question.ogg"));
+    assert_non_null(strstr(err.text, "-c"));
+    omni_session_destroy(s);
+}
+
+static void limits_of_media_are_settings(void **state) {
+    const omni_part parts[] = {{.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"}, {.kind = OMNI_AUDIO, .path = MODELS "/media/question.ogg"}};
+    const struct {
+        omni_session_params params;
+        size_t part;
+        const char *flag;
+    } cases[] = {
+        {{.max_pixels = 1000}, 0, "--max-pixels"},
+        {{.max_media_memory = 10000}, 0, "--max-media-memory"},
+        {{.max_media_memory = 10000}, 1, "--max-media-memory"},
+        {{.max_audio_seconds = 0.1}, 1, "--max-audio-seconds"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        omni_session *s = start(&cases[i].params);
+        assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, &parts[cases[i].part], 1}, &err), OMNI_ERR_LIMIT);
+        assert_non_null(strstr(err.text, cases[i].flag));
+        assert_non_null(strstr(err.text, strrchr(parts[cases[i].part].path, '/')));
+        omni_session_destroy(s);
+    }
+}
+
+/* The same medium again is a copy of what was decoded: as file, as bytes, and a part that differs is none. */
+static void repeated_media_are_decoded_once(void **state) {
+    char *bytes;
+    size_t size;
+    must(file_read(MODELS "/media/picture.jpg", 1 << 20, &bytes, &size, &err));
+    char *again = malloc(size), *other = malloc(size);
+    assert_true(again && other);
+    memcpy(again, bytes, size);
+    memcpy(other, bytes, size);
+    other[size - 200] ^= 1;
+    const omni_part parts[] = {{.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"},
+                               {.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"},
+                               {.kind = OMNI_IMAGE, .data = bytes, .size = size},
+                               {.kind = OMNI_IMAGE, .data = again, .size = size},
+                               {.kind = OMNI_IMAGE, .data = other, .size = size}};
+    omni_session *s = start(NULL);
+    media_loading l;
+    media_loading_begin(&l, s);
+    int64_t pixels[5];
+    for (size_t i = 0; i < 5; i++) {
+        must(media_loading_add(&l, s, parts[i].kind, parts[i].path, parts[i].data, parts[i].size, &err));
+        pixels[i] = atomic_load(&l.budget.pixels);
+    }
+    assert_true(pixels[0] > 0 && pixels[1] == pixels[0] && pixels[2] == 2 * pixels[0] && pixels[3] == pixels[2] && pixels[4] == 3 * pixels[0]);
+    assert_int_equal(l.budget.rows, 5 * medium_least_rows(&s->model->encoders, &s->media[0]));
+    const patch_set *p = &s->media[0].patches;
+    const size_t n = (size_t)patch_count(p) * 3 * (size_t)(p->temporal * p->patch * p->patch);
+    for (size_t i = 1; i < 4; i++) {
+        assert_memory_equal(p->levels, s->media[i].patches.levels, n);
+    }
+    assert_true(memcmp(p->levels, s->media[4].patches.levels, n) != 0);
+    media_loading_end(&l);
+    omni_session_destroy(s);
+    free(bytes);
+    free(again);
+    free(other);
 }
 
 static void stop_strings(void **state) {
@@ -627,6 +717,9 @@ int main(void) {
         cmocka_unit_test(what_is_taken_back_leaves_nothing),
         cmocka_unit_test(a_full_context_ends_the_answer),
         cmocka_unit_test(what_does_not_fit_is_not_encoded),
+        cmocka_unit_test(what_does_not_fit_is_not_decoded),
+        cmocka_unit_test(limits_of_media_are_settings),
+        cmocka_unit_test(repeated_media_are_decoded_once),
         cmocka_unit_test(stop_strings),
         cmocka_unit_test(listening_for_markup),
         cmocka_unit_test(many_sessions_of_one_model),

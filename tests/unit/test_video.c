@@ -219,8 +219,15 @@ static void states_limits(void **state) {
     const char *path = TEST_DATA "/media/video/sound.mp4";
     assert_int_equal(video_open(path, &PARAMS, &(video_options){.file_frames = 20}, &v, &err), OMNI_ERR_LIMIT);
     assert_non_null(strstr(err.text, "20 frames"));
-    assert_int_equal(video_open(path, &PARAMS, &(video_options){.pixels = 1000}, &v, &err), OMNI_ERR_LIMIT);
-    assert_non_null(strstr(err.text, "1000 pixels"));
+    budget b;
+    budget_init(&b, &(budget_limits){.pixels = 1000});
+    assert_int_equal(video_open(path, &PARAMS, &(video_options){.budget = &b}, &v, &err), OMNI_ERR_LIMIT);
+    assert_non_null(strstr(err.text, "--max-pixels (now 1000)"));
+    assert_int_equal(atomic_load(&b.held), 0);
+    budget_init(&b, &(budget_limits){.memory = 20000});
+    assert_int_equal(video_open(path, &PARAMS, &(video_options){.budget = &b}, &v, &err), OMNI_ERR_LIMIT);
+    assert_non_null(strstr(err.text, "--max-media-memory"));
+    assert_int_equal(atomic_load(&b.held), 0);
     assert_int_equal(video_open(path, &PARAMS, &(video_options){.seconds = 2.5}, &v, &err), OMNI_ERR_LIMIT);
     assert_non_null(strstr(err.text, "3.0 seconds, over the limit of 2.5 seconds"));
     assert_int_equal(video_open(path, &PARAMS, &(video_options){.fps = -1}, &v, &err), OMNI_ERR_ARGUMENT);
@@ -282,7 +289,9 @@ static void survives_damage(void **state) {
             assert_int_equal(write(fd, copy, n), (ssize_t)n);
             close(fd);
             video v;
-            if (video_open(file, &PARAMS, &(video_options){.pixels = 1 << 20, .file_frames = 1000}, &v, &err) == OMNI_OK) {
+            budget b;
+            budget_init(&b, NULL);
+            if (video_open(file, &PARAMS, &(video_options){.budget = &b, .file_frames = 1000}, &v, &err) == OMNI_OK) {
                 assert_in_range(v.frames, 1, 768);
                 video_free(&v);
             } else {
