@@ -6,8 +6,6 @@
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <libavutil/log.h>
-#include <math.h>
-#include <soxr.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,11 +13,10 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "media/containers.h"
+#include "media/sound_mix.h"
 
-enum { IO_BUFFER = 1 << 15, LOWEST_RATE = 1000, HIGHEST_RATE = 1000000, MOST_CHANNELS = 256, MOST_SEGMENTS = 1000, VORBIS_BLOCK = 8192 };
-
-/* Containers that hold their own data: nothing here makes libav open another file. */
-static const char containers[] = "wav,w64,aiff,au,caf,mp3,aac,flac,ogg,mov,matroska,avi,mpegts,amr,wv,tta,ac3";
+enum { IO_BUFFER = 1 << 15, VORBIS_BLOCK = 8192 };
 
 /* Where the bytes come from: memory, or a regular file. */
 typedef struct source {
@@ -28,240 +25,35 @@ typedef struct source {
     int64_t size, at;
 } source;
 
-/* Samples on their way to the wanted rate. */
-typedef struct collector {
-    const char *name;
-    sound_options options;
-    soxr_t resampler; /* NULL when the rates are equal */
-    int rate;         /* of the segment being read; 0: none yet */
-    int64_t segment;  /* its samples so far */
-    int64_t begin;    /* count when it began */
-    int segments;     /* so far */
-    double seconds;   /* before it */
-    float *samples;
-    int64_t count, capacity;
-    float *mono; /* samples held back, then one decoded frame */
-    int64_t mono_capacity;
-    int64_t hold; /* samples to hold back, because the end of the sound may turn out to be before them */
-    int64_t held;
-} collector;
-
-static double collector_seconds(const collector *c) {
-    return c->seconds + (c->rate ? (double)c->segment / c->rate : 0);
-}
-
-static omni_status reserve(collector *c, int64_t more, omni_error *err) {
-    if (more > c->capacity - c->count) {
-        budget *b = c->options.budget;
-        int64_t capacity = c->capacity * 2 > c->count + more ? c->capacity * 2 : c->count + more;
-        const int64_t bytes = (capacity - c->capacity) * (int64_t)sizeof(float);
-        TRY(budget_hold(b, c->name, bytes, err));
-        float *larger = realloc(c->samples, (size_t)capacity * sizeof(float));
-        if (!larger) {
-            budget_release(b, bytes);
-            return fail(err, OMNI_ERR_MEMORY, "%s: out of memory after %.1f seconds of sound", c->name, collector_seconds(c));
-        }
-        c->samples = larger;
-        c->capacity = capacity;
-    }
-    return OMNI_OK;
-}
-
-/* Resamples n samples; NULL drains what the resampler still holds. */
-static omni_status resample(collector *c, const float *in, size_t n, omni_error *err) {
-    const size_t room = 1 << 14;
-    size_t produced;
-    do {
-        TRY(reserve(c, (int64_t)room, err));
-        size_t used = 0;
-        produced = 0;
-        soxr_error_t e = soxr_process(c->resampler, in, n, &used, c->samples + c->count, room, &produced);
-        if (e) {
-            return fail(err, OMNI_ERR_MEMORY, "%s: resampling from %d to %d a second failed: %s", c->name, c->rate, c->options.rate,
-                        soxr_strerror(e));
-        }
-        c->count += (int64_t)produced;
-        if (in) {
-            in += used;
-            n -= used;
-        }
-    } while (produced == room || (in && n > 0));
-    return OMNI_OK;
-}
-
-/* Passes on the first n of the samples in mono and keeps the others for later. */
-static omni_status pass_on(collector *c, int64_t n, int64_t all, omni_error *err) {
-    if (n > 0 && c->resampler) {
-        TRY(resample(c, c->mono, (size_t)n, err));
-    } else if (n > 0) {
-        TRY(reserve(c, n, err));
-        memcpy(c->samples + c->count, c->mono, (size_t)n * sizeof(float));
-        c->count += n;
-    }
-    if (n > 0 && n < all) {
-        memmove(c->mono, c->mono + n, (size_t)(all - n) * sizeof(float));
-    }
-    c->held = all - n;
-    return OMNI_OK;
-}
-
-/* Ends a stretch of one rate: exactly ceil(samples * to / from) samples, as librosa fixes the length. */
-static omni_status end_segment(collector *c, omni_error *err) {
-    if (c->rate == 0) {
-        return OMNI_OK;
-    }
-    TRY(pass_on(c, c->held, c->held, err));
-    if (c->resampler) {
-        if (c->segment > 0) {
-            TRY(resample(c, NULL, 0, err));
-        }
-        soxr_delete(c->resampler);
-        c->resampler = NULL;
-        const int64_t wanted = (int64_t)ceil((double)c->segment * ((double)c->options.rate / c->rate));
-        const int64_t have = c->count - c->begin;
-        if (wanted > have) {
-            TRY(reserve(c, wanted - have, err));
-            memset(c->samples + c->count, 0, (size_t)(wanted - have) * sizeof(float));
-        }
-        c->count = c->begin + wanted;
-    }
-    c->seconds += (double)c->segment / c->rate;
-    c->rate = 0;
-    c->segment = 0;
-    return OMNI_OK;
-}
-
-static omni_status begin_segment(collector *c, int rate, omni_error *err) {
-    if (rate < LOWEST_RATE || rate > HIGHEST_RATE) {
-        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: %d samples a second; from %d to %d can be read", c->name, rate, LOWEST_RATE, HIGHEST_RATE);
-    }
-    /* Each costs a filter: frames that take turns with two rates would keep us busy for hours. */
-    if (++c->segments > MOST_SEGMENTS) {
-        return fail(err, OMNI_ERR_LIMIT, "%s: more than %d changes of the rate, the last after %.3f seconds of sound", c->name, MOST_SEGMENTS,
-                    collector_seconds(c));
-    }
-    if (rate != c->options.rate) {
-        const soxr_io_spec_t io = soxr_io_spec(SOXR_FLOAT32_I, SOXR_FLOAT32_I);
-        const soxr_quality_spec_t quality = soxr_quality_spec(SOXR_HQ, 0);
-        soxr_error_t e = NULL;
-        c->resampler = soxr_create(rate, c->options.rate, 1, &e, &io, &quality, NULL);
-        if (!c->resampler) {
-            return fail(err, OMNI_ERR_MEMORY, "%s: cannot resample from %d to %d a second: %s", c->name, rate, c->options.rate, soxr_strerror(e));
-        }
-    }
-    c->rate = rate;
-    c->begin = c->count;
-    return OMNI_OK;
-}
-
-/* Value i of a channel, in libav's sample formats, as libsndfile scales them. */
-static inline float sample_value(enum AVSampleFormat packed, const uint8_t *data, int64_t i) {
-    switch (packed) {
-    case AV_SAMPLE_FMT_U8:
-        return (float)(data[i] - 128) / 128.0f;
-    case AV_SAMPLE_FMT_S16:
-        return (float)((const int16_t *)(const void *)data)[i] / 32768.0f;
-    case AV_SAMPLE_FMT_S32:
-        return (float)((const int32_t *)(const void *)data)[i] / 2147483648.0f;
-    case AV_SAMPLE_FMT_S64:
-        return (float)((const int64_t *)(const void *)data)[i] / 9223372036854775808.0f;
-    case AV_SAMPLE_FMT_FLT:
-        return ((const float *)(const void *)data)[i];
-    case AV_SAMPLE_FMT_DBL:
-        return (float)((const double *)(const void *)data)[i];
-    default:
-        return 0;
-    }
-}
-
-static int frame_channels(const AVFrame *frame) {
-#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 24, 100)
-    return frame->ch_layout.nb_channels;
-#else
-    return frame->channels;
-#endif
-}
-
-/* Samples at the frame's beginning that are no sound: newer versions of libav say so of Vorbis' first block, which older ones leave out. It
- * comes as side data where libav does not cut itself. */
-static int frame_lead(const AVFrame *frame) {
-    const AVFrameSideData *data = av_frame_get_side_data(frame, AV_FRAME_DATA_SKIP_SAMPLES);
-    if (!data || data->size < 4) {
-        return 0;
-    }
-    const uint32_t lead = data->data[0] | (uint32_t)data->data[1] << 8 | (uint32_t)data->data[2] << 16 | (uint32_t)data->data[3] << 24;
-    return lead < (uint32_t)frame->nb_samples ? (int)lead : frame->nb_samples;
-}
-
-static omni_status add_frame(collector *c, const AVFrame *frame, omni_error *err) {
-    const int lead = frame_lead(frame), n = frame->nb_samples - lead, channels = frame_channels(frame);
-    const enum AVSampleFormat format = frame->format, packed = av_get_packed_sample_fmt(format);
-    if (n <= 0) {
-        return OMNI_OK;
-    }
-    TRY(budget_samples(c->options.budget, c->name, n, channels > 0 ? channels : 1, err));
-    if (channels < 1 || channels > MOST_CHANNELS || packed == AV_SAMPLE_FMT_NONE) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: %d channels of sample format %d at %.3f seconds", c->name, channels, (int)format,
-                    collector_seconds(c));
-    }
-    if (frame->sample_rate != c->rate) {
-        TRY(end_segment(c, err));
-        TRY(begin_segment(c, frame->sample_rate, err));
-    }
-    if (c->held + n > c->mono_capacity) {
-        float *larger = realloc(c->mono, (size_t)(c->held + n) * sizeof(float));
-        if (!larger) {
-            return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", c->name);
-        }
-        c->mono = larger;
-        c->mono_capacity = c->held + n;
-    }
-    float *mono = c->mono + c->held;
-    const bool planar = av_sample_fmt_is_planar(format);
-    bool finite = true;
-    for (int i = 0; i < n; i++) {
-        float sum = 0;
-        for (int ch = 0; ch < channels; ch++) {
-            sum += planar ? sample_value(packed, frame->extended_data[ch], lead + i)
-                          : sample_value(packed, frame->extended_data[0], (int64_t)(lead + i) * channels + ch);
-        }
-        mono[i] = sum / (float)channels;
-        finite &= isfinite(mono[i]) != 0;
-    }
-    if (!finite) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: samples that are not finite numbers, near %.3f seconds", c->name, collector_seconds(c));
-    }
-    c->segment += n;
-    if (collector_seconds(c) > c->options.max_seconds) {
-        return fail(err, OMNI_ERR_LIMIT, "%s: longer than the limit of %g seconds of sound", c->name, c->options.max_seconds);
-    }
-    TRY(budget_sound_length(c->options.budget, c->name, collector_seconds(c) * c->options.rate, c->options.rate, err));
-    const int64_t all = c->held + n;
-    return pass_on(c, all > c->hold ? all - c->hold : 0, all, err);
-}
-
 /* ---- libav's side ---- */
+
+/* Bytes from a place on; 0: at the end. */
+static int64_t source_bytes(const source *s, int64_t at, uint8_t *to, int64_t size) {
+    int64_t n = s->size - at < size ? s->size - at : size;
+    if (n <= 0) {
+        return 0;
+    }
+    if (s->data) {
+        memcpy(to, s->data + at, (size_t)n);
+        return n;
+    }
+    do {
+        n = pread(s->fd, to, (size_t)n, at);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? AVERROR(errno) : n;
+}
 
 static int source_read(void *arg, uint8_t *to, int size) {
     source *s = arg;
-    int64_t n = s->size - s->at < size ? s->size - s->at : size;
+    const int64_t n = source_bytes(s, s->at, to, size);
     if (n <= 0) {
-        return AVERROR_EOF;
-    }
-    if (s->data) {
-        memcpy(to, s->data + s->at, (size_t)n);
-    } else {
-        do {
-            n = pread(s->fd, to, (size_t)n, s->at);
-        } while (n < 0 && errno == EINTR);
-        if (n <= 0) {
-            return n < 0 ? AVERROR(errno) : AVERROR_EOF;
-        }
+        return n < 0 ? (int)n : AVERROR_EOF;
     }
     s->at += n;
     return (int)n;
 }
 
+/* As with files, a place behind the end can be sought; there is nothing to read. */
 static int64_t source_seek(void *arg, int64_t offset, int whence) {
     source *s = arg;
     if (whence & AVSEEK_SIZE) {
@@ -269,7 +61,7 @@ static int64_t source_seek(void *arg, int64_t offset, int whence) {
     }
     whence &= ~AVSEEK_FORCE;
     const int64_t base = whence == SEEK_SET ? 0 : whence == SEEK_CUR ? s->at : s->size;
-    if (offset < -base || offset > s->size - base) {
+    if (offset < -base || offset > INT64_MAX / 2 - base) {
         return AVERROR(EINVAL);
     }
     return s->at = base + offset;
@@ -278,6 +70,14 @@ static int64_t source_seek(void *arg, int64_t offset, int whence) {
 /* A playlist or reference inside the file asks for another one: never. */
 static int refuse_open(AVFormatContext *f, AVIOContext **io, const char *url, int flags, AVDictionary **options) {
     return AVERROR(EPERM);
+}
+
+static int parameters_channels(const AVCodecParameters *p) {
+#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 24, 100)
+    return p->ch_layout.nb_channels;
+#else
+    return p->channels;
+#endif
 }
 
 static const char *av_text(int code, char text[AV_ERROR_MAX_STRING_SIZE]) {
@@ -306,6 +106,47 @@ static void decoder_close(decoder *d) {
     }
 }
 
+/* The size of a PCM sample in WAV is that of its place in the block. libav goes by the number of valid bits, which is smaller in
+ * WAVE_FORMAT_EXTENSIBLE (24 bits in 32, say). */
+static void size_samples(AVFormatContext *f) {
+    static const enum AVCodecID integers[] =
+        {[1] = AV_CODEC_ID_PCM_U8, AV_CODEC_ID_PCM_S16LE, AV_CODEC_ID_PCM_S24LE, AV_CODEC_ID_PCM_S32LE, [8] = AV_CODEC_ID_PCM_S64LE},
+                                floats[] = {[4] = AV_CODEC_ID_PCM_F32LE, [8] = AV_CODEC_ID_PCM_F64LE};
+    enum { INTEGER = 1, FLOAT = 3, WIDEST = 8 }; /* WAVE_FORMAT_PCM, WAVE_FORMAT_IEEE_FLOAT */
+    if (f->nb_streams != 1 || (strcmp(f->iformat->name, "wav") != 0 && strcmp(f->iformat->name, "w64") != 0)) {
+        return;
+    }
+    AVCodecParameters *p = f->streams[0]->codecpar;
+    const int channels = parameters_channels(p), width = channels > 0 && p->block_align % channels == 0 ? p->block_align / channels : 0;
+    const enum AVCodecID id = width < 1 || width > WIDEST ? AV_CODEC_ID_NONE
+                              : p->codec_tag == INTEGER   ? integers[width]
+                              : p->codec_tag == FLOAT     ? floats[width]
+                                                          : AV_CODEC_ID_NONE;
+    if (p->codec_type == AVMEDIA_TYPE_AUDIO && id != AV_CODEC_ID_NONE) {
+        p->codec_id = id;
+        p->bits_per_coded_sample = width * 8;
+    }
+}
+
+/* Whether another Ogg stream begins after the first: files that were joined. */
+static bool ogg_is_chained(const source *s) {
+    enum { HEADER = 27, MOST = HEADER + 255, BEGINS = 2 };
+    uint8_t page[MOST];
+    bool data = false;
+    for (int64_t at = 0; source_bytes(s, at, page, MOST) >= HEADER && memcmp(page, "OggS", 4) == 0;) {
+        const bool begins = page[5] & BEGINS;
+        if (begins && data) {
+            return true;
+        }
+        data |= !begins;
+        at += HEADER + page[26];
+        for (int i = 0; i < page[26]; i++) {
+            at += page[HEADER + i];
+        }
+    }
+    return false;
+}
+
 /* The default sound track, else the first. */
 static int find_track(const AVFormatContext *f) {
     int first = -1;
@@ -332,7 +173,7 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
     d->format = avformat_alloc_context();
     d->packet = av_packet_alloc();
     d->frame = av_frame_alloc();
-    if (!d->format || !d->packet || !d->frame || !(d->format->format_whitelist = av_strdup(containers))) {
+    if (!d->format || !d->packet || !d->frame || !(d->format->format_whitelist = av_strdup(media_containers))) {
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", name);
     }
     d->format->pb = d->io;
@@ -344,6 +185,7 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
         return fail(err, e == AVERROR(ENOMEM) ? OMNI_ERR_MEMORY : OMNI_ERR_FORMAT, "%s: no kind of sound or video file known here, or damaged: %s",
                     name, av_text(e, text));
     }
+    size_samples(d->format);
     d->stream = find_track(d->format);
     if (d->stream < 0) {
         /* Some containers have no header: their tracks show only in the data. */
@@ -376,8 +218,9 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
     d->codec->thread_count = 1;
     d->codec->request_sample_fmt = AV_SAMPLE_FMT_FLT;
     /* Vorbis in Ogg ends inside a block, at the position of its last page. libav cuts off no more than the last packet for that,
-     * and of a file of one page too much. */
-    d->cut = codec->id == AV_CODEC_ID_VORBIS && strcmp(d->format->iformat->name, "ogg") == 0 && track->time_base.num == 1 && track->duration > 0;
+     * and of a file of one page too much. Joined files are left to it: the last position is that of the last file. */
+    d->cut = codec->id == AV_CODEC_ID_VORBIS && strcmp(d->format->iformat->name, "ogg") == 0 && track->time_base.num == 1 && track->duration > 0 &&
+             !ogg_is_chained(s);
     if (d->cut) {
         d->codec->flags2 |= AV_CODEC_FLAG2_SKIP_MANUAL;
     }
@@ -393,14 +236,14 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
 }
 
 /* Everything that the packet just sent gives. *e receives libav's verdict when it is neither "more" nor "end". */
-static omni_status take_frames(decoder *d, collector *c, int *e, omni_error *err) {
+static omni_status take_frames(decoder *d, sound_mix *m, int *e, omni_error *err) {
     for (;;) {
         *e = avcodec_receive_frame(d->codec, d->frame);
         if (*e < 0) {
             *e = *e == AVERROR(EAGAIN) || *e == AVERROR_EOF ? 0 : *e;
             return OMNI_OK;
         }
-        omni_status status = add_frame(c, d->frame, err);
+        omni_status status = mix_add(m, d->frame, err);
         av_frame_unref(d->frame);
         if (status != OMNI_OK) {
             return status;
@@ -408,81 +251,129 @@ static omni_status take_frames(decoder *d, collector *c, int *e, omni_error *err
     }
 }
 
-/* Lossless sound must decode whole. Of lossy streams a few packets may be broken, as players take them: files cut from a broadcast
- * begin in the middle of a packet and end with tags. */
-static omni_status decode_all(decoder *d, collector *c, int64_t size, omni_error *err) {
+/* Bytes of one PCM sample of all channels; 0 for other codecs. */
+static int pcm_block(const AVCodecParameters *p) {
+    const bool pcm = p->codec_id >= AV_CODEC_ID_FIRST_AUDIO && p->codec_id < AV_CODEC_ID_ADPCM_IMA_QT;
+    return pcm ? av_get_exact_bits_per_sample(p->codec_id) * parameters_channels(p) / 8 : 0;
+}
+
+/* Whether a packet is one of the two headers of Opus in Ogg, which libav hands on where joined files begin. */
+static bool is_opus_header(const AVPacket *p, enum AVCodecID codec) {
+    return codec == AV_CODEC_ID_OPUS && p->size >= 8 && (memcmp(p->data, "OpusHead", 8) == 0 || memcmp(p->data, "OpusTags", 8) == 0);
+}
+
+/* Packets that cannot be decoded. */
+typedef struct breakage {
+    int64_t count;
+    double at;      /* seconds before the first */
+    int code;       /* libav's verdict on the first */
+    AVPacket *last; /* of lossless sound, until another packet comes */
+} breakage;
+
+/* Whether a lossless packet at the end cannot be decoded because the file was cut off inside it, and not because it is damaged: the container
+ * found too few bytes, or the decoder does, once it is told not to mind checksums. */
+static bool is_cut_off(decoder *d, AVPacket *last) {
+    if (last->flags & AV_PKT_FLAG_CORRUPT) {
+        return true;
+    }
+    avcodec_flush_buffers(d->codec);
+    d->codec->err_recognition = 0;
+    const int sent = avcodec_send_packet(d->codec, last), got = avcodec_receive_frame(d->codec, d->frame);
+    av_frame_unref(d->frame);
+    return sent < 0 || got < 0;
+}
+
+static omni_status damaged(const sound_mix *m, const breakage *b, int64_t packets, omni_error *err) {
     char text[AV_ERROR_MAX_STRING_SIZE];
+    return fail(err, OMNI_ERR_FORMAT, "%s: damaged: %lld of %lld packets cannot be decoded, the first after %.3f seconds of sound: %s", m->name,
+                (long long)b->count, (long long)packets, b->at, av_text(b->code, text));
+}
+
+/* Lossless sound must decode whole, but for a last packet that the file was cut off in. Of lossy streams a few packets may be broken, as players
+ * take them: files cut from a broadcast begin in the middle of a packet and end with tags. */
+static omni_status decode_packets(decoder *d, sound_mix *m, int64_t size, breakage *b, omni_error *err) {
+    char text[AV_ERROR_MAX_STRING_SIZE];
+    const AVStream *track = d->format->streams[d->stream];
     const AVCodecDescriptor *kind = avcodec_descriptor_get(d->codec->codec_id);
     const bool lossless = kind && (kind->props & AV_CODEC_PROP_LOSSLESS) && !(kind->props & AV_CODEC_PROP_LOSSY);
-    const int block = d->codec->block_align;
-    const AVStream *track = d->format->streams[d->stream];
-    c->hold = d->cut ? VORBIS_BLOCK : 0;
-    int64_t packets = 0, bytes = 0, broken = 0;
-    double first_broken = 0;
-    int first_code = 0;
+    const int block = pcm_block(track->codecpar);
+    m->hold = d->cut ? VORBIS_BLOCK : 0;
+    int64_t packets = 0, bytes = 0;
     for (bool more = true; more;) {
         int e = av_read_frame(d->format, d->packet);
-        if (e < 0 && e != AVERROR_EOF) {
-            return fail(err, e == AVERROR(ENOMEM) ? OMNI_ERR_MEMORY : OMNI_ERR_FORMAT, "%s: damaged after %.3f seconds of sound: %s", c->name,
-                        collector_seconds(c), av_text(e, text));
+        if (e < 0 && e != AVERROR_EOF && !(d->io->eof_reached && m->segment > 0)) { /* a file may be cut off anywhere */
+            return fail(err, e == AVERROR(ENOMEM) ? OMNI_ERR_MEMORY : OMNI_ERR_FORMAT, "%s: damaged after %.3f seconds of sound: %s", m->name,
+                        mix_seconds(m), av_text(e, text));
         }
         more = e >= 0;
         bytes += more ? d->packet->size : 0;
         /* An index may point at the same bytes again and again; no honest one does it often. */
         if (more && (++packets > size + 16 || bytes > 4 * size + (1 << 20))) {
-            return fail(err, OMNI_ERR_FORMAT, "%s: damaged: its index names more data than the file has", c->name);
+            return fail(err, OMNI_ERR_FORMAT, "%s: damaged: its index names more data than the file has", m->name);
         }
-        if (more && d->packet->stream_index != d->stream) {
+        if (more && block > 0 && d->packet->size % block != 0) { /* a sample that was cut off */
+            av_shrink_packet(d->packet, d->packet->size - d->packet->size % block);
+        }
+        if (more && (d->packet->stream_index != d->stream || d->packet->size == 0 || is_opus_header(d->packet, d->codec->codec_id))) {
             av_packet_unref(d->packet);
             continue;
         }
-        const int packet_size = more ? d->packet->size : 0;
-        const double at = collector_seconds(c);
+        if (more && b->last) {
+            return damaged(m, b, packets, err);
+        }
+        const double at = mix_seconds(m);
         e = avcodec_send_packet(d->codec, more ? d->packet : NULL);
-        av_packet_unref(d->packet);
         int verdict = 0;
-        TRY(take_frames(d, c, &verdict, err));
+        TRY(take_frames(d, m, &verdict, err));
         e = e < 0 ? e : verdict;
         if (e == AVERROR(ENOMEM)) {
-            return fail(err, OMNI_ERR_MEMORY, "%s: out of memory while decoding", c->name);
+            return fail(err, OMNI_ERR_MEMORY, "%s: out of memory while decoding", m->name);
         }
-        if (e < 0 && e != AVERROR_EOF && !(lossless && packet_size < block)) { /* a cut off last sample is no damage */
-            first_broken = broken == 0 ? at : first_broken;
-            first_code = broken == 0 ? e : first_code;
-            broken++;
-            if (lossless) {
-                break;
+        if (e < 0 && e != AVERROR_EOF) {
+            if (b->count++ == 0) {
+                b->at = at;
+                b->code = e;
+            }
+            if (lossless && more && !(b->last = av_packet_clone(d->packet))) {
+                return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", m->name);
             }
         }
+        av_packet_unref(d->packet);
     }
-    if (broken > 0 && (lossless || broken > (packets / 100 > 2 ? packets / 100 : 2))) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: damaged: %lld of %lld packets cannot be decoded, the first after %.3f seconds of sound: %s", c->name,
-                    (long long)broken, (long long)packets, first_broken, av_text(first_code, text));
+    const bool too_many = b->count > (lossless ? 0 : packets / 100 > 2 ? packets / 100 : 2);
+    if (b->count > 0 && (m->segment == 0 || (too_many && !(lossless && b->last && is_cut_off(d, b->last))))) {
+        return damaged(m, b, packets, err);
     }
-    const int64_t beyond = d->cut && track->time_base.den == c->rate ? c->segment - track->duration : 0;
-    if (beyond > 0 && beyond <= c->held) {
-        c->held -= beyond;
-        c->segment -= beyond;
+    if (d->cut && track->time_base.den == m->rate) {
+        mix_cut(m, m->segment - track->duration);
     }
-    return end_segment(c, err);
+    return mix_end(m, err);
+}
+
+static omni_status decode_all(decoder *d, sound_mix *m, int64_t size, omni_error *err) {
+    breakage b = {0};
+    omni_status status = decode_packets(d, m, size, &b, err);
+    av_packet_free(&b.last);
+    return status;
 }
 
 static omni_status load(source *s, const char *name, const sound_options *options, sound *out, omni_error *err) {
     av_log_set_level(AV_LOG_QUIET);
-    collector c = {.name = name};
-    c.options = options ? *options : (sound_options){0};
-    c.options.rate = c.options.rate ? c.options.rate : 16000;
+    sound_mix m = {.name = name};
+    m.options = options ? *options : (sound_options){0};
+    m.options.rate = m.options.rate ? m.options.rate : 16000;
     budget own;
     budget_init(&own, NULL);
-    c.options.budget = c.options.budget ? c.options.budget : &own;
-    c.options.max_seconds = c.options.max_seconds > 0 ? c.options.max_seconds : c.options.budget->limits.audio_seconds;
-    c.options.max_bytes = c.options.max_bytes ? c.options.max_bytes : (size_t)c.options.budget->limits.file_bytes;
-    if ((uint64_t)s->size > c.options.max_bytes) {
-        return fail(err, OMNI_ERR_LIMIT, "%s: %lld bytes, over the limit of %zu for a sound", name, (long long)s->size, c.options.max_bytes);
+    m.options.budget = m.options.budget ? m.options.budget : &own;
+    m.options.max_seconds = m.options.max_seconds > 0 ? m.options.max_seconds : m.options.budget->limits.audio_seconds;
+    m.options.max_bytes = m.options.max_bytes ? m.options.max_bytes : (size_t)m.options.budget->limits.file_bytes;
+    if ((uint64_t)s->size > m.options.max_bytes) {
+        return fail(err, OMNI_ERR_LIMIT, "%s: %lld bytes, over the limit of %zu for a sound", name, (long long)s->size, m.options.max_bytes);
     }
-    TRY(budget_file(c.options.budget, name, s->size, err));
-    if (c.options.rate < LOWEST_RATE || c.options.rate > HIGHEST_RATE) {
-        return fail(err, OMNI_ERR_ARGUMENT, "%s: cannot give %d samples a second (%d to %d)", name, c.options.rate, LOWEST_RATE, HIGHEST_RATE);
+    TRY(budget_file(m.options.budget, name, s->size, err));
+    if (m.options.rate < SOUND_LOWEST_RATE || m.options.rate > SOUND_HIGHEST_RATE) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%s: cannot give %d samples a second (%d to %d)", name, m.options.rate, SOUND_LOWEST_RATE,
+                    SOUND_HIGHEST_RATE);
     }
     if (s->size == 0) {
         return fail(err, OMNI_ERR_FORMAT, "%s: empty", name);
@@ -490,20 +381,19 @@ static omni_status load(source *s, const char *name, const sound_options *option
     decoder d = {.stream = -1};
     omni_status status = decoder_open(&d, s, name, err);
     if (status == OMNI_OK) {
-        status = decode_all(&d, &c, s->size, err);
+        status = decode_all(&d, &m, s->size, err);
     }
-    if (status == OMNI_OK && c.count == 0) {
+    if (status == OMNI_OK && m.count == 0) {
         status = fail(err, OMNI_ERR_FORMAT, "%s: holds no samples", name);
     }
     decoder_close(&d);
-    soxr_delete(c.resampler);
-    free(c.mono);
+    mix_free(&m);
     if (status != OMNI_OK) {
-        budget_release(c.options.budget, c.capacity * (int64_t)sizeof(float));
-        free(c.samples);
+        budget_release(m.options.budget, m.capacity * (int64_t)sizeof(float));
+        free(m.samples);
         return status;
     }
-    *out = (sound){.samples = c.samples, .count = c.count, .rate = c.options.rate};
+    *out = (sound){.samples = m.samples, .count = m.count, .rate = m.options.rate};
     return OMNI_OK;
 }
 
