@@ -1,6 +1,6 @@
 #include "convert/imatrix.h"
 
-#include <math.h>
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,6 +164,13 @@ static float f32_at(const uint8_t *p, int64_t i) {
     return v;
 }
 
+/* Sums of squares and counts are numbers from 0 on: any other was computed from a broken model, or is damage. */
+static omni_status check_value(const imatrix *m, const tensor *t, const char *what, float v, int64_t i, omni_error *err) {
+    return v >= 0 && v <= FLT_MAX ? OMNI_OK
+                                  : fail(err, OMNI_ERR_FORMAT, "%s: the importance of %s: %s %lld is %g; it must be a number from 0 on", m->map.path,
+                                         t->name, what, (long long)i, (double)v);
+}
+
 omni_status imatrix_find(const imatrix *m, const tensor *t, float **out, omni_error *err) {
     *out = NULL;
     int64_t columns = t->ne[0], experts = t->ne[2] * t->ne[3];
@@ -181,12 +188,19 @@ omni_status imatrix_find(const imatrix *m, const tensor *t, float **out, omni_er
     if (!means) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for the importance of %s", t->name);
     }
-    for (int64_t e = 0; e < experts; e++) {
+    omni_status status = OMNI_OK;
+    for (int64_t e = 0; status == OMNI_OK && e < experts; e++) {
         float count = s.counts ? f32_at(s.counts, s.counted == 1 ? 0 : e) : s.count;
-        for (int64_t i = 0; count > 0 && i < columns; i++) {
-            float v = f32_at(s.values, (matrices == 1 ? 0 : e * columns) + i) / count;
-            means[e * columns + i] = isfinite(v) && v > 0 ? v : 0;
+        status = check_value(m, t, "count", count, e, err);
+        for (int64_t i = 0; status == OMNI_OK && i < columns; i++) {
+            float sum = f32_at(s.values, (matrices == 1 ? 0 : e * columns) + i);
+            status = check_value(m, t, "sum of squares", sum, e * columns + i, err);
+            means[e * columns + i] = count > 0 ? sum / count : 0; /* 0: an expert that nothing came to */
         }
+    }
+    if (status != OMNI_OK) {
+        free(means);
+        return status;
     }
     *out = means;
     return OMNI_OK;

@@ -7,6 +7,7 @@
 
 #include "convert/recipe.h"
 #include "gguf/gguf.h"
+#include "tensor/finite.h"
 
 typedef struct entry {
     const char *key; /* the tensor's name where the model keeps it: looked up by address */
@@ -124,6 +125,10 @@ static omni_status write_entries(entry *const *list, size_t n, gguf_writer *w, o
     TRY(gguf_writer_begin(w, err));
     for (size_t i = 0; i < n; i++) {
         const entry *e = list[i];
+        if (find_not_finite(DTYPE_F32, e->sums, e->columns * e->experts) >= 0) {
+            return fail(err, OMNI_ERR_FORMAT, "the inputs of %s are NaN or infinite, or too large to be squared: the model's weights are damaged",
+                        e->key);
+        }
         TRY(gguf_writer_data(w, 2 * i, 0, e->sums, (size_t)(e->columns * e->experts) * sizeof *e->sums, err));
         for (int64_t k = 0; k < e->experts; k++) {
             float count = (float)e->counts[k];

@@ -12,10 +12,9 @@
 #include "convert/imatrix.h"
 #include "convert/recipe.h"
 #include "gguf/gguf.h"
+#include "tensor/finite.h"
 
 enum { TILE_VALUES = 1 << 18, QUANTIZATION_VERSION = 2 };
-
-static const float F16_LARGEST = 65504.0F;
 
 typedef struct change {
     const tensor *t;
@@ -172,19 +171,25 @@ static omni_status convert_rows(const job *j, const change *c, const tile *at, s
         int64_t row = at->first + i;
         const void *from = tensor_row(t, row);
         uint8_t *to = s->bytes + (size_t)i * row_bytes;
+        int64_t bad = find_not_finite(t->type, from, n);
+        if (bad >= 0) {
+            return fail(err, OMNI_ERR_FORMAT, "%s: tensor %s holds NaN or an infinite value (row %lld, value %lld): the file is damaged",
+                        gguf_path(j->g), t->name, (long long)row, (long long)bad);
+        }
         if (c->type == t->type) {
             memcpy(to, from, row_bytes);
             continue;
         }
         dtype_to_f32(t->type, from, s->values, n);
-        for (int64_t k = 0; c->type == DTYPE_F16 && k < n; k++) {
-            float a = fabsf(s->values[k]);
-            if (a > F16_LARGEST && a <= 3.4e38F) {
-                return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s holds %g, which F16 cannot hold; take bf16 or f32", gguf_path(j->g), t->name,
-                            (double)s->values[k]);
-            }
-        }
         dtype_from_f32_weighted(c->type, s->values, c->importance ? c->importance + row / t->ne[1] * n : NULL, to, n);
+        if (find_not_finite(c->type, to, n) >= 0) { /* the value itself, or a block's scale in F16 */
+            float largest = 0;
+            for (int64_t k = 0; k < n; k++) {
+                largest = fabsf(s->values[k]) > fabsf(largest) ? s->values[k] : largest;
+            }
+            return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s holds %g, which %s cannot hold; take %s", gguf_path(j->g), t->name, (double)largest,
+                        dtype_find((uint32_t)c->type)->name, c->type == DTYPE_BF16 ? "f32" : "bf16 or f32");
+        }
     }
     return OMNI_OK;
 }

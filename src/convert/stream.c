@@ -9,10 +9,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { TILE_VALUES = 1 << 19 }; /* 2 MiB of F32: large enough for the disk, small enough for a thread's cache and memory */
+#include "tensor/finite.h"
 
-/* Largest finite F16; beyond it a value would become infinite. */
-static const float F16_LARGEST = 65504.0F;
+enum { TILE_VALUES = 1 << 19 }; /* 2 MiB of F32: large enough for the disk, small enough for a thread's cache and memory */
 
 typedef struct tile {
     size_t tensor;
@@ -141,13 +140,24 @@ static void sinusoids(int64_t row, float *out, int64_t n) {
     }
 }
 
-static float largest_finite(const float *x, int64_t n) {
+static float largest_of(const float *x, int64_t n) {
     float largest = 0;
     for (int64_t i = 0; i < n; i++) {
-        float a = fabsf(x[i]);
-        largest = a > largest && a <= 3.4e38F ? a : largest;
+        largest = fabsf(x[i]) > fabsf(largest) ? x[i] : largest;
     }
     return largest;
+}
+
+static omni_status check_finite(const mapped_tensor *t, int64_t row, dtype type, const void *values, int64_t n, omni_error *err) {
+    int64_t i = find_not_finite(type, values, n);
+    if (i < 0) {
+        return OMNI_OK;
+    }
+    float value;
+    dtype_to_f32(type, (const uint8_t *)values + (size_t)i * value_bytes(type), &value, 1);
+    const st_tensor *source = t->sources[t->n_sources > 1 ? row / t->ne[1] : 0];
+    return fail(err, OMNI_ERR_FORMAT, "%s: tensor %s holds %g (for %s, row %lld, value %lld): the checkpoint is damaged", source->file, source->name,
+                (double)value, t->name, (long long)row, (long long)i);
 }
 
 static omni_status convert_tile(const mapped_tensor *t, const float *importance, const tile *at, scratch *w, omni_error *err) {
@@ -167,6 +177,7 @@ static omni_status convert_tile(const mapped_tensor *t, const float *importance,
             continue;
         }
         const void *row = fetch_row(t, at->first + i, w, &type);
+        TRY(check_finite(t, at->first + i, type, row, n, err));
         if (type == t->type) {
             memcpy(out, row, dtype_row_bytes(type, n));
             continue;
@@ -180,13 +191,12 @@ static omni_status convert_tile(const mapped_tensor *t, const float *importance,
             dtype_to_f32(type, row, w->values, n);
             values = w->values;
         }
-        float largest = t->type == DTYPE_F16 && type != DTYPE_F16 ? largest_finite(values, n) : 0;
-        if (largest > F16_LARGEST) {
-            const st_tensor *source = t->sources[t->n_sources > 1 ? (at->first + i) / t->ne[1] : 0];
-            return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s holds %g, which F16 cannot hold; use --type bf16 or f32", source->file,
-                        source->name, (double)largest);
-        }
         dtype_from_f32_weighted(t->type, values, importance ? importance + (at->first + i) / t->ne[1] * n : NULL, out, n);
+        if (find_not_finite(t->type, out, n) >= 0) { /* the value itself, or a block's scale in F16 */
+            const st_tensor *source = t->sources[t->n_sources > 1 ? (at->first + i) / t->ne[1] : 0];
+            return fail(err, OMNI_ERR_UNSUPPORTED, "%s: tensor %s holds %g, which %s cannot hold; use --type %s", source->file, source->name,
+                        (double)largest_of(values, n), dtype_find(t->type)->name, t->type == DTYPE_BF16 ? "f32" : "bf16 or f32");
+        }
     }
     return OMNI_OK;
 }

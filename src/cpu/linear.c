@@ -1,4 +1,5 @@
 /* Embeddings and linear maps: how they are cut into pieces for the pool. */
+#include <math.h>
 #include <string.h>
 
 #include "cpu/backend.h"
@@ -19,7 +20,14 @@ static void embed_rows(void *arg, int64_t begin, int64_t end, int thread) {
     embed_job *j = arg;
     int64_t width = j->table->ne[0];
     for (int64_t r = begin; r < end; r++) {
-        j->c->k.to_f32[j->table->type](tensor_row(j->table, j->ids[r]), j->y + r * width, width);
+        float *y = j->y + r * width;
+        if (j->ids[r] >= 0) {
+            j->c->k.to_f32[j->table->type](tensor_row(j->table, j->ids[r]), y, width);
+            continue;
+        }
+        for (int64_t i = 0; i < width; i++) {
+            y[i] = NAN;
+        }
     }
 }
 

@@ -300,6 +300,10 @@ static omni_status answer_loop(run *r, omni_finish *finish, omni_error *err) {
             return cancelled(err);
         }
         int32_t id = draw(r);
+        if (id < 0) {
+            return fail(err, OMNI_ERR_FORMAT, "%s: the thinker computed NaN or infinite values (token %llu of the answer): its weights are damaged",
+                        gguf_path(r->m->thinker_file), (unsigned long long)r->answer.count);
+        }
         bool end = !r->params->ignore_eos && tokenizer_is_end(r->m->tokenizer, id);
         TRY(token_list_push(&r->answer, id, err));
         if (!end) {

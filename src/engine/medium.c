@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "media/video.h"
+#include "tensor/finite.h"
 
 static omni_status need_vision(const encoders *e, const char *name, omni_error *err) {
     return e->vision ? OMNI_OK
@@ -217,6 +218,25 @@ static omni_status trace_visual(trace *t, const encoders *e, medium *const *medi
 
 /* ---- encoding ---- */
 
+/* A value that is not finite would vanish in the answer, or spoil it without a word. A piece at a time, since the rows are the backend's. */
+static omni_status check_finite(backend *b, const float *rows, int64_t n, const char *name, const char *encoder, omni_error *err) {
+    enum { PIECE = 1 << 14 };
+    float *piece = malloc(PIECE * sizeof *piece);
+    if (!piece) {
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", name);
+    }
+    omni_status status = OMNI_OK;
+    for (int64_t at = 0; status == OMNI_OK && at < n; at += PIECE) {
+        const int64_t count = n - at < PIECE ? n - at : PIECE;
+        b->ops->download(b, piece, rows + at, (size_t)count * sizeof *piece);
+        if (find_not_finite(DTYPE_F32, piece, count) >= 0) {
+            status = fail(err, OMNI_ERR_FORMAT, "%s: the %s encoder computed NaN or infinite values: its weights are damaged", name, encoder);
+        }
+    }
+    free(piece);
+    return status;
+}
+
 static omni_status encode_visual(const encoders *e, medium *m, omni_error *err) {
     const vision_config *c = vision_encoder_config(e->vision);
     m->visual_rows = vision_embeddings(c, &m->patches);
@@ -231,7 +251,9 @@ static omni_status encode_visual(const encoders *e, medium *m, omni_error *err) 
             sets[k] = m->deepstack + k * m->visual_rows * c->out;
         }
     }
-    return vision_encoder_run(e->vision, &m->patches, 1, m->visual, sets, err);
+    TRY(vision_encoder_run(e->vision, &m->patches, 1, m->visual, sets, err));
+    TRY(check_finite(e->b, m->visual, m->visual_rows * c->out, m->name, "vision", err));
+    return check_finite(e->b, m->deepstack, m->visual_rows * c->deepstack * c->out, m->name, "vision", err);
 }
 
 static omni_status encode_sounds(const encoders *e, medium **sounding, size_t n, trace *t, omni_error *err) {
@@ -261,6 +283,7 @@ static omni_status encode_sounds(const encoders *e, medium **sounding, size_t n,
     for (size_t i = 0; status == OMNI_OK && i < n; i++) {
         e->b->ops->copy(e->b, sounding[i]->audio, joined + at * width, (size_t)(sounding[i]->audio_rows * width) * sizeof(float));
         at += sounding[i]->audio_rows;
+        status = check_finite(e->b, sounding[i]->audio, sounding[i]->audio_rows * width, sounding[i]->name, "audio", err);
     }
     if (status == OMNI_OK && t) {
         const int64_t bins = audio_encoder_mel(e->audio)->bins;

@@ -4,6 +4,7 @@
 
 #include "model/code2wav_model.h"
 #include "model/rope.h"
+#include "tensor/finite.h"
 
 enum { MAX_FRAMES = 4096 };
 
@@ -428,6 +429,9 @@ omni_status code2wav_push(code2wav_runner *r, code2wav_stream *s, const int32_t 
         r->b->ops->upload(r->b, r->codes, codes + i * m->groups, (size_t)(rows * m->groups) * sizeof *codes);
         const int64_t made = run(r, s, rows);
         r->b->ops->download(r->b, samples + *n, r->z, (size_t)made * sizeof *samples);
+        if (find_not_finite(DTYPE_F32, samples + *n, made) >= 0) {
+            return fail(err, OMNI_ERR_FORMAT, "code2wav computed NaN or infinite samples: its weights are damaged");
+        }
         *n += made;
         i += rows;
     }

@@ -321,6 +321,12 @@ omni_status talker_step(talker_runner *r, talker_seq *const *seqs, int n, talker
     for (int64_t i = 0; i < k; i++) {
         const int at = r->active[i];
         talker_seq *s = seqs[at];
+        for (int32_t g = 0; g < c->groups; g++) {
+            if (r->host_codes[g * k + i] < 0) {
+                return fail(err, OMNI_ERR_FORMAT, "the %s computed NaN or infinite values (frame %lld): its weights are damaged",
+                            g == 0 ? "talker" : "code predictor", (long long)s->frames);
+            }
+        }
         /* The residual codes drawn after codec_eos are of no use, but finding it out earlier would cost a read in every frame. */
         if (r->host_codes[i] == c->codec_eos) {
             s->state = SEQ_ENDED;

@@ -64,7 +64,8 @@ typedef struct ops {
     void (*pack)(backend *b, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg);
 
     /* ---- rows ---- */
-    /* y[rows, width] = table[ids[row]]; ids outside the table are a caller's bug. width = table->ne[0]. */
+    /* y[rows, width] = table[ids[row]]; an id of -1, which sample gives where there was nothing to choose
+     * from, makes a row of NaN; others outside the table are a caller's bug. width = table->ne[0]. */
     void (*embed)(backend *b, const tensor *table, const int32_t *ids, int64_t rows, float *y);
     /* y[row] = scale * sum over j < n of table[ids[row * n + j] + j * step]: code j uses rows from j * step on. */
     void (*embed_sum)(backend *b, const tensor *table, const int32_t *ids, int64_t rows, int64_t n, int64_t step, float scale, float *y);
@@ -134,7 +135,8 @@ typedef struct ops {
     size_t (*moe_scratch)(backend *b, int64_t rows, int used, int64_t width, int64_t ffn);
 
     /* ---- choosing ---- */
-    /* ids[row] = the token chosen from logits[row, vocab] under params[row] (tensor/sampling.h). Logits may be overwritten. */
+    /* ids[row] = the token chosen from logits[row, vocab] under params[row] (tensor/sampling.h), or -1 when a logit is NaN or
+     * infinite. Logits may be overwritten. */
     void (*sample)(backend *b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids);
 } ops;
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tensor/choose.h"
+#include "tensor/finite.h"
 
 float random_uniform(uint64_t seed, uint64_t sequence, uint64_t step) {
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
@@ -142,10 +143,10 @@ static int64_t block_of(int64_t n) {
     return n <= 64 * MAX_BLOCKS ? 64 : (n + MAX_BLOCKS - 1) / MAX_BLOCKS;
 }
 
-/* Penalty and suppression; NaN counts as minus infinity. Returns the largest entry, and every block's largest value. */
+/* Penalty and suppression. Returns the largest entry, and every block's largest value; -1 when a logit is NaN or infinite. */
 static int64_t process(float *x, int64_t n, const sample_row *s, float *largest) {
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = x[i] != x[i] ? -INFINITY : x[i];
+    if (find_not_finite(DTYPE_F32, x, n) >= 0) {
+        return -1;
     }
     if (s->seen && s->repeat_penalty > 0 && s->repeat_penalty < INFINITY && s->repeat_penalty != 1) {
         for (int64_t i = 0; i < n; i++) {
@@ -197,7 +198,9 @@ static void filter(float *x, int64_t n, int64_t largest, const sample_row *s) {
 int64_t choose_weights(float *x, int64_t n, const sample_row *s) {
     float largest[MAX_BLOCKS];
     int64_t id = process(x, n, s, largest);
-    filter(x, n, id, s);
+    if (id >= 0) {
+        filter(x, n, id, s);
+    }
     return id;
 }
 
@@ -247,6 +250,9 @@ static int64_t candidates(const float *x, int64_t n, int64_t k, const float *lar
 int32_t choose_token(float *x, int64_t n, const sample_row *s) {
     float largest[MAX_BLOCKS];
     int64_t id = process(x, n, s, largest);
+    if (id < 0) {
+        return -1;
+    }
     if (x[id] == -INFINITY) {
         id = s->suppress_keep >= 0 && s->suppress_keep < n ? s->suppress_keep : 0;
     } else if (warm(s)) {

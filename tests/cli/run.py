@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests of the command line on the tiny model that ships with the repository. usage: run.py OMNI [unittest's arguments]"""
-import fcntl, json, os, re, resource, select, shutil, signal, subprocess, sys, threading, time, unittest, unittest.mock
+import fcntl, json, os, re, resource, select, shutil, signal, struct, subprocess, sys, threading, time, unittest, unittest.mock
 
 import harness
 from chat import Conversation, Interactive
@@ -366,6 +366,94 @@ class Tools(Case):
             err = p.stderr.read().decode(errors="replace")
             self.assertEqual(p.wait(), 1)
             self.assertIn("standard output", err)
+
+
+def tensors(data):
+    """{name: (offset in the file, bytes up to the next tensor)} of a GGUF file, read as its format is documented."""
+    def number(fmt):
+        nonlocal at
+        v = struct.unpack_from("<" + fmt, data, at)[0]
+        at += struct.calcsize(fmt)
+        return v
+
+    def text():
+        nonlocal at
+        n = number("Q")
+        at += n
+        return data[at - n:at].decode()
+
+    def value(kind):
+        if kind == 8:
+            return text()
+        if kind == 9:
+            element, n = number("I"), number("Q")
+            return [value(element) for _ in range(n)]
+        return number("BbHhIif?__Qqd"[kind])
+
+    at = 8
+    count, keys = number("Q"), number("Q")
+    for _ in range(keys):
+        text()
+        value(number("I"))
+    found = []
+    for _ in range(count):
+        name = text()
+        dims = number("I")
+        at += 8 * dims + 4
+        found.append((number("Q"), name))
+    start = (at + 31) // 32 * 32
+    ends = [o for o, _ in found[1:]] + [len(data) - start]
+    return {name: (start + o, end - o) for (o, name), end in zip(found, ends)}
+
+
+class DamagedWeights(Case):
+    """Weights that are no numbers: an answer fails, and says in which part it began."""
+
+    def damaged(self, path, name, pattern):
+        with open(path, "rb") as f:
+            data = bytearray(f.read())
+        at, size = tensors(data)[name]
+        data[at + 16:at + 16 + len(pattern)] = pattern
+        with open(self.path("d.gguf"), "wb") as f:
+            f.write(data)
+        return "d.gguf"
+
+    def test_quantised(self):
+        """Inputs of quantised matrices are rounded to whole numbers: what is no number must not get lost there."""
+        for kind in ["q8_0", "q4_k_m"]:
+            files = {}
+            for flag, file in [("-m", THINKER), ("--mmproj", MMPROJ), ("--talker", TALKER)]:
+                files[flag] = self.path(kind + flag)
+                self.omni("quantize", file, files[flag], kind)
+            for flag, name, what in [("-m", "blk.0.attn_norm.weight", "thinker"), ("-m", "blk.1.ffn_norm.weight", "thinker"), ("-m", "output_norm.weight", "thinker"),
+                                     ("--mmproj", "v.blk.0.ln1.weight", "vision encoder"), ("--mmproj", "a.blk.0.ln1.weight", "audio encoder"),
+                                     ("--talker", "talker.output_norm.weight", "talker"), ("--talker", "talker.blk.0.attn_norm.weight", "talker"),
+                                     ("--talker", "code_predictor.blk.0.ffn_norm.weight", "code predictor"), ("--talker", "code2wav.blk.0.attn_norm.weight", "code2wav")]:
+                for value in [b"\0\0\xc0\x7f", b"\0\0\x80\x7f"]:
+                    args = [a for f in files for a in (f, self.damaged(files[f], name, value) if f == flag else files[f])]
+                    err = self.omni("run", *args, "--image", PICTURE, "--audio", QUESTION, "-p", "x", "-n", 8, "--ignore-eos", "-o", "a.wav", "--greedy",
+                                    "--max-frames", 8, status=1)[1]
+                    self.assertIn(f"{what} computed NaN or infinite", err, name)
+
+    def test_answers(self):
+        f32, f16 = [b"\0\0\xc0\x7f", b"\0\0\x80\x7f"], [b"\0\x7e", b"\0\xfc"]
+        media = ["--image", PICTURE, "--audio", QUESTION]
+        for file, name, what, values in [
+            ("-m", "output_norm.weight", "the thinker computed", f32), ("-m", "blk.0.attn_norm.weight", "the thinker computed", f32),
+            ("-m", "blk.1.attn_q.weight", "the thinker computed", f16), ("-m", "output.weight", "the thinker computed", f16),
+            ("--mmproj", "v.blk.0.attn_out.weight", "the vision encoder computed", f16), ("--mmproj", "v.patch_embd.bias", "the vision encoder computed", f32),
+            ("--mmproj", "mm.0.weight", "the vision encoder computed", f16),
+            ("--mmproj", "a.blk.0.attn_out.weight", "the audio encoder computed", f16), ("--mmproj", "a.post_ln.weight", "the audio encoder computed", f32),
+            ("--talker", "talker.output_norm.weight", "the talker computed", f32), ("--talker", "code_predictor.output_norm.weight", "the code predictor computed", f32),
+            ("--talker", "code2wav.output_norm.weight", "code2wav computed", f32),
+        ]:
+            for value in values:
+                files = {"-m": THINKER, "--mmproj": MMPROJ, "--talker": TALKER}
+                files[file] = self.damaged(files[file], name, value)
+                args = [a for pair in files.items() for a in pair]
+                err = self.omni("run", *args, *media, "-p", "x", "-n", 8, "--ignore-eos", "-o", "a.wav", "--greedy", status=1)[1]
+                self.assertIn(what, err, name)
+                self.assertIn("NaN or infinite", err)
 
 
 class Interrupts(Case):

@@ -125,6 +125,8 @@ typedef struct checkpoint_change {
     const char *leave_out, *extra; /* names */
     const char *misshape;          /* gets one row more */
     const char *large;             /* gets one value that no F16 can hold */
+    const char *damaged; /* gets the value `damage` */
+    float damage;
     bool no_talker, old_spelling;
 } checkpoint_change;
 
@@ -172,6 +174,9 @@ static void write_checkpoint(bool split, const checkpoint_change *change) {
         }
         if (change->large && strcmp(t.name, change->large) == 0) {
             values[n / 2] = -70000.0F;
+        }
+        if (change->damaged && strcmp(t.name, change->damaged) == 0) {
+            values[n - 1] = change->damage;
         }
         st_writer_f32(w, t.name, t.n_dims, t.shape, values);
         free(values);

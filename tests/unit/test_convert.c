@@ -383,7 +383,7 @@ static void test_failures(void **state) {
     write_checkpoint(false, &(checkpoint_change){.extra = "surprise"});
     fails("f16", OMNI_ERR_FORMAT, "surprise");
     write_checkpoint(false, &(checkpoint_change){.large = "thinker.lm_head.weight"});
-    fails("f16", OMNI_ERR_UNSUPPORTED, "thinker.lm_head.weight holds 70000");
+    fails("f16", OMNI_ERR_UNSUPPORTED, "thinker.lm_head.weight holds -70000");
     write_checkpoint(false, NULL);
     fails("q9_9", OMNI_ERR_ARGUMENT, "q9_9\" is none of f32, f16");
     fails("q2_k", OMNI_ERR_UNSUPPORTED, "read but not made");
@@ -396,6 +396,81 @@ static void test_failures(void **state) {
     write_checkpoint(false, NULL);
     unlink(in_folder("config.json"));
     fails("f16", OMNI_ERR_IO, "config.json");
+}
+
+/* The checkpoint in the folder, its values as another type. */
+static void store_as(dtype type) {
+    safetensors *s;
+    omni_error e;
+    assert_int_equal(safetensors_open_file(in_folder("model.safetensors"), &s, &e), OMNI_OK);
+    const size_t n = safetensors_count(s), bytes = dtype_row_bytes(type, 1);
+    char *header = malloc(512 * n + 16);
+    size_t used = 0, at = 0;
+    for (size_t i = 0; i < n; i++) {
+        const st_tensor *t = safetensors_at(s, i);
+        used += (size_t)sprintf(header + used, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "{", t->name, dtype_find((uint32_t)type)->name);
+        for (int d = 0; d < t->n_dims; d++) {
+            used += (size_t)sprintf(header + used, "%s%lld", d ? "," : "", (long long)t->shape[d]);
+        }
+        used += (size_t)sprintf(header + used, "],\"data_offsets\":[%zu,%zu]}", at, at + t->size / 4 * bytes);
+        at += t->size / 4 * bytes;
+    }
+    header[used++] = '}';
+    uint8_t *data = malloc(at);
+    at = 0;
+    for (size_t i = 0; i < n; i++) {
+        const st_tensor *t = safetensors_at(s, i);
+        dtype_from_f32(type, t->data, data + at, (int64_t)(t->size / 4));
+        at += t->size / 4 * bytes;
+    }
+    safetensors_close(s);
+    FILE *f = fopen(in_folder("model.safetensors"), "wb");
+    const uint64_t length = used;
+    fwrite(&length, sizeof length, 1, f);
+    fwrite(header, 1, used, f);
+    fwrite(data, 1, at, f);
+    fclose(f);
+    free(header);
+    free(data);
+}
+
+/* NaN and infinities of every part, stored and made as every type: the tensor is named, nothing is written. */
+static void values_that_are_not_finite_are_refused(void **state) {
+    static const char *const names[] = {
+        "thinker.model.embed_tokens.weight",
+        "thinker.model.layers.1.mlp.experts.down_proj",
+        "thinker.model.layers.0.self_attn.q_norm.weight",
+        "thinker.model.norm.weight",
+        "thinker.audio_tower.conv2d1.weight",
+        "thinker.audio_tower.layers.0.fc1.bias",
+        "thinker.visual.patch_embed.proj.weight",
+        "thinker.visual.pos_embed.weight",
+        "talker.codec_head.weight",
+        "talker.code_predictor.lm_head.0.weight",
+        "code2wav.decoder.0.conv.weight",
+        "code2wav.pre_transformer.norm.weight",
+    };
+    static const dtype stored[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
+    static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_k_m"};
+    const float values[] = {NAN, INFINITY, -INFINITY};
+    files_in_folder(true);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        for (size_t k = 0; k < 3; k++) {
+            write_checkpoint(false, &(checkpoint_change){.damaged = names[i], .damage = values[(i + k) % 3]});
+            if (stored[k] != DTYPE_F32) {
+                store_as(stored[k]);
+            }
+            for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+                char text[160];
+                snprintf(text, sizeof text, "model.safetensors: tensor %s holds %s", names[i],
+                         (i + k) % 3 == 0   ? ""
+                         : (i + k) % 3 == 1 ? "inf"
+                                            : "-inf");
+                fails(types[t], OMNI_ERR_FORMAT, text);
+            }
+        }
+    }
+    files_in_folder(true);
 }
 
 static void test_misshapen(void **state) {
@@ -475,10 +550,18 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),    cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_other_side_files),
-        cmocka_unit_test(test_types),     cmocka_unit_test(test_no_talker),  cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_misshapen), cmocka_unit_test(test_truncated),  cmocka_unit_test(test_progress_and_cancelling),
-        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_importance),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_other_side_files),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_no_talker),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(values_that_are_not_finite_are_refused),
+        cmocka_unit_test(test_misshapen),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_progress_and_cancelling),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_importance),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -170,6 +170,46 @@ static size_t put(char *to, size_t at, const void *from, size_t size) {
     return at + size;
 }
 
+/* Sums and counts that no computation can give, in either kind of file: an error, not importance made up in their place. */
+static void values_that_are_no_importance_are_refused(void **state) {
+    const float values[] = {NAN, INFINITY, -INFINITY, -1, -1e-30f};
+    const tensor t = matrix("blk.0.attn_q.weight", NULL, 2, 3, 1, 1);
+    char path[] = "/tmp/imatrix-test-XXXXXX";
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    omni_error err;
+    float *means;
+    for (int i = 0; i < 5; i++) {
+        for (int counts = 0; counts < 2; counts++) {
+            gguf_writer *w;
+            imatrix *m;
+            const float sums[3] = {1, counts ? 1 : values[i], 2}, count = counts ? values[i] : 4;
+            assert_int_equal(gguf_writer_create(path, &w, &err), OMNI_OK);
+            gguf_put_str(w, "general.type", "imatrix");
+            gguf_put_tensor(w, "blk.0.attn_q.weight.in_sum2", DTYPE_F32, 2, (int64_t[]){3, 1});
+            gguf_put_tensor(w, "blk.0.attn_q.weight.counts", DTYPE_F32, 2, (int64_t[]){1, 1});
+            assert_int_equal(gguf_writer_begin(w, &err), OMNI_OK);
+            assert_int_equal(gguf_writer_data(w, 0, 0, sums, sizeof sums, &err), OMNI_OK);
+            assert_int_equal(gguf_writer_data(w, 1, 0, &count, sizeof count, &err), OMNI_OK);
+            assert_int_equal(gguf_writer_finish(w, &err), OMNI_OK);
+            assert_int_equal(imatrix_open(path, &m, &err), OMNI_OK);
+            assert_int_equal(imatrix_find(m, &t, &means, &err), OMNI_ERR_FORMAT);
+            assert_non_null(strstr(err.text, counts ? "blk.0.attn_q.weight: count 0 is" : "blk.0.attn_q.weight: sum of squares 1 is"));
+            assert_null(means);
+            imatrix_close(m);
+        }
+        /* collected from a model that computes such values */
+        imatrix_collector *c = imatrix_collector_create();
+        const float x[3] = {1, i < 3 ? values[i] : 1e30f, 2};
+        imatrix_collect(c, &t, x, 1, 3, 1, NULL, NULL);
+        assert_int_equal(imatrix_write(c, path, "corpus", 1, 1, &err), OMNI_ERR_FORMAT);
+        assert_non_null(strstr(err.text, "blk.0.attn_q.weight"));
+        imatrix_collector_free(c);
+    }
+    close(file);
+    unlink(path);
+}
+
 /* llama.cpp's older files; what is cut off anywhere is refused, and nothing is read past the end. */
 static void older_files_are_read(void **state) {
     char bytes[512], path[] = "/tmp/imatrix-test-XXXXXX";
@@ -232,6 +272,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_those_of_the_inputs),
         cmocka_unit_test(many_matrices_are_kept_apart),
+        cmocka_unit_test(values_that_are_no_importance_are_refused),
         cmocka_unit_test(older_files_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -102,6 +102,61 @@ static gguf *open_file(const char *name) {
     return g;
 }
 
+/* A value that is not finite, in any place of any type, whether the tensor is changed or copied; and one that the new type cannot hold. */
+static void values_that_are_not_finite_are_refused(void **state) {
+    static const struct {
+        dtype stored;
+        size_t at; /* bytes from the tensor's start */
+        const char *bytes;
+        int size;
+    } cases[] = {
+        {DTYPE_F32, 12, "\0\0\xc0\x7f", 4}, {DTYPE_F32, 1020, "\0\0\x80\xff", 4}, {DTYPE_F16, 6, "\0\x7c", 2},    {DTYPE_BF16, 510, "\xc1\x7f", 2},
+        {DTYPE_Q8_0, 34, "\0\x7e", 2},      {DTYPE_Q4_K, 2, "\0\xfe", 2},         {DTYPE_Q6_K, 208, "\0\x7c", 2},
+    };
+    static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k_m"};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        gguf_writer *w;
+        omni_error e = {0};
+        quantize_result r;
+        assert_int_equal(gguf_writer_create(in_folder("in.gguf"), &w, &e), OMNI_OK);
+        gguf_put_str(w, "general.architecture", "qwen3vlmoe");
+        const struct spec one = {"blk.0.attn_q.weight", cases[i].stored, 2, {256, 4}};
+        write_tensors(w, &one, 1);
+        gguf *g = open_file("in.gguf");
+        const long at = (long)(gguf_data_offset(g) + cases[i].at);
+        gguf_close(g);
+        FILE *f = fopen(in_folder("in.gguf"), "r+b");
+        fseek(f, at, SEEK_SET);
+        fwrite(cases[i].bytes, 1, (size_t)cases[i].size, f);
+        fclose(f);
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            assert_int_equal(quantize("in.gguf", "out.gguf", types[t], NULL, true, &r, &e), OMNI_ERR_FORMAT);
+            assert_non_null(strstr(e.text, "in.gguf: tensor blk.0.attn_q.weight holds NaN or an infinite value (row 0, value"));
+            assert_int_not_equal(access(in_folder("out.gguf"), F_OK), 0);
+        }
+    }
+    static const struct {
+        float value;
+        const char *type, *advice;
+    } large[] = {
+        {65520, "f16", "F16 cannot hold; take bf16 or f32"}, {-3.4e38F, "bf16", "BF16 cannot hold; take f32"}, {1e7F, "q8_0", "Q8_0 cannot hold"}};
+    for (size_t i = 0; i < 3; i++) {
+        gguf_writer *w;
+        omni_error e = {0};
+        quantize_result r;
+        float x[64] = {0};
+        x[5] = large[i].value;
+        assert_int_equal(gguf_writer_create(in_folder("in.gguf"), &w, &e), OMNI_OK);
+        gguf_put_str(w, "general.architecture", "qwen3vlmoe");
+        gguf_put_tensor(w, "blk.0.attn_q.weight", DTYPE_F32, 2, (int64_t[]){32, 2});
+        assert_int_equal(gguf_writer_begin(w, &e), OMNI_OK);
+        assert_int_equal(gguf_writer_data(w, 0, 0, x, sizeof x, &e), OMNI_OK);
+        assert_int_equal(gguf_writer_finish(w, &e), OMNI_OK);
+        assert_int_equal(quantize("in.gguf", "out.gguf", large[i].type, NULL, false, &r, &e), OMNI_ERR_UNSUPPORTED);
+        assert_non_null(strstr(e.text, large[i].advice));
+    }
+}
+
 static void types_and_values(void **state) {
     static const dtype want[] = {DTYPE_Q4_K, DTYPE_Q6_K, DTYPE_F32, DTYPE_Q4_K, DTYPE_Q6_K, DTYPE_F32, DTYPE_Q4_K, DTYPE_Q8_0, DTYPE_F16};
     quantize_result r;
@@ -249,9 +304,8 @@ static int remove_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(types_and_values),
-        cmocka_unit_test(quantised_files_need_permission),
-        cmocka_unit_test(stopping_leaves_nothing),
+        cmocka_unit_test(values_that_are_not_finite_are_refused), cmocka_unit_test(types_and_values),
+        cmocka_unit_test(quantised_files_need_permission),        cmocka_unit_test(stopping_leaves_nothing),
         cmocka_unit_test(importance_matrices_are_used),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
