@@ -5,9 +5,14 @@ set -eu
 packages=(
   gcc g++ clang libclang-rt-dev ninja-build cmake pkg-config clang-format
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
-  libjpeg-dev libpng-dev libwebp-dev libgif-dev libsoxr-dev libjansson-dev libutf8proc-dev libedit-dev libcmocka-dev
+  libjpeg-dev libpng-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libjansson-dev libutf8proc-dev libedit-dev libcmocka-dev
   python3 python3-venv ffmpeg espeak-ng sox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 )
+# Since 1.16 libheif has its decoders in packages of their own.
+case $(. /etc/os-release 2>/dev/null && echo "${ID-}${VERSION_ID-}") in
+  debian1[0-2] | ubuntu2[0-2].*) ;;
+  *) packages+=(libheif-plugin-dav1d libheif-plugin-libde265) ;;
+esac
 
 if ! command -v dpkg-query >/dev/null; then
   echo "setup: not a Debian or Ubuntu system; these packages, or their like, must be there: ${packages[*]}" >&2

@@ -91,8 +91,8 @@ bool budget_try_hold(budget *b, int64_t bytes) {
 
 omni_status budget_no_memory(const budget *b, const char *name, int64_t bytes, omni_error *err) {
     return fail(err, OMNI_ERR_LIMIT,
-                "%s: decoding needs %lld bytes more than the %lld in use, over the limit of %lld bytes for media; raise it with --max-media-memory", name,
-                (long long)bytes, (long long)atomic_load(&b->held), (long long)b->limits.memory);
+                "%s: decoding needs %lld bytes more than the %lld in use, over the limit of %lld bytes for media; raise it with --max-media-memory",
+                name, (long long)bytes, (long long)atomic_load(&b->held), (long long)b->limits.memory);
 }
 
 omni_status budget_hold(budget *b, const char *name, int64_t bytes, omni_error *err) {

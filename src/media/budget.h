@@ -26,12 +26,12 @@ typedef struct budget_limits {
 } budget_limits;
 
 typedef struct budget {
-    budget_limits limits;    /* zeros replaced */
-    int64_t bytes;           /* of the files so far */
-    _Atomic int64_t pixels;  /* taken so far */
-    int64_t samples;         /* of all channels */
-    _Atomic int64_t held;    /* bytes */
-    int64_t rows, context;   /* of the context: taken so far, and how many there are; INT64_MAX: not checked */
+    budget_limits limits;   /* zeros replaced */
+    int64_t bytes;          /* of the files so far */
+    _Atomic int64_t pixels; /* taken so far */
+    int64_t samples;        /* of all channels */
+    _Atomic int64_t held;   /* bytes */
+    int64_t rows, context;  /* of the context: taken so far, and how many there are; INT64_MAX: not checked */
     /* Samples that the longest sound that still fits into the context has, at the rate asked for; INT64_MAX: not checked. */
     int64_t sound_samples;
     bool standard_input_read; /* "-" was one of the media */

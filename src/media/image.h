@@ -1,8 +1,11 @@
-/* Still images from a file or from memory, as 8-bit RGB: JPEG, PNG, WebP, and the first frame of a GIF.
+/* Still images from a file or from memory, as 8-bit RGB: JPEG, PNG, WebP, GIF, BMP, TIFF, PNM, JPEG 2000, AVIF and HEIC; of animations the first
+ * frame.
  *
- * The values are those of Pillow's Image.open(path).convert("RGB"), which the reference pipeline uses: an alpha channel is dropped,
- * not blended; 16-bit channels keep their high byte (16-bit grey saturates at 255); CMYK is multiplied out without a profile;
- * a stored orientation (EXIF) is not applied. */
+ * The values are those of Pillow as the reference's loaders use it. The picture is upright: the orientation that EXIF or XMP data states is applied
+ * (ImageOps.exif_transpose, in transformers' load_image). Pictures of colours with an alpha channel are laid over white (to_rgb of
+ * qwen-omni-utils); as there, the alpha of grey pictures and of palettes, and a GIF's transparent colour, are dropped: what lies under them shows.
+ * 16-bit channels keep their high byte (16-bit grey saturates at 255); CMYK is multiplied out without a profile. Lossy AVIF, HEIC and JPEG 2000 are
+ * decoded by other libraries than Pillow's: their values may differ by the rounding of YCbCr. */
 #ifndef OMNI_MEDIA_IMAGE_H
 #define OMNI_MEDIA_IMAGE_H
 

@@ -20,5 +20,18 @@ omni_status image_decode_jpeg(const image_source *s, image *out, omni_error *err
 omni_status image_decode_png(const image_source *s, image *out, omni_error *err);
 omni_status image_decode_webp(const image_source *s, image *out, omni_error *err);
 omni_status image_decode_gif(const image_source *s, image *out, omni_error *err);
+omni_status image_decode_bmp(const image_source *s, image *out, omni_error *err);
+omni_status image_decode_tiff(const image_source *s, image *out, omni_error *err);
+omni_status image_decode_pnm(const image_source *s, image *out, omni_error *err);
+omni_status image_decode_jpeg2000(const image_source *s, image *out, omni_error *err);
+omni_status image_decode_heif(const image_source *s, image *out, omni_error *err);
+
+/* A pixel with alpha on a white page, rounded as Pillow's paste with a mask. */
+static inline void over_white(uint8_t rgb[3], uint8_t alpha) {
+    for (int c = 0; c < 3; c++) {
+        const unsigned v = 255u * (255u - alpha) + (unsigned)rgb[c] * alpha + 128;
+        rgb[c] = (uint8_t)((v + (v >> 8)) >> 8);
+    }
+}
 
 #endif

@@ -16,6 +16,7 @@ typedef struct png_source {
     omni_status status;
     image im;
     png_bytepp rows;
+    uint8_t *rgba;
 } png_source;
 
 static void on_error(png_structp png, png_const_charp text) {
@@ -67,6 +68,36 @@ static void spread_grey16(const image *im) {
     }
 }
 
+/* Rows of RGBA; all of them at once where they come interlaced. */
+static void read_over_white(png_structp png, png_source *s, bool interlaced) {
+    const size_t width = (size_t)s->im.width, height = (size_t)s->im.height;
+    s->rgba = malloc(width * 4 * (interlaced ? height : 1));
+    s->rows = malloc(height * sizeof *s->rows);
+    if (!s->rgba || !s->rows) {
+        s->status = fail(s->err, OMNI_ERR_MEMORY, "%s: out of memory", s->in->name);
+        return;
+    }
+    for (size_t y = 0; y < height; y++) {
+        s->rows[y] = s->rgba + (interlaced ? y * width * 4 : 0);
+    }
+    if (interlaced) {
+        png_read_image(png, s->rows);
+    }
+    for (size_t y = 0; y < height; y++) {
+        if (!interlaced) {
+            png_read_row(png, s->rows[y], NULL);
+        }
+        const uint8_t *in = s->rows[y];
+        uint8_t *out = s->im.rgb + y * width * 3;
+        for (size_t x = 0; x < width; x++, in += 4, out += 3) {
+            memcpy(out, in, 3);
+            if (in[3] != 255) {
+                over_white(out, in[3]);
+            }
+        }
+    }
+}
+
 static void decode(png_structp png, png_infop info, png_source *s) {
     png_set_read_fn(png, s, on_read);
     png_set_user_limits(png, 0x7fffffff, 0x7fffffff); /* the product is checked below */
@@ -75,7 +106,11 @@ static void decode(png_structp png, png_infop info, png_source *s) {
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_read_info(png, info);
     int colour = png_get_color_type(png, info), depth = png_get_bit_depth(png, info);
-    s->status = image_allocate(png_get_image_width(png, info), png_get_image_height(png, info), 0, s->in, &s->im, s->err);
+    /* Pillow makes RGBA of grey with alpha only where it has 16 bits. */
+    const bool alpha = colour == PNG_COLOR_TYPE_RGB_ALPHA || (colour == PNG_COLOR_TYPE_GRAY_ALPHA && depth == 16);
+    const bool interlaced = png_get_interlace_type(png, info) != PNG_INTERLACE_NONE;
+    const int channels = alpha ? 4 : 3;
+    s->status = image_allocate(png_get_image_width(png, info), png_get_image_height(png, info), alpha && interlaced ? 4 : 0, s->in, &s->im, s->err);
     if (s->status != OMNI_OK) {
         return;
     }
@@ -89,7 +124,7 @@ static void decode(png_structp png, png_infop info, png_source *s) {
         if (depth == 16) {
             png_set_strip_16(png);
         }
-        if (colour & PNG_COLOR_MASK_ALPHA) {
+        if (colour == PNG_COLOR_TYPE_GRAY_ALPHA && depth < 16) {
             png_set_strip_alpha(png);
         }
         if (!(colour & PNG_COLOR_MASK_COLOR)) {
@@ -98,8 +133,12 @@ static void decode(png_structp png, png_infop info, png_source *s) {
     }
     png_set_interlace_handling(png);
     png_read_update_info(png, info);
-    if (png_get_rowbytes(png, info) > (size_t)s->im.width * 3) {
+    if (png_get_rowbytes(png, info) > (size_t)s->im.width * (size_t)channels) {
         png_error(png, "rows of an unexpected size");
+    }
+    if (alpha) {
+        read_over_white(png, s, interlaced);
+        return;
     }
     s->rows = malloc((size_t)s->im.height * sizeof *s->rows);
     if (!s->rows) {
@@ -138,6 +177,7 @@ omni_status image_decode_png(const image_source *in, image *out, omni_error *err
         image_free(&s->im);
     }
     free(s->rows);
+    free(s->rgba);
     free(s);
     return status;
 }

@@ -99,9 +99,135 @@ def images():
     small[at + 1:at + 5] = struct.pack("<HH", 7, 9)
     files["offset.gif"] = bytes(small)
     save("transparent.gif", rgb().quantize(20), transparency=3)
+    files |= oriented_images() | other_images()
     for name, data in files.items():
         open(f"{OUT}/media/image/{name}", "wb").write(data)
-        Image.open(io.BytesIO(data)).convert("RGB").save(f"{OUT}/media/image/{name}.ppm")
+        upright_over_white(Image.open(io.BytesIO(data))).save(f"{OUT}/media/image/{name}.ppm")
+
+
+def upright_over_white(im):
+    """What transformers (load_image) and qwen-omni-utils (to_rgb) do to a picture, together."""
+    from PIL import ImageOps
+    from qwen_omni_utils.v2_5.vision_process import to_rgb
+    return to_rgb(ImageOps.exif_transpose(im))
+
+
+def exif(orientation, order="<", kind=3, count=1, before=()):
+    """TIFF data with the tag Orientation, after others."""
+    entries = [struct.pack(order + "HHI", tag, 4, 1) + struct.pack(order + "I", 7) for tag in before]
+    value = struct.pack(order + ("HH" if kind == 3 else "I"), *((orientation, 0) if kind == 3 else (orientation,)))
+    entries.append(struct.pack(order + "HHI", 0x0112, kind, count) + value)
+    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries)) + b"".join(entries) + b"\0\0\0\0"
+
+
+def oriented_images():
+    """Every orientation in every kind of file that can state one, in both byte orders; damaged EXIF data; XMP."""
+    from PIL import Image
+    rng = np.random.default_rng(7)
+    im, files = Image.fromarray(picture(10, 17, 3, rng)), {}
+
+    def save(name, data, **options):
+        b = io.BytesIO()
+        kind = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG"}[name.split(".")[-1]]
+        im.save(b, kind, **({"exif": data} if data is not None else {}), **options)
+        files[name] = b.getvalue()
+    for n in range(1, 9):
+        save(f"orientation{n}-little.jpg", b"Exif\0\0" + exif(n, "<"))
+        save(f"orientation{n}-big.jpg", b"Exif\0\0" + exif(n, ">", before=(0x0100, 0x0110)))
+        save(f"orientation{n}.webp", exif(n, "<>"[n % 2]), lossless=True)
+        data = png(17, 10, 8, 2, n % 2, rng, [(b"eXIf", exif(n, "<>"[n % 2]))])
+        files[f"orientation{n}.png"] = data
+        if n > 1:
+            tiff = io.BytesIO()
+            im.save(tiff, "TIFF", tiffinfo={0x0112: n})
+            files[f"orientation{n}.tiff"] = tiff.getvalue()
+    save("exif-long.jpg", b"Exif\0\0" + exif(6, ">", kind=4))
+    save("exif-nine.jpg", b"Exif\0\0" + exif(9))
+    save("exif-zero.jpg", b"Exif\0\0" + exif(0))
+    save("exif-cut.webp", exif(6)[:17], lossless=True)
+    save("exif-outside.webp", b"II*\0" + struct.pack("<I", 100000), lossless=True)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="8"/></x:xmpmeta>'
+    save("xmp.webp", None, lossless=True, xmp=xmp)
+    save("xmp.jpg", None, xmp=xmp)
+    files["xmp.png"] = png(17, 10, 8, 2, 0, rng, [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)])
+    files["exif-behind.png"] = files["orientation1.png"][:-12] + png(17, 10, 8, 2, 0, rng, [(b"eXIf", exif(5))])[33:33 + 12 + 26] + files["orientation1.png"][-12:]
+    return files
+
+
+def other_images():
+    """BMP, TIFF, PNM, JPEG 2000, AVIF: those without loss, and alpha in all the ways that it can be stored."""
+    from PIL import Image
+    rng = np.random.default_rng(8)
+    files = {}
+
+    def save(name, im, kind, **options):
+        b = io.BytesIO()
+        im.save(b, kind, **options)
+        files[name] = b.getvalue()
+    rgb, rgba = Image.fromarray(picture(10, 17, 3, rng)), Image.fromarray(picture(10, 17, 4, rng), "RGBA")
+    grey, palette = rgb.convert("L"), rgb.quantize(20)
+    for mode, im in (("rgb", rgb), ("grey", grey), ("palette", palette), ("bilevel", grey.convert("1", dither=0))):
+        save(f"{mode}.bmp", im, "BMP")
+        save(f"{mode}.tiff", im, "TIFF")
+        if mode != "palette":
+            save(f"{mode}.pnm", im, "PPM")
+    save("rgba.bmp", rgba, "BMP")
+    masks = struct.pack("<IIIIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, 0x57696E20, 0) + bytes(44)
+    plain = files["rgba.bmp"]
+    header = bytearray(plain[:54])
+    header[10:18] = struct.pack("<II", 14 + 108, 108)
+    header[30:34] = struct.pack("<I", 3)
+    files["rgba-masks.bmp"] = bytes(header) + masks[:68] + plain[54:]
+    save("rgba.tiff", rgba, "TIFF")
+    save("lzw.tiff", rgb, "TIFF", compression="tiff_lzw")
+    save("deflate.tiff", rgb, "TIFF", compression="tiff_adobe_deflate")
+    save("packbits.tiff", rgb, "TIFF", compression="packbits")
+    save("group4.tiff", grey.convert("1", dither=0), "TIFF", compression="group4")
+    save("grey16.tiff", Image.fromarray(rng.integers(0, 600, (10, 17), dtype=np.uint16)), "TIFF")
+    save("rgb.jp2", rgb, "JPEG2000")
+    save("rgba.jp2", rgba, "JPEG2000")
+    save("grey.jp2", grey, "JPEG2000")
+    save("rgb.j2k", rgb, "JPEG2000", no_jp2=True)
+    # 4:4:4, the identity matrix would be without loss; grey has no chroma to differ in
+    save("grey.avif", grey.convert("RGB"), "AVIF", quality=100, subsampling="4:0:0")
+    files["palette-alpha.png"] = png(17, 10, 8, 3, 0, rng, [(b"PLTE", bytes(range(256)) * 3), (b"tRNS", bytes(range(0, 256, 2)))])
+    files["rgb-key.png"] = png(17, 10, 8, 2, 0, rng, [(b"tRNS", struct.pack(">HHH", 1, 2, 3))])
+    files["rgba16.png"] = png(17, 10, 16, 6, 0, rng)
+    save("rgba-small-frame.webp", rgba, "WEBP", save_all=True, append_images=[rgba.transpose(0)], lossless=True)
+    return files
+
+
+def matrices():
+    """How the ffmpeg program shows upright.mov with other display matrices in its header: a line is the matrix's a b c d and which of the stored
+    picture's eight pictures (transposed, then rows and columns from the other end) it shows."""
+    path = f"{OUT}/media/video/upright.mov"
+    data = open(path, "rb").read()
+    at = data.find(b"tkhd") + 4 + 40                          # version 0: the matrix stands behind 40 bytes
+    assert struct.unpack_from(">3i", data, at) == (65536, 0, 0)
+
+    def shown(matrix):
+        a, b, c, d = matrix
+        with open("/tmp/matrix.mov", "wb") as f:
+            f.write(data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36:])
+        size = subprocess.check_output(["ffmpeg", "-v", "error", "-i", "/tmp/matrix.mov", "-frames:v", "1", "-f", "image2pipe", "-c:v", "ppm", "-"])
+        head = size.split(b"\n", 3)
+        w, h = map(int, head[1].split())
+        return np.frombuffer(head[3], np.uint8).reshape(h, w, 3).astype(int)
+    plain = shown((65536, 0, 0, 65536))
+    with open(f"{OUT}/media/video/matrices.txt", "w") as f:
+        for one in (65536, 32768):
+            for m in [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1), (0, 1, -1, 0), (0, -1, 1, 0), (0, 1, 1, 0), (0, -1, -1, 0)]:
+                m = tuple(x * one for x in m)
+                picture, best = shown(m), []
+                for n in range(8):
+                    p = plain.transpose(1, 0, 2) if n & 4 else plain
+                    # counted from the other end in the stored picture: after transposing, rows and columns have changed places
+                    p = p[:, ::-1] if n & (2 if n & 4 else 1) else p
+                    p = p[::-1] if n & (1 if n & 4 else 2) else p
+                    best.append(np.abs(p - picture).mean() if p.shape == picture.shape else 999)
+                n = int(np.argmin(best))
+                assert best[n] < 5 and sorted(best)[1] > 10, (m, best)
+                print(*m, int(n & 4 > 0), int(n & 2 > 0), int(n & 1 > 0), file=f)
 
 
 def resizing():
@@ -239,3 +365,4 @@ if __name__ == "__main__":
     resizing()
     encoder()
     videos()
+    matrices()

@@ -1,4 +1,5 @@
 /* Choice of frames against qwen-omni-utils, decoded frames against PyAV, NumPy arrays, damage and limits. */
+#define _GNU_SOURCE /* memmem */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -120,6 +123,84 @@ static void turns_upright(void **state) {
     }
     video_free(&up);
     video_free(&turned);
+}
+
+/* All turns and reflections that a display matrix can ask for, as the ffmpeg program shows them. */
+static void shows_as_the_matrix_says(void **state) {
+    char *data, *cases;
+    size_t size, cases_size;
+    omni_error err;
+    video up;
+    int n = 0, used, m[4], transpose, rows, columns;
+    assert_int_equal(file_read(TEST_DATA "/media/video/upright.mov", LIMIT, &data, &size, &err), OMNI_OK);
+    assert_int_equal(file_read(TEST_DATA "/media/video/matrices.txt", LIMIT, &cases, &cases_size, &err), OMNI_OK);
+    assert_int_equal(video_open_memory(data, size, "upright", &PARAMS, NULL, &up, &err), OMNI_OK);
+    char *header = memmem(data, size, "tkhd", 4);
+    assert_non_null(header);
+    for (const char *p = cases; sscanf(p, "%d %d %d %d %d %d %d%n", &m[0], &m[1], &m[2], &m[3], &transpose, &rows, &columns, &used) == 7;
+         p += used, n++) {
+        static const int places[4] = {0, 1, 3, 4}; /* of nine 32-bit numbers, big-endian */
+        for (int i = 0; i < 4; i++) {
+            for (int k = 0; k < 4; k++) {
+                header[44 + places[i] * 4 + k] = (char)((uint32_t)m[i] >> (24 - 8 * k));
+            }
+        }
+        video v;
+        assert_int_equal(video_open_memory(data, size, "shown", &PARAMS, NULL, &v, &err), OMNI_OK);
+        assert_int_equal(v.width, transpose ? 64 : 96);
+        assert_int_equal(v.height, transpose ? 96 : 64);
+        for (int y = 0; y < v.height; y++) {
+            for (int x = 0; x < v.width; x++) {
+                const int stored_y = transpose ? x : y, stored_x = transpose ? y : x;
+                assert_int_equal(level(&v.patches, 1, y, x, 1),
+                                 level(&up.patches, 1, rows ? 63 - stored_y : stored_y, columns ? 95 - stored_x : stored_x, 1));
+            }
+        }
+        video_free(&v);
+    }
+    assert_int_equal(n, 16);
+    video_free(&up);
+    free(cases);
+    free(data);
+}
+
+/* What cannot seek is read into memory: a named pipe, and a device that never ends only as far as the budget goes. */
+static void reads_a_pipe(void **state) {
+    omni_error err;
+    video file, piped;
+    budget b;
+    char folder[] = "/tmp/omni-test-video-XXXXXX", path[64];
+    const char *stored = TEST_DATA "/media/video/sound.mp4";
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/pipe", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    const pid_t writer = fork();
+    assert_true(writer >= 0);
+    if (writer == 0) {
+        execlp("cp", "cp", "--", stored, path, (char *)NULL);
+        _exit(1);
+    }
+    assert_int_equal(video_open(stored, &PARAMS, NULL, &file, &err), OMNI_OK);
+    if (video_open(path, &PARAMS, NULL, &piped, &err) != OMNI_OK) {
+        fail_msg("%s", err.text);
+    }
+    int status;
+    assert_int_equal(waitpid(writer, &status, 0), writer);
+    assert_int_equal(patch_count(&file.patches), patch_count(&piped.patches));
+    assert_memory_equal(file.patches.levels, piped.patches.levels, (size_t)(patch_count(&file.patches) * patch_width(&PARAMS)));
+    video_free(&file);
+    video_free(&piped);
+    budget_init(&b, &(budget_limits){.memory = 1 << 20});
+    assert_int_equal(video_open("/dev/zero", &PARAMS, &(video_options){.budget = &b}, &piped, &err), OMNI_ERR_LIMIT);
+    assert_non_null(strstr(err.text, "--max-media-memory"));
+    /* nobody writes: waiting ends when it is told to */
+    _Atomic bool stop = true;
+    budget_init(&b, NULL);
+    b.stop = &stop;
+    assert_int_equal(video_open(path, &PARAMS, &(video_options){.budget = &b}, &piped, &err), OMNI_CANCELLED);
+    assert_int_equal(atomic_load(&b.held), 0);
+    unlink(path);
+    rmdir(folder);
 }
 
 static void one_frame_is_enough(void **state) {
@@ -306,9 +387,16 @@ static void survives_damage(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(samples_as_the_reference), cmocka_unit_test(frames_equal_pyav), cmocka_unit_test(turns_upright),
-        cmocka_unit_test(one_frame_is_enough),      cmocka_unit_test(reads_numpy),       cmocka_unit_test(states_limits),
-        cmocka_unit_test(memory_equals_file),       cmocka_unit_test(survives_damage),
+        cmocka_unit_test(samples_as_the_reference),
+        cmocka_unit_test(frames_equal_pyav),
+        cmocka_unit_test(turns_upright),
+        cmocka_unit_test(shows_as_the_matrix_says),
+        cmocka_unit_test(reads_a_pipe),
+        cmocka_unit_test(one_frame_is_enough),
+        cmocka_unit_test(reads_numpy),
+        cmocka_unit_test(states_limits),
+        cmocka_unit_test(memory_equals_file),
+        cmocka_unit_test(survives_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
