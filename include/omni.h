@@ -86,13 +86,16 @@ typedef struct omni_session_params {
     int batch;       /* rows of a prompt computed at once; 0: 512 */
     omni_cache_type cache_type_k, cache_type_v;
     double fps;              /* frames a second taken from a video; 0: 2 */
-    bool use_audio_in_video; /* hear a video's own sound track too, merged with the picture in time */
+    bool use_audio_in_video; /* hear a video's own sound track too, merged with the picture in time; one without is only seen, with a warning */
     /* What the media of one omni_session_add or omni_session_add_json may cost; 0: the defaults. What goes beyond is OMNI_ERR_LIMIT; only of
      * videos are fewer frames taken. Pixels and samples are allowed in proportion to the bytes of the files, since honest ones grow with them. */
     double max_audio_seconds; /* one sound's length (3600); all channels of all sounds: as many samples at 16 kHz for 512 KiB of files */
     int max_video_frames;     /* frames taken from one video (768) */
     int64_t max_pixels;       /* decoded, summed over pictures and frames, for 64 KiB of files (134,217,728) */
     int64_t max_media_memory; /* bytes that files, decoders and decoded media hold at once (805,306,368) */
+    /* Told what was left out of something added without an error: one line, without the newline, valid during the call. May be NULL. */
+    void (*on_warning)(void *arg, const char *text);
+    void *warning_arg;
     bool forbid_files;        /* omni_session_add_json takes media as data: URLs only: for JSON from someone who may not read files here */
 } omni_session_params;
 

@@ -59,7 +59,7 @@ static omni_part *media_parts(const flag_list *media) {
     }
     for (size_t i = 0; i < media->count; i++) {
         parts[i] = (omni_part){.kind = kind_of(media->entries[i].name), .path = media->entries[i].value};
-        if (access(parts[i].path, R_OK) != 0) { /* said now, not after loading the model */
+        if (strcmp(parts[i].path, "-") != 0 && access(parts[i].path, R_OK) != 0) { /* said now, not after loading the model */
             fprintf(stderr, "omni: %s: cannot open: %s\n", parts[i].path, strerror(errno));
             free(parts);
             return NULL;
@@ -93,6 +93,25 @@ static omni_status in_file(omni_status status, const char *path, omni_error *err
     return status;
 }
 
+static void print_warning(void *arg, const char *text) {
+    (void)arg;
+    fprintf(stderr, "omni: warning: %s\n", text);
+}
+
+/* Standard input holds one thing: a medium, or the conversation. */
+static bool check_standard_input(const flag_list *media, const char *prompt) {
+    size_t count = 0;
+    for (size_t i = 0; i < media->count; i++) {
+        count += strcmp(media->entries[i].value, "-") == 0;
+    }
+    if (count > 1 || (count == 1 && !prompt)) {
+        fprintf(stderr, count > 1 ? "omni run: - (standard input) can be one medium only\n"
+                                  : "omni run: a medium from standard input (-) needs -p: without it the conversation is read from there\n");
+        return false;
+    }
+    return true;
+}
+
 int command_run(int argc, char **argv) {
     options o;
     options_init(&o);
@@ -101,7 +120,7 @@ int command_run(int argc, char **argv) {
     int64_t max_video_frames = 0;
     const flag own[] = {
         {"--mmproj", NULL, FLAG_STRING, &o.model.mmproj, "F", "encoders GGUF: pictures, sound, video", 0, 0},
-        {"--image", NULL, FLAG_ENTRY, &media, "F", "a picture; media come before the text, in the order of their flags", 0, 0},
+        {"--image", NULL, FLAG_ENTRY, &media, "F", "a picture, - for standard input; media come before the text, in the order of their flags", 0, 0},
         {"--audio", NULL, FLAG_ENTRY, &media, "F", "a sound", 0, 0},
         {"--video", NULL, FLAG_ENTRY, &media, "F", "a video (or frames as .npy, uint8 [frames, height, width, 3])", 0, 0},
         {"--fps", NULL, FLAG_FLOAT, &o.session.fps, "X", "frames a second taken from a video (default 2)", 0.01, 240},
@@ -153,6 +172,7 @@ int command_run(int argc, char **argv) {
     status = 2;
     options_finish(&o);
     o.session.max_video_frames = (int)max_video_frames;
+    o.session.on_warning = print_warning;
     if (!options_cache_type(cache_k, &o.session.cache_type_k) || !options_cache_type(cache_v, &o.session.cache_type_v)) {
         goto done;
     }
@@ -162,6 +182,9 @@ int command_run(int argc, char **argv) {
     }
     if (messages && (o.prompt || media.count > 0 || system)) {
         fprintf(stderr, "omni run: --messages is the whole conversation: leave -p, --system and media flags out\n");
+        goto done;
+    }
+    if (!check_standard_input(&media, o.prompt)) {
         goto done;
     }
     if (o.generate.ignore_eos && o.max_tokens == 0) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "media/media_file.h"
 #include "media/video.h"
 #include "tensor/finite.h"
 
@@ -67,9 +68,9 @@ static int64_t longest_sound(const encoders *e, int64_t rows) {
 static omni_status load_sound(const encoders *e, const char *path, const void *data, size_t size, budget *b, medium *m, omni_error *err) {
     TRY(need_audio(e, m->name, err));
     b->sound_samples = longest_sound(e, b->context - b->rows);
-    sound_options o = {.rate = audio_encoder_mel(e->audio)->rate, .budget = b};
+    sound_options o = {.rate = audio_encoder_mel(e->audio)->rate, .may_be_silent = m->kind == PROMPT_VIDEO, .budget = b};
     TRY(path ? sound_load(path, &o, &m->sound, err) : sound_load_memory(data, size, m->name, &o, &m->sound, err));
-    m->has_sound = true;
+    m->has_sound = m->sound.count > 0;
     return budget_rows(b, m->name, sound_rows(e, m->sound.count), err);
 }
 
@@ -83,10 +84,28 @@ static omni_status load_video(const encoders *e, const char *path, const void *d
     m->patches = v.patches;
     v.patches = (patch_set){0};
     m->seconds_per_grid = v.seconds_per_group;
-    bool frames_only = v.sampled;
+    m->frames_only = v.sampled;
     video_free(&v);
-    /* .npy frames have no sound of their own; the session pairs them with a sound that was given beside them. */
-    return options->use_audio_in_video && !frames_only ? load_sound(e, path, data, size, b, m, err) : OMNI_OK;
+    if (!options->use_audio_in_video || m->frames_only) {
+        return OMNI_OK;
+    }
+    omni_status status = load_sound(e, path, data, size, b, m, err);
+    return status == OMNI_OK ? OMNI_OK : fail_in(err, status, "the video's sound (--use-audio-in-video)");
+}
+
+static omni_status load_any(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options,
+                            budget *b, medium *m, omni_error *err) {
+    if (path && media_is_stream(path)) { /* read once, also for a video whose pictures and sound are wanted */
+        char *read;
+        TRY(media_read(path, b, &read, &size, err));
+        omni_status status = load_any(e, kind, NULL, read, size, options, b, m, err);
+        free(read);
+        budget_release(b, (int64_t)size);
+        return status;
+    }
+    return kind == OMNI_IMAGE   ? load_image(e, path, data, size, b, m, err)
+           : kind == OMNI_AUDIO ? load_sound(e, path, data, size, b, m, err)
+                                : load_video(e, path, data, size, options, b, m, err);
 }
 
 omni_status medium_load(const encoders *e, omni_kind kind, const char *path, const void *data, size_t size, const medium_options *options, budget *b,
@@ -94,16 +113,14 @@ omni_status medium_load(const encoders *e, omni_kind kind, const char *path, con
     *out = (medium){.kind = kind == OMNI_IMAGE   ? PROMPT_IMAGE
                             : kind == OMNI_AUDIO ? PROMPT_AUDIO
                                                  : PROMPT_VIDEO,
-                    .name = strdup(path                 ? path
+                    .name = strdup(path                 ? strcmp(path, "-") == 0 ? "standard input" : path
                                    : kind == OMNI_IMAGE ? "image data"
                                    : kind == OMNI_AUDIO ? "audio data"
                                                         : "video data")};
     if (!out->name) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
-    omni_status status = kind == OMNI_IMAGE   ? load_image(e, path, data, size, b, out, err)
-                         : kind == OMNI_AUDIO ? load_sound(e, path, data, size, b, out, err)
-                                              : load_video(e, path, data, size, options, b, out, err);
+    omni_status status = load_any(e, kind, path, data, size, options, b, out, err);
     if (status != OMNI_OK) {
         medium_free(e, out);
         return status;
@@ -256,7 +273,23 @@ static omni_status encode_visual(const encoders *e, medium *m, omni_error *err) 
     return check_finite(e->b, m->deepstack, m->visual_rows * c->deepstack * c->out, m->name, "vision", err);
 }
 
+/* The longest sound of a call must reach a whole window of the analysis. */
+static omni_status check_lengths(const encoders *e, medium *const *sounding, size_t n, omni_error *err) {
+    const medium *longest = sounding[0];
+    for (size_t i = 1; i < n; i++) {
+        longest = sounding[i]->sound.count > longest->sound.count ? sounding[i] : longest;
+    }
+    const int64_t shortest = mel_shortest(e->mel), rate = audio_encoder_mel(e->audio)->rate, count = longest->sound.count;
+    return count >= shortest
+               ? OMNI_OK
+               : fail(err, OMNI_ERR_ARGUMENT,
+                      "%s: %lld samples of sound at %lld a second (%.4f seconds) are too few to be heard: give at least %lld (%.4f seconds)",
+                      longest->name, (long long)count, (long long)rate, (double)count / (double)rate, (long long)shortest,
+                      (double)shortest / (double)rate);
+}
+
 static omni_status encode_sounds(const encoders *e, medium **sounding, size_t n, trace *t, omni_error *err) {
+    TRY(check_lengths(e, sounding, n, err));
     mel_sound *samples = calloc(n, sizeof *samples);
     mel_clip *clips = calloc(n, sizeof *clips);
     int64_t width = audio_encoder_width(e->audio), rows = 0, frames = 0;

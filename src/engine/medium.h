@@ -33,6 +33,7 @@ typedef struct medium {
     double seconds_per_grid;
     sound sound; /* audio, or a video's own sound; released once encoded */
     bool has_sound;
+    bool frames_only; /* a video that cannot have a sound of its own (.npy): takes one given beside it */
 
     /* After encoding. All in the backend's memory. */
     bool encoded;

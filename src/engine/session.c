@@ -118,7 +118,7 @@ static void pair_sounds(omni_session *s, size_t first) {
     size_t next = first;
     for (size_t i = first; i < s->media_count; i++) {
         medium *m = &s->media[i];
-        if (m->kind != PROMPT_VIDEO || m->has_sound) {
+        if (m->kind != PROMPT_VIDEO || !m->frames_only) {
             continue;
         }
         while (next < s->media_count && s->media[next].kind != PROMPT_AUDIO) {
@@ -132,6 +132,17 @@ static void pair_sounds(omni_session *s, size_t first) {
         m->has_sound = true;
         from->sound = (sound){0};
         from->has_sound = false;
+    }
+}
+
+/* Says which videos from first on have no sound although it was asked for. */
+static void warn_of_silence(const omni_session *s, size_t first) {
+    for (size_t i = first; s->params.use_audio_in_video && s->params.on_warning && i < s->media_count; i++) {
+        if (s->media[i].kind == PROMPT_VIDEO && !s->media[i].has_sound) {
+            omni_error text = {0}; /* its text is printable whatever the name */
+            fail(&text, OMNI_ERR_UNSUPPORTED, "%s: has no sound: only seen (--use-audio-in-video)", s->media[i].name);
+            s->params.on_warning(s->params.warning_arg, text.text);
+        }
     }
 }
 
@@ -190,8 +201,10 @@ omni_status omni_session_add(omni_session *s, const omni_message *message, omni_
     if (status != OMNI_OK) {
         chat_truncate(&s->chat, messages);
         truncate_media(s, media);
+        return status;
     }
-    return status;
+    warn_of_silence(s, media);
+    return OMNI_OK;
 }
 
 void omni_session_take_back(omni_session *s) {
@@ -293,8 +306,10 @@ omni_status omni_session_add_json(omni_session *s, const char *json, size_t size
         chat_truncate_tools(&s->chat, tools);
         truncate_media(s, media);
         s->params = before;
+        return status;
     }
-    return status;
+    warn_of_silence(s, media);
+    return OMNI_OK;
 }
 
 omni_status omni_session_set_tools(omni_session *s, const char *json, size_t size, omni_error *err) {

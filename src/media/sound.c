@@ -12,8 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "media/containers.h"
+#include "media/media_file.h"
 #include "media/sound_mix.h"
 
 enum { IO_BUFFER = 1 << 15, VORBIS_BLOCK = 8192 };
@@ -162,6 +162,7 @@ static int find_track(const AVFormatContext *f) {
     return first;
 }
 
+/* d->stream is -1 where there is no sound. */
 static omni_status decoder_open(decoder *d, source *s, const char *name, omni_error *err) {
     char text[AV_ERROR_MAX_STRING_SIZE];
     uint8_t *buffer = av_malloc(IO_BUFFER);
@@ -182,8 +183,9 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
     d->format->error_recognition |= AV_EF_CRCCHECK;
     int e = avformat_open_input(&d->format, NULL, NULL, NULL);
     if (e < 0) { /* which also freed the context */
-        return fail(err, e == AVERROR(ENOMEM) ? OMNI_ERR_MEMORY : OMNI_ERR_FORMAT, "%s: no kind of sound or video file known here, or damaged: %s",
-                    name, av_text(e, text));
+        return fail(err, e == AVERROR(ENOMEM) ? OMNI_ERR_MEMORY : OMNI_ERR_FORMAT,
+                    "%s: no kind of sound or video file known here, or damaged (%s); ffmpeg may turn it into one: ffmpeg -i FILE out.wav", name,
+                    av_text(e, text));
     }
     size_samples(d->format);
     d->stream = find_track(d->format);
@@ -193,8 +195,7 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
         d->stream = find_track(d->format);
     }
     if (d->stream < 0) {
-        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: has no sound (a %s file with %u other streams)", name, d->format->iformat->name,
-                    d->format->nb_streams);
+        return OMNI_OK;
     }
     for (unsigned i = 0; i < d->format->nb_streams; i++) {
         if ((int)i != d->stream) {
@@ -206,7 +207,7 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
     const AVCodec *codec = track->codecpar->codec_id == AV_CODEC_ID_OPUS ? avcodec_find_decoder_by_name("libopus") : NULL;
     codec = codec ? codec : avcodec_find_decoder(track->codecpar->codec_id);
     if (!codec) {
-        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: sound encoded as %s, which this build of libavcodec cannot decode", name,
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: sound encoded as %s, which this build of libavcodec cannot decode; give WAV, FLAC or MP3", name,
                     avcodec_get_name(track->codecpar->codec_id));
     }
     d->codec = avcodec_alloc_context3(codec);
@@ -380,11 +381,13 @@ static omni_status load(source *s, const char *name, const sound_options *option
     }
     decoder d = {.stream = -1};
     omni_status status = decoder_open(&d, s, name, err);
-    if (status == OMNI_OK) {
+    if (status == OMNI_OK && d.stream >= 0) {
         status = decode_all(&d, &m, s->size, err);
     }
-    if (status == OMNI_OK && m.count == 0) {
-        status = fail(err, OMNI_ERR_FORMAT, "%s: holds no samples", name);
+    if (status == OMNI_OK && m.count == 0 && !m.options.may_be_silent) {
+        status = d.stream >= 0 ? fail(err, OMNI_ERR_FORMAT, "%s: holds no samples", name)
+                               : fail(err, OMNI_ERR_UNSUPPORTED, "%s: has no sound (a %s file with %u other streams)", name, d.format->iformat->name,
+                                      d.format->nb_streams);
     }
     decoder_close(&d);
     mix_free(&m);
@@ -406,9 +409,27 @@ omni_status sound_load_memory(const void *data, size_t size, const char *name, c
     return load(&s, name, options, out, err);
 }
 
+/* A pipe: decoding needs to seek. */
+static omni_status load_stream(const char *path, const sound_options *options, sound *out, omni_error *err) {
+    sound_options o = options ? *options : (sound_options){0};
+    budget own;
+    budget_init(&own, NULL);
+    o.budget = o.budget ? o.budget : &own;
+    char *data;
+    size_t size;
+    TRY(media_read(path, o.budget, &data, &size, err));
+    omni_status status = sound_load_memory(data, size, strcmp(path, "-") == 0 ? "standard input" : path, &o, out, err);
+    free(data);
+    budget_release(o.budget, (int64_t)size);
+    return status;
+}
+
 omni_status sound_load(const char *path, const sound_options *options, sound *out, omni_error *err) {
     *out = (sound){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (media_is_stream(path)) {
+        return load_stream(path, options, out, err);
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* whatever it has become since: nothing waits */
     if (fd < 0) {
         return fail(err, OMNI_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
@@ -416,19 +437,11 @@ omni_status sound_load(const char *path, const sound_options *options, sound *ou
     omni_status status;
     if (fstat(fd, &st) != 0) {
         status = fail(err, OMNI_ERR_IO, "%s: cannot be examined: %s", path, strerror(errno));
-    } else if (S_ISDIR(st.st_mode)) {
-        status = fail(err, OMNI_ERR_IO, "%s: is a folder", path);
-    } else if (S_ISREG(st.st_mode)) {
+    } else if (!S_ISREG(st.st_mode)) {
+        status = fail(err, OMNI_ERR_IO, "%s: is %s", path, S_ISDIR(st.st_mode) ? "a folder" : "no regular file");
+    } else {
         source s = {.fd = fd, .size = st.st_size};
         status = load(&s, path, options, out, err);
-    } else { /* a pipe: decoding needs to seek */
-        char *data;
-        size_t size;
-        status = file_read(path, options && options->max_bytes ? options->max_bytes : (size_t)1 << 30, &data, &size, err);
-        if (status == OMNI_OK) {
-            status = sound_load_memory(data, size, path, options, out, err);
-            free(data);
-        }
     }
     close(fd);
     return status;

@@ -10,6 +10,7 @@
 #ifndef OMNI_MEDIA_SOUND_H
 #define OMNI_MEDIA_SOUND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@ typedef struct sound_options {
     int rate;           /* samples a second wanted; 16000 */
     double max_seconds; /* the budget's; a longer sound is an OMNI_ERR_LIMIT, nothing is cut off silently */
     size_t max_bytes;   /* of the file; the budget's */
+    bool may_be_silent; /* a file without sound is no error: the result has no samples then */
     budget *budget;     /* what decoding may cost, and whose memory the samples hold from then on; NULL: one of its own, with the default limits */
 } sound_options;
 
@@ -30,8 +32,9 @@ typedef struct sound {
     int rate;
 } sound;
 
-/* Errors name the file and, for damage, the time at which it lies. OMNI_ERR_FORMAT: damaged, empty or no known kind of file;
- * OMNI_ERR_UNSUPPORTED: it has no sound, or in an encoding that this build of libav lacks; OMNI_ERR_LIMIT: seconds or bytes. */
+/* A path that cannot seek, or "-" (standard input), is read into memory first, within the budget. Errors name the file and, for damage, the time at
+ * which it lies. OMNI_ERR_FORMAT: damaged, empty or no known kind of file; OMNI_ERR_UNSUPPORTED: it has no sound, or in an encoding that this build
+ * of libav lacks; OMNI_ERR_LIMIT: seconds or bytes. */
 omni_status sound_load(const char *path, const sound_options *options, sound *out, omni_error *err);
 /* The same from memory; name stands for the path in errors. */
 omni_status sound_load_memory(const void *data, size_t size, const char *name, const sound_options *options, sound *out, omni_error *err);

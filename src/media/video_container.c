@@ -9,8 +9,8 @@
 #include <libavutil/display.h>
 #include <libavutil/imgutils.h>
 
-static const char CONTAINERS[] = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf,mpegvideo,h264,hevc,ivf,gif,apng,mjpeg,m4v,av1,obu,"
-                                 "yuv4mpegpipe,mxf,nut,dv,vc1";
+#include "media/containers.h"
+
 /* Reading a damaged file always ends: every packet counts, those of other streams and those that fail too. */
 enum { PACKETS_A_FRAME = 64, PACKETS_MORE = 100000, MEMORY_BUFFER = 1 << 16, MOST_STREAMS = 100, MOST_THREADS = 16 };
 
@@ -213,7 +213,7 @@ static omni_status open_format(container *c, omni_error *err) {
     }
     AVDictionary *options = NULL;
     av_dict_set(&options, "protocol_whitelist", "file", 0);
-    av_dict_set(&options, "format_whitelist", CONTAINERS, 0);
+    av_dict_set(&options, "format_whitelist", media_containers, 0);
     /* No decoder has this name: avformat_find_stream_info reads headers and parses, and decodes nothing outside the budget. */
     av_dict_set(&options, "codec_whitelist", "none", 0);
     av_dict_set_int(&options, "max_streams", MOST_STREAMS, 0);

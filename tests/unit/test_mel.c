@@ -1,5 +1,6 @@
 /* Log-mel features against transformers' WhisperFeatureExtractor (tests/reference/make_audio_vectors.py). */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,6 +83,35 @@ static void test_equals_the_reference(void **state) {
     const mel_sound pair[] = {{f->speech.samples, f->speech.count}, {f->speech.samples, 4961}};
     compare(f, &release, pair, 2, "pair.features", "pair.mask");
     compare(f, &release, pair + 1, 1, "alone.features", NULL);
+}
+
+/* Lengths at the edges of windows and hops, alone and together (tests/reference/make_mel_vectors.py). */
+static void test_edges(void **state) {
+    omni_error err;
+    safetensors *edges;
+    assert_int_equal(safetensors_open_file(AUDIO "edges.safetensors", &edges, &err), OMNI_OK);
+    static const int calls[][4] = {{201},      {239},      {240},      {241},      {319},         {320},           {321},
+                                   {399},      {400},      {401},      {479},      {480},         {481},           {639},
+                                   {640},      {641},      {799},      {800},      {801},         {201, 1},        {400, 199},
+                                   {199, 400}, {200, 401}, {400, 160}, {161, 401}, {481, 1, 320}, {640, 639, 641}, {1, 2, 3, 1000}};
+    static float samples[4][1000];
+    for (int which = 0; which < 4; which++) {
+        for (int i = 0; i < 1000; i++) {
+            samples[which][i] = (float)((i * (7919 + 2 * which) + 31) % 2003) / 2003.0f - 0.5f;
+        }
+    }
+    for (size_t k = 0; k < sizeof calls / sizeof *calls; k++) {
+        mel_sound sounds[4];
+        char name[64], mask[80];
+        int n = 0, used = 0;
+        for (; n < 4 && calls[k][n] > 0; n++) {
+            sounds[n] = (mel_sound){samples[n], calls[k][n]};
+            used += snprintf(name + used, sizeof name - (size_t)used, n ? ",%d" : "%d", calls[k][n]);
+        }
+        snprintf(mask, sizeof mask, "%s.mask", name);
+        compare(&(fixture){.vectors = edges}, &release, sounds, n, name, mask);
+    }
+    safetensors_close(edges);
 }
 
 static void test_other_windows(void **state) {
@@ -213,9 +243,13 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equals_the_reference), cmocka_unit_test(test_other_windows),
-        cmocka_unit_test(test_any_window_length),    cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_frame_counts),         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_equals_the_reference),
+        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_other_windows),
+        cmocka_unit_test(test_any_window_length),
+        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_frame_counts),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("mel", tests, set_up, tear_down);
 }

@@ -1,7 +1,9 @@
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -133,6 +135,34 @@ static void test_abandoned(void **state) {
     assert_int_equal(access(path, F_OK), -1); /* tear_down sees whether anything else is left */
 }
 
+/* What fails last must not look like success, nor leave anything behind (which tear_down would see). */
+static void test_the_last_write_fails(void **state) {
+    omni_error err;
+    wav_writer *w;
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(wav_writer_open(in_folder("full.wav"), 24000, &w, &err), OMNI_OK);
+    assert_int_equal(wav_writer_write(w, (float[]){0, 1, -1}, 3, &err), OMNI_OK);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){20, before.rlim_max}), 0); /* in the middle of the header */
+    const omni_status status = wav_writer_finish(w, &err);
+    setrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, handler);
+    assert_int_equal(status, OMNI_ERR_IO);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static void test_the_name_is_taken_meanwhile(void **state) {
+    omni_error err;
+    wav_writer *w;
+    assert_int_equal(wav_writer_open(in_folder("taken.wav"), 24000, &w, &err), OMNI_OK);
+    assert_int_equal(wav_writer_write(w, (float[]){0, 1, -1}, 3, &err), OMNI_OK);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(wav_writer_finish(w, &err), OMNI_ERR_IO);
+    assert_non_null(strstr(err.text, "taken.wav"));
+    assert_int_equal(rmdir(path), 0);
+}
+
 static void test_stream(void **state) {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
@@ -178,8 +208,15 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_samples),   cmocka_unit_test(test_wav_file), cmocka_unit_test(test_ended_at_once), cmocka_unit_test(test_raw_file),
-        cmocka_unit_test(test_abandoned), cmocka_unit_test(test_stream),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_wav_file),
+        cmocka_unit_test(test_ended_at_once),
+        cmocka_unit_test(test_raw_file),
+        cmocka_unit_test(test_abandoned),
+        cmocka_unit_test(test_the_last_write_fails),
+        cmocka_unit_test(test_the_name_is_taken_meanwhile),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("wav_writer", tests, set_up, tear_down);
 }
