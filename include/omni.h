@@ -6,8 +6,11 @@
  *     omni_model_open -> omni_session_create -> omni_session_add (messages) -> omni_generate (callbacks get text and samples)
  *
  * Every function that returns omni_status fills *err when it fails (err may be NULL). Strings are UTF-8. Params structs come from
- * their omni_..._default() function, so that fields added later keep working. A model may be used by several sessions, but
- * only from one thread at a time; omni_cancel may be called from any thread and from a signal handler. */
+ * their omni_..._default() function, so that fields added later keep working.
+ *
+ * Threads: a session takes one call at a time, and a model computes for one session at a time (omni_generate, omni_speak). A call that comes too
+ * early, from another thread or from a callback, changes nothing and returns OMNI_ERR_BUSY. Nothing may be running in a session that is
+ * destroyed, or in a model that is closed. omni_cancel may be called from any thread and from a signal handler. */
 #ifndef OMNI_H
 #define OMNI_H
 
@@ -102,8 +105,8 @@ typedef struct omni_session_params {
 OMNI_API omni_session_params omni_session_params_default(void);
 OMNI_API omni_status omni_session_create(omni_model *model, const omni_session_params *params, omni_session **out, omni_error *err);
 OMNI_API void omni_session_destroy(omni_session *session);
-/* Forgets the conversation; tools stay. */
-OMNI_API void omni_session_reset(omni_session *session);
+/* Forgets the conversation; tools stay. OMNI_ERR_BUSY: a call of the session runs, nothing was done. */
+OMNI_API omni_status omni_session_reset(omni_session *session);
 /* Tokens of the conversation so far, and how many fit. */
 OMNI_API int64_t omni_session_used(const omni_session *session);
 OMNI_API int64_t omni_session_context(const omni_session *session);
@@ -129,8 +132,9 @@ typedef struct omni_message {
 /* Appends to the conversation. Media files are read and decoded now, and must fit into the context; omni_cancel ends that (OMNI_CANCELLED). A
  * failure leaves the conversation as it was. A medium that is there twice is decoded once. A path of "-" is standard input, once a call. */
 OMNI_API omni_status omni_session_add(omni_session *session, const omni_message *message, omni_error *err);
-/* Takes back the last message, with its media: one that omni_generate could not answer, because it does not fit, say. */
-OMNI_API void omni_session_take_back(omni_session *session);
+/* Takes back the last message, with its media: one that omni_generate could not answer, because it does not fit, say.
+ * OMNI_ERR_BUSY: a call of the session runs, nothing was done. */
+OMNI_API omni_status omni_session_take_back(omni_session *session);
 /* Appends a conversation given as JSON text: a list of {"role", "content"}, content a string or a list of parts
  * {"type": "text", "text"} | {"type": "image"|"audio"|"video", "path"} | OpenAI's image_url and input_audio; or an object
  * with "messages", and optionally "tools", "fps", "use_audio_in_video" (they hold for what is added later, too) and "audio": sounds
@@ -150,24 +154,24 @@ typedef struct omni_sampling {
 } omni_sampling;
 
 typedef struct omni_generate_params {
-    omni_sampling text;   /* defaults: temperature 0.7, top-k 20, top-p 0.8 */
-    omni_sampling speech; /* defaults: temperature 0.9, top-k 50, penalty 1.05; greedy makes the residual codes greedy too */
-    uint64_t seed;
+    omni_sampling text;      /* defaults: temperature 0.7, top-k 20, top-p 0.8 */
+    omni_sampling speech;    /* defaults: temperature 0.9, top-k 50, penalty 1.05; greedy makes the residual codes greedy too */
+    uint64_t seed;           /* the same seed and conversation give the same answer; every turn, and text and speech, draw numbers of their own */
     int64_t max_tokens;      /* tokens of answer; 0: up to the context's end */
     int64_t max_frames;      /* frames of speech, 12.5 a second; 0: 4096 */
     bool ignore_eos;         /* go on past the end-of-turn token, up to max_tokens */
-    const char *const *stop; /* text that ends the answer; on_text does not get it, the conversation keeps it */
+    const char *const *stop; /* text that ends the answer; on_text does not get it, nor is it spoken; the conversation keeps it */
     size_t stop_count;
 
     bool speak;        /* needs a talker */
     const char *voice; /* NULL: the default */
 
-    /* Called as the answer comes; text never ends inside a character. samples in [-1, 1]. Return false to stop. */
+    /* Called as the answer comes; text never ends inside a character. samples in [-1, 1]. Return false to stop: no callback is called again. */
     bool (*on_text)(void *arg, const char *text, size_t size);
     bool (*on_audio)(void *arg, const float *samples, size_t count);
     omni_progress on_progress; /* encoding media, reading the prompt */
     /* What stands in <think> at the answer's start, and each whole tool call: its name, and its arguments as JSON text. Where a callback
-     * is NULL, on_text gets such markup as it is. */
+     * is NULL, on_text gets such markup as it is. Neither is ever spoken. */
     bool (*on_reasoning)(void *arg, const char *text, size_t size);
     bool (*on_tool_call)(void *arg, const char *name, const char *arguments);
     void *arg;
@@ -177,12 +181,22 @@ typedef struct omni_generate_params {
 
 typedef enum omni_finish { OMNI_FINISH_STOP, OMNI_FINISH_LENGTH, OMNI_FINISH_CANCELLED } omni_finish;
 
+typedef enum omni_limit {
+    OMNI_LIMIT_NONE,
+    OMNI_LIMIT_MAX_TOKENS,     /* of the params */
+    OMNI_LIMIT_CONTEXT,        /* of the session */
+    OMNI_LIMIT_MAX_FRAMES,     /* of the params, or their default */
+    OMNI_LIMIT_TALKER_CONTEXT, /* what the talker was made for */
+} omni_limit;
+
 typedef struct omni_result {
     omni_finish finish;
     int64_t prompt_tokens, cached_tokens; /* of the prompt, and how many of them were already computed */
     int64_t answer_tokens, frames;
     int64_t samples;
-    bool speech_cut;                                      /* the speech ended at max_frames or at the talker's own context, not by itself */
+    omni_limit text_limit;   /* what cut the answer's text (OMNI_LIMIT_MAX_TOKENS or _CONTEXT); none: it ended by itself or was cancelled */
+    omni_limit speech_limit; /* what cut the speech (OMNI_LIMIT_MAX_FRAMES or _TALKER_CONTEXT) */
+    bool speech_cut;         /* speech_limit is not OMNI_LIMIT_NONE */
     double seconds_media, seconds_prompt, seconds_answer; /* encoders; prompt; from there to the end, speech included */
     double seconds_first_text, seconds_first_audio;       /* since the call; 0: none came */
     double seconds_talker, seconds_code2wav;              /* shares of seconds_answer */
@@ -194,8 +208,11 @@ OMNI_API omni_generate_params omni_generate_params_default(void);
 OMNI_API omni_status omni_generate(omni_session *session, const omni_generate_params *params, omni_result *result, omni_error *err);
 /* Says exactly this text; the conversation is neither used nor changed. Uses speech, seed, max_frames, voice, on_audio and trace. */
 OMNI_API omni_status omni_speak(omni_session *session, const char *text, const omni_generate_params *params, omni_result *result, omni_error *err);
-/* Makes the running omni_generate, omni_speak, omni_session_add or omni_session_add_json of the session stop soon. */
+/* Makes omni_generate, omni_speak, omni_session_add or omni_session_add_json of the session stop soon: the one that is running, which forgets it as
+ * it returns, or else the next one, which then returns at once. From any thread and from signal handlers. */
 OMNI_API void omni_cancel(omni_session *session);
+/* Takes a cancel back that no call has met yet; returns whether there was one. */
+OMNI_API bool omni_cancel_withdraw(omni_session *session);
 
 /* ------------------------------------------------------------------------------------------------ measuring */
 

@@ -130,7 +130,9 @@ static omni_status predict(void *arg, omni_error *err) {
                           .repeat_penalty = 1,
                           .suppress_from = INT32_MAX,
                           .suppress_keep = -1,
-                          .step = (uint64_t)i * 64};
+                          .stage = SAMPLE_PREDICTOR,
+                          .step = (uint32_t)i,
+                          .code = 1};
         p->t->b->ops->upload(p->t->b, p->codes, &(int32_t){i % 100}, sizeof(int32_t));
         TRY(predictor_run(p->runner, 1, p->hidden, &p->t->weights.token_embd, p->codes, p->sum, &row, err));
     }

@@ -42,7 +42,7 @@ static bool take_text(void *arg, const char *text, size_t size) {
     }
     FILE *to = text_output(a);
     a->text_failed = fwrite(text, 1, size, to) != size || fflush(to) != 0;
-    return !a->text_failed && !stop_session_requested();
+    return !a->text_failed;
 }
 
 static bool take_reasoning(void *arg, const char *text, size_t size) {
@@ -53,7 +53,7 @@ static bool take_reasoning(void *arg, const char *text, size_t size) {
 static bool take_audio(void *arg, const float *samples, size_t count) {
     answer *a = arg;
     a->sound_failed = omni_sound_write(a->sound, samples, count, &a->sound_error) != OMNI_OK;
-    return !a->sound_failed && !stop_session_requested();
+    return !a->sound_failed;
 }
 
 static bool take_progress(void *arg, const char *what, uint64_t done, uint64_t total) {

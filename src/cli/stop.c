@@ -41,6 +41,7 @@ int stopped_by(void) {
 
 /* The session that a signal stops, and the signal that did. A signal handler can only reach a global. */
 static _Atomic(omni_session *) running;
+static omni_session *watched; /* the same, until stop_session_end */
 static volatile sig_atomic_t stop_number;
 static struct sigaction before[STOP_SIGNALS];
 
@@ -59,15 +60,13 @@ static void stop_session(int number) {
 
 void stop_session_begin(omni_session *session) {
     stop_number = 0;
+    watched = session;
     atomic_store(&running, session);
     stop_install(stop_session, before);
 }
 
-bool stop_session_requested(void) {
-    return atomic_load(&running) == NULL;
-}
-
 int stop_session_end(void) {
     stop_restore(before); /* before "running" is taken back, or a late signal would count as the second */
+    omni_cancel_withdraw(watched); /* a signal after the work's end is not for the next one */
     return atomic_exchange(&running, NULL) ? 0 : (int)stop_number;
 }

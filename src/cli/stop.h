@@ -21,8 +21,6 @@ int stopped_by(void);
 /* For work that omni_cancel stops: from stop_session_begin on, a signal cancels the session's work; a second one ends the
  * program. */
 void stop_session_begin(omni_session *session);
-/* Whether a signal has come since. The library forgets a cancel that comes just before its work begins: ask before it, and in its callbacks. */
-bool stop_session_requested(void);
 /* Ends that; the signal's number, or 0. */
 int stop_session_end(void);
 

@@ -143,6 +143,10 @@ void cpu_backend_collect(backend *b, const input_collector *collector) {
     cpu_of(b)->collector = collector;
 }
 
+bool cpu_backend_collects(const backend *b) {
+    return ((const cpu_backend *)(const void *)b)->collector != NULL;
+}
+
 void cpu_backend_keep_rows(backend *b, bool keep) {
     cpu_of(b)->keep_rows = keep;
 }

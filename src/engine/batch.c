@@ -61,6 +61,12 @@ static omni_status check_inputs(const batch *x, const batch_input *inputs, int64
             return fail(err, OMNI_ERR_ARGUMENT, "input %lld: %lld rows, %lld outputs, or a sequence of another pool", (long long)i, (long long)in->n,
                         (long long)in->outputs);
         }
+        for (int64_t k = 0; k < i; k++) {
+            if (inputs[k].seq == in->seq) {
+                return fail(err, OMNI_ERR_ARGUMENT, "inputs %lld and %lld are rows of one sequence: give them as one input", (long long)k,
+                            (long long)i);
+            }
+        }
         *total += in->n;
         outputs += in->outputs;
     }

@@ -25,7 +25,7 @@ static omni_status mark_media(const chat_prompt *laid, int32_t **out, int64_t *c
     return OMNI_OK;
 }
 
-static omni_status encode_media(omni_session *s, const omni_generate_params *params, trace *t, conversation *out, omni_error *err) {
+static omni_status encode_media(omni_session *s, receiver *to, trace *t, conversation *out, omni_error *err) {
     const encoders *e = &s->model->encoders;
     medium **all = calloc(s->media_count + 1, sizeof *all);
     out->media = calloc(s->media_count + 1, sizeof *out->media);
@@ -38,7 +38,7 @@ static omni_status encode_media(omni_session *s, const omni_generate_params *par
     for (size_t i = 0; i < s->media_count; i++) {
         all[i] = &s->media[i];
     }
-    omni_status status = media_encode(e, all, s->media_count, params, &s->cancelled, t, err);
+    omni_status status = media_encode(e, all, s->media_count, to, t, err);
     free(all);
     for (size_t i = 0; status == OMNI_OK && i < s->media_count; i++) {
         const medium *m = &s->media[i];
@@ -61,7 +61,7 @@ static omni_status check_room(const omni_session *s, const chat_prompt *laid, om
                       (long long)rows, (long long)s->params.context);
 }
 
-omni_status conversation_prepare(omni_session *s, const omni_generate_params *params, trace *t, conversation *out, omni_error *err) {
+omni_status conversation_prepare(omni_session *s, receiver *to, trace *t, conversation *out, omni_error *err) {
     *out = (conversation){0};
     chat_prompt laid = {0};
     int32_t *ids = NULL;
@@ -71,7 +71,7 @@ omni_status conversation_prepare(omni_session *s, const omni_generate_params *pa
         status = check_room(s, &laid, err);
     }
     if (status == OMNI_OK) {
-        status = encode_media(s, params, t, out, err);
+        status = encode_media(s, to, t, out, err);
     }
     if (status == OMNI_OK) {
         status = mark_media(&laid, &ids, &count, err);

@@ -7,6 +7,7 @@
 #include "cpu/cpu.h"
 #include "engine/batch.h"
 #include "engine/medium.h"
+#include "engine/receiver.h"
 #include "engine/speech.h"
 #include "model/code2wav.h"
 #include "model/talker.h"
@@ -23,6 +24,7 @@ struct omni_model {
     encoders encoders;
     talker *talker;     /* NULL: no speech */
     code2wav *code2wav; /* with talker */
+    _Atomic bool busy;  /* a call computes (engine/calls.h) */
 };
 
 struct omni_session {
@@ -42,10 +44,11 @@ struct omni_session {
     float *media_hidden;
     int64_t media_hidden_rows; /* room */
 
-    uint8_t *seen;   /* [vocab]: for the repetition penalty */
-    int32_t *chosen; /* one id, in the backend's memory */
-    speech *speech;  /* NULL until the first speech */
-    _Atomic bool cancelled;
+    uint8_t *seen;          /* [vocab] in the backend's memory: for the repetition penalty */
+    int32_t *chosen;        /* one id, in the backend's memory */
+    speech *speech;         /* NULL until the first speech */
+    _Atomic bool cancelled; /* and no call has taken notice yet, or the one that runs has not returned */
+    _Atomic bool busy;      /* a call runs (engine/calls.h) */
 };
 
 /* Seconds of the monotonic clock. */
@@ -65,8 +68,11 @@ typedef struct conversation {
     int32_t media_count;
 } conversation;
 
-omni_status conversation_prepare(omni_session *s, const omni_generate_params *params, trace *t, conversation *out, omni_error *err);
+omni_status conversation_prepare(omni_session *s, receiver *to, trace *t, conversation *out, omni_error *err);
 void conversation_free(conversation *c);
+
+/* engine/speak.c: s->speech with working memory for an utterance after so many prompt rows: what is there, or a larger one. */
+omni_status session_speech(omni_session *s, int64_t rows, const omni_generate_params *params, omni_error *err);
 
 static inline dtype engine_cache_type(omni_cache_type t) {
     return t == OMNI_CACHE_Q8_0 ? DTYPE_Q8_0 : t == OMNI_CACHE_F16 ? DTYPE_F16 : DTYPE_F32;

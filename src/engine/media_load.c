@@ -10,7 +10,6 @@ void media_loading_begin(media_loading *l, omni_session *s) {
     budget_init(&l->budget, &(budget_limits){.pixels = p->max_pixels, .audio_seconds = p->max_audio_seconds, .memory = p->max_media_memory});
     l->budget.context = p->context;
     l->budget.stop = &s->cancelled;
-    atomic_store(&s->cancelled, false);
 }
 
 void media_loading_end(media_loading *l) {

@@ -341,14 +341,34 @@ static omni_status encode_sounds(const encoders *e, medium **sounding, size_t n,
     return status;
 }
 
-/* Tells how far it is; OMNI_CANCELLED when the caller has had enough or *stop is set. */
-static omni_status tell(const omni_generate_params *params, const _Atomic bool *stop, const char *what, size_t done, size_t work, omni_error *err) {
-    bool go_on = !params->on_progress || params->on_progress(params->arg, what, done, work);
-    return go_on && !atomic_load(stop) ? OMNI_OK : fail(err, OMNI_CANCELLED, "cancelled");
+static void forget(const encoders *e, float **rows) {
+    if (*rows) {
+        e->b->ops->release(e->b, *rows);
+        *rows = NULL;
+    }
 }
 
-omni_status media_encode(const encoders *e, medium *const *media, size_t count, const omni_generate_params *params, const _Atomic bool *stop,
-                         trace *t, omni_error *err) {
+/* Pictures one by one: each that is done stays done. */
+static omni_status encode_pictures(const encoders *e, medium *const *media, size_t count, size_t work, size_t *done, receiver *to, omni_error *err) {
+    for (size_t i = 0; i < count; i++) {
+        medium *m = media[i];
+        if (m->encoded || m->seen || m->kind == PROMPT_AUDIO) {
+            continue;
+        }
+        omni_status status = encode_visual(e, m, err);
+        if (status != OMNI_OK) {
+            forget(e, &m->visual);
+            forget(e, &m->deepstack);
+            return status;
+        }
+        m->seen = true;
+        receiver_progress(to, "seeing", ++*done, work);
+        TRY(receiver_check(to, err));
+    }
+    return OMNI_OK;
+}
+
+omni_status media_encode(const encoders *e, medium *const *media, size_t count, receiver *to, trace *t, omni_error *err) {
     medium **sounding = calloc(count + 1, sizeof *sounding);
     if (!sounding) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
@@ -356,22 +376,24 @@ omni_status media_encode(const encoders *e, medium *const *media, size_t count, 
     size_t sounds = 0, done = 0, work = 0;
     for (size_t i = 0; i < count; i++) {
         if (!media[i]->encoded) {
-            work += (media[i]->kind != PROMPT_AUDIO) + media[i]->has_sound;
+            work += (media[i]->kind != PROMPT_AUDIO && !media[i]->seen) + media[i]->has_sound;
             if (media[i]->has_sound) {
                 sounding[sounds++] = media[i];
             }
         }
     }
-    omni_status status = OMNI_OK;
-    for (size_t i = 0; status == OMNI_OK && i < count; i++) {
-        if (!media[i]->encoded && media[i]->kind != PROMPT_AUDIO) {
-            status = encode_visual(e, media[i], err);
-            status = status == OMNI_OK ? tell(params, stop, "seeing", ++done, work, err) : status;
-        }
-    }
+    omni_status status = encode_pictures(e, media, count, work, &done, to, err);
+    bool heard = status == OMNI_OK;
     if (status == OMNI_OK && sounds > 0) {
         status = encode_sounds(e, sounding, sounds, t, err);
-        status = status == OMNI_OK ? tell(params, stop, "hearing", work, work, err) : status;
+        heard = status == OMNI_OK;
+        for (size_t i = 0; !heard && i < sounds; i++) {
+            forget(e, &sounding[i]->audio);
+        }
+        if (heard) {
+            receiver_progress(to, "hearing", work, work);
+            status = receiver_check(to, err);
+        }
     }
     if (status == OMNI_OK && t && e->vision) {
         status = trace_visual(t, e, media, count, PROMPT_IMAGE, err);
@@ -380,21 +402,10 @@ omni_status media_encode(const encoders *e, medium *const *media, size_t count, 
     free(sounding);
     for (size_t i = 0; i < count; i++) {
         medium *m = media[i];
-        if (m->encoded) {
-            continue;
-        }
-        if (status == OMNI_OK) {
+        if (!m->encoded && (m->seen || m->kind == PROMPT_AUDIO) && (heard || !m->has_sound)) {
             m->encoded = true;
             patch_set_free(&m->patches);
             sound_free(&m->sound);
-        } else { /* another try starts afresh */
-            float **const held[] = {&m->visual, &m->deepstack, &m->audio};
-            for (size_t k = 0; k < sizeof held / sizeof *held; k++) {
-                if (*held[k]) {
-                    e->b->ops->release(e->b, *held[k]);
-                    *held[k] = NULL;
-                }
-            }
         }
     }
     return status;

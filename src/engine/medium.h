@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "engine/receiver.h"
 #include "engine/trace.h"
 #include "media/budget.h"
 #include "media/patches.h"
@@ -36,7 +37,7 @@ typedef struct medium {
     bool frames_only; /* a video that cannot have a sound of its own (.npy): takes one given beside it */
 
     /* After encoding. All in the backend's memory. */
-    bool encoded;
+    bool seen, encoded; /* the picture is; all of it is */
     int64_t visual_rows, audio_rows;
     float *visual;    /* [visual_rows, width] */
     float *deepstack; /* [deepstack layers, visual_rows, width]; NULL when there are none */
@@ -58,9 +59,8 @@ omni_status medium_copy(const encoders *e, const medium *from, budget *b, medium
 void medium_free(const encoders *e, medium *m);
 
 /* Encodes those of count media that are not encoded yet, all sounds in one call (the reference's batch). trace may be NULL. OMNI_CANCELLED once
- * *stop is set. */
-omni_status media_encode(const encoders *e, medium *const *media, size_t count, const omni_generate_params *params, const _Atomic bool *stop,
-                         trace *t, omni_error *err);
+ * nobody listens; what was encoded by then, or before an error, stays so. */
+omni_status media_encode(const encoders *e, medium *const *media, size_t count, receiver *to, trace *t, omni_error *err);
 
 /* How many rows of the prompt the medium will take at least, known before it is encoded. */
 int64_t medium_least_rows(const encoders *e, const medium *m);

@@ -89,9 +89,11 @@ static omni_status open_all(omni_model *m, const omni_model_params *p, omni_erro
 }
 
 omni_status omni_model_open(const omni_model_params *params, omni_model **out, omni_error *err) {
-    *out = NULL;
-    if (!params || !params->model) {
-        return fail(err, OMNI_ERR_ARGUMENT, "omni_model_open needs the path of a thinker file");
+    if (out) {
+        *out = NULL;
+    }
+    if (!params || !params->model || !out) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_model_open needs the path of a thinker file and a place for the model");
     }
     omni_model *m = calloc(1, sizeof *m);
     if (!m) {
@@ -148,15 +150,20 @@ void omni_model_close(omni_model *m) {
 }
 
 size_t omni_model_voice_count(const omni_model *m) {
-    return m->talker ? talker_voice_count(m->talker) : 0;
+    return m && m->talker ? talker_voice_count(m->talker) : 0;
 }
 
 const char *omni_model_voice(const omni_model *m, size_t i) {
-    return m->talker && i < talker_voice_count(m->talker) ? talker_voice_name(m->talker, i) : NULL;
+    return m && m->talker && i < talker_voice_count(m->talker) ? talker_voice_name(m->talker, i) : NULL;
 }
 
 omni_status omni_model_find_voice(const omni_model *m, const char *name, const char **out, omni_error *err) {
-    *out = NULL;
+    if (out) {
+        *out = NULL;
+    }
+    if (!m || !out) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_model_find_voice needs a model and a place for the name");
+    }
     if (!m->talker) {
         return fail(err, OMNI_ERR_ARGUMENT, "there are no voices without a talker file (--talker)");
     }
@@ -167,9 +174,9 @@ omni_status omni_model_find_voice(const omni_model *m, const char *name, const c
 }
 
 int omni_model_sample_rate(const omni_model *m) {
-    return m->code2wav ? code2wav_sample_rate(m->code2wav) : 0;
+    return m && m->code2wav ? code2wav_sample_rate(m->code2wav) : 0;
 }
 
 int64_t omni_model_context(const omni_model *m) {
-    return m->thinker->context;
+    return m ? m->thinker->context : 0;
 }

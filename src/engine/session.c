@@ -1,7 +1,9 @@
 /* A conversation: messages and media come in here; engine/conversation.c lays them out, engine/generate.c answers. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/calls.h"
 #include "engine/media_load.h"
 #include "text/messages.h"
 
@@ -13,9 +15,12 @@ omni_session_params omni_session_params_default(void) {
 
 static omni_status check_params(const omni_model *m, omni_session_params *p, omni_error *err) {
     int64_t most = m->thinker->context;
-    if (p->context < 0 || p->batch < 0 || !(p->fps >= 0) || !(p->max_audio_seconds >= 0) || p->max_video_frames < 0 || p->max_pixels < 0 ||
-        p->max_media_memory < 0) {
-        return fail(err, OMNI_ERR_ARGUMENT, "session parameters must be numbers of 0 or more");
+    if (p->context < 0 || p->batch < 0 || !(p->fps >= 0) || !isfinite(p->fps) || !(p->max_audio_seconds >= 0) || !isfinite(p->max_audio_seconds) ||
+        p->max_video_frames < 0 || p->max_pixels < 0 || p->max_media_memory < 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "session parameters must be finite numbers of 0 or more");
+    }
+    if ((unsigned)p->cache_type_k > OMNI_CACHE_Q8_0 || (unsigned)p->cache_type_v > OMNI_CACHE_Q8_0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "cache types %d and %d: there are 0 to %d", (int)p->cache_type_k, (int)p->cache_type_v, OMNI_CACHE_Q8_0);
     }
     if (p->context > most) {
         return fail(err, OMNI_ERR_LIMIT, "a context of %lld tokens asked for; the model was made for %lld", (long long)p->context, (long long)most);
@@ -40,12 +45,17 @@ static omni_status create(omni_session *s, omni_error *err) {
     TRY(m->b->ops->alloc(m->b, sizeof(int32_t), (void **)&s->chosen, err));
     s->rows = calloc((size_t)s->params.batch, sizeof *s->rows);
     s->cached = calloc((size_t)n, sizeof *s->cached);
-    s->seen = calloc((size_t)c->vocab, 1);
-    return s->rows && s->cached && s->seen ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for a context of %lld tokens", (long long)n);
+    TRY(m->b->ops->alloc(m->b, (size_t)c->vocab, (void **)&s->seen, err));
+    return s->rows && s->cached ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for a context of %lld tokens", (long long)n);
 }
 
 omni_status omni_session_create(omni_model *model, const omni_session_params *params, omni_session **out, omni_error *err) {
-    *out = NULL;
+    if (out) {
+        *out = NULL;
+    }
+    if (!model || !out) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_session_create needs a model and a place for the session");
+    }
     omni_session_params p = params ? *params : omni_session_params_default();
     TRY(check_params(model, &p, err));
     omni_session *s = calloc(1, sizeof *s);
@@ -84,16 +94,18 @@ void omni_session_destroy(omni_session *s) {
     if (s->chosen) {
         b->ops->release(b, s->chosen);
     }
+    if (s->seen) {
+        b->ops->release(b, s->seen);
+    }
     if (s->media_hidden) {
         b->ops->release(b, s->media_hidden);
     }
     free(s->rows);
     free(s->cached);
-    free(s->seen);
     free(s);
 }
 
-void omni_session_reset(omni_session *s) {
+static void reset(omni_session *s) {
     chat_truncate(&s->chat, 0);
     truncate_media(s, 0);
     s->cached_count = 0;
@@ -102,12 +114,22 @@ void omni_session_reset(omni_session *s) {
     }
 }
 
+omni_status omni_session_reset(omni_session *s) {
+    if (!s) {
+        return OMNI_ERR_ARGUMENT;
+    }
+    TRY(session_enter(s, NULL));
+    reset(s);
+    session_leave(s);
+    return OMNI_OK;
+}
+
 int64_t omni_session_used(const omni_session *s) {
-    return s->cached_count;
+    return s ? s->cached_count : 0;
 }
 
 int64_t omni_session_context(const omni_session *s) {
-    return s->params.context;
+    return s ? s->params.context : 0;
 }
 
 /* ---- messages ---- */
@@ -196,18 +218,25 @@ static omni_status add_message(omni_session *s, const omni_message *message, omn
 }
 
 omni_status omni_session_add(omni_session *s, const omni_message *message, omni_error *err) {
+    if (!s || !message || (message->part_count > 0 && !message->parts)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_session_add needs a session, a message and its parts");
+    }
+    TRY(session_enter(s, err));
     size_t messages = s->chat.count, media = s->media_count;
-    omni_status status = add_message(s, message, err);
+    omni_status status = session_check_cancel(s, err);
+    status = status == OMNI_OK ? add_message(s, message, err) : status;
     if (status != OMNI_OK) {
         chat_truncate(&s->chat, messages);
         truncate_media(s, media);
-        return status;
+    } else {
+        warn_of_silence(s, media);
     }
-    warn_of_silence(s, media);
-    return OMNI_OK;
+    session_forget_cancel(s);
+    session_leave(s);
+    return status;
 }
 
-void omni_session_take_back(omni_session *s) {
+static void take_back(omni_session *s) {
     if (s->chat.count == 0) {
         return;
     }
@@ -223,6 +252,16 @@ void omni_session_take_back(omni_session *s) {
         kept++;
     }
     s->cached_count = kept;
+}
+
+omni_status omni_session_take_back(omni_session *s) {
+    if (!s) {
+        return OMNI_ERR_ARGUMENT;
+    }
+    TRY(session_enter(s, NULL));
+    take_back(s);
+    session_leave(s);
+    return OMNI_OK;
 }
 
 /* Sounds given beside a conversation for its videos without sound. As in the reference's processor there is one list, the sounds of the
@@ -283,7 +322,7 @@ static omni_status load_json_media(omni_session *s, media_loading *l, size_t fir
     return sounds->part_count > 0 ? deal_sounds(s, l, first, sounds, err) : OMNI_OK;
 }
 
-omni_status omni_session_add_json(omni_session *s, const char *json, size_t size, omni_error *err) {
+static omni_status add_json(omni_session *s, const char *json, size_t size, omni_error *err) {
     size_t messages = s->chat.count, media = s->media_count, tools = s->chat.tool_count;
     const omni_session_params before = s->params;
     message_options options = {0};
@@ -312,7 +351,19 @@ omni_status omni_session_add_json(omni_session *s, const char *json, size_t size
     return OMNI_OK;
 }
 
-omni_status omni_session_set_tools(omni_session *s, const char *json, size_t size, omni_error *err) {
+omni_status omni_session_add_json(omni_session *s, const char *json, size_t size, omni_error *err) {
+    if (!s || !json) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_session_add_json needs a session and JSON text");
+    }
+    TRY(session_enter(s, err));
+    omni_status status = session_check_cancel(s, err);
+    status = status == OMNI_OK ? add_json(s, json, size, err) : status;
+    session_forget_cancel(s);
+    session_leave(s);
+    return status;
+}
+
+static omni_status set_tools(omni_session *s, const char *json, size_t size, omni_error *err) {
     if (s->chat.count > 0) {
         return fail(err, OMNI_ERR_ARGUMENT, "tools must be given before the first message");
     }
@@ -322,4 +373,14 @@ omni_status omni_session_set_tools(omni_session *s, const char *json, size_t siz
     chat_free(&s->chat);
     s->chat = given;
     return OMNI_OK;
+}
+
+omni_status omni_session_set_tools(omni_session *s, const char *json, size_t size, omni_error *err) {
+    if (!s || !json) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_session_set_tools needs a session and JSON text");
+    }
+    TRY(session_enter(s, err));
+    omni_status status = set_tools(s, json, size, err);
+    session_leave(s);
+    return status;
 }

@@ -25,19 +25,21 @@ struct speech {
     int32_t *codes; /* [MAX_HELD, groups]: frames not yet decoded */
     float *samples; /* [MAX_HELD * upsample] */
 
-    const omni_generate_params *params;
+    receiver *to;
     trace *trace;
     int64_t positions; /* room of the runner */
     int64_t held;      /* frames in codes */
     int64_t piece;     /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
     int64_t max_frames, frames, made_samples;
-    bool ended, cut; /* cut: by max_frames or by the talker's context, not by the talker itself */
-    double first_audio, talker_seconds, code2wav_seconds;
+    bool ended;
+    omni_limit limit; /* what cut the speech; none: the talker ended it */
+    double talker_seconds, code2wav_seconds;
 };
 
-/* With several CPU threads some of them decode while the others make the next frames. A profile counts one backend: then all in turn. */
+/* With several CPU threads some of them decode while the others make the next frames. A profile counts one backend, a collector of inputs sees one:
+ * then all in turn. */
 static omni_status create_decoder(speech *s, backend *b, omni_error *err) {
-    if (strcmp(b->name, "cpu") != 0 || b->profile) {
+    if (strcmp(b->name, "cpu") != 0 || b->profile || cpu_backend_collects(b)) {
         return OMNI_OK;
     }
     s->pool = cpu_backend_pool(b);
@@ -95,7 +97,8 @@ void speech_destroy(speech *s) {
     }
 }
 
-omni_status speech_begin(speech *s, const talker_prompt *opening, const omni_generate_params *params, trace *t, omni_error *err) {
+omni_status speech_begin(speech *s, const talker_prompt *opening, receiver *to, uint64_t turn, trace *t, omni_error *err) {
+    const omni_generate_params *params = to->params;
     size_t voice;
     TRY(talker_find_voice(s->talker, params->voice, &voice, err));
     talker_sampling sampling = talker_sampling_default();
@@ -107,13 +110,15 @@ omni_status speech_begin(speech *s, const talker_prompt *opening, const omni_gen
     sampling.min_p = p->min_p;
     sampling.repeat_penalty = p->repeat_penalty;
     sampling.seed = params->seed;
-    s->params = params;
+    sampling.sequence = turn;
+    s->to = to;
     s->trace = t;
     s->held = s->frames = s->made_samples = 0;
     s->piece = 1;
     s->max_frames = params->max_frames > 0 ? params->max_frames : SPEECH_DEFAULT_FRAMES;
-    s->ended = s->cut = false;
-    s->first_audio = s->talker_seconds = s->code2wav_seconds = 0;
+    s->ended = false;
+    s->limit = OMNI_LIMIT_NONE;
+    s->talker_seconds = s->code2wav_seconds = 0;
     speech_abandon(s);
     code2wav_stream_reset(s->stream);
     double start = engine_now();
@@ -127,25 +132,13 @@ omni_status speech_push(speech *s, const int32_t *ids, int64_t n, omni_error *er
     return s->ended ? OMNI_OK : talker_push_text(s->seq, ids, n, err);
 }
 
-void speech_finish_text(speech *s) {
-    talker_finish_text(s->seq);
-}
-
 /* Samples of a piece to the receiver. */
 static omni_status deliver(speech *s, const piece *p, omni_error *err) {
     s->code2wav_seconds += p->seconds;
     trace_append_codes(s->trace, p->codes, p->frames, s->groups);
     trace_append(s->trace, "wav", p->samples, p->count, 0);
     s->made_samples += p->count;
-    if (p->count > 0 && s->params->on_audio) {
-        if (s->first_audio == 0) {
-            s->first_audio = engine_now();
-        }
-        if (!s->params->on_audio(s->params->arg, p->samples, (size_t)p->count)) {
-            return fail(err, OMNI_CANCELLED, "stopped by the receiver of the sound");
-        }
-    }
-    return OMNI_OK;
+    return receiver_audio(s->to, p->samples, (size_t)p->count) ? OMNI_OK : fail(err, OMNI_CANCELLED, "stopped by the receiver of the sound");
 }
 
 /* What the decoder has finished. */
@@ -198,12 +191,14 @@ static omni_status decode_held(speech *s, omni_error *err) {
     return OMNI_OK;
 }
 
-static omni_status run_frames(speech *s, int64_t most, bool *ended, omni_error *err) {
+omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
     for (int64_t made = 0; !s->ended && made < most; made++) {
         if (s->frames >= s->max_frames) {
-            s->ended = s->cut = true;
+            s->ended = true;
+            s->limit = OMNI_LIMIT_MAX_FRAMES;
             break;
         }
+        TRY(receiver_check(s->to, err));
         talker_event event;
         double start = engine_now();
         TRY(talker_step(s->runner, &s->seq, 1, &event, s->codes + s->held * s->groups, err));
@@ -211,9 +206,12 @@ static omni_status run_frames(speech *s, int64_t most, bool *ended, omni_error *
         if (event == TALKER_NEEDS_TEXT) {
             break;
         }
+        if (event == TALKER_NO_MEMORY) {
+            return fail(err, OMNI_ERR_LIMIT, "the talker's key/value cache is full");
+        }
         if (event != TALKER_FRAME) {
             s->ended = true;
-            s->cut = event == TALKER_FULL;
+            s->limit = event == TALKER_FULL ? OMNI_LIMIT_TALKER_CONTEXT : OMNI_LIMIT_NONE;
             break;
         }
         s->frames++;
@@ -227,27 +225,23 @@ static omni_status run_frames(speech *s, int64_t most, bool *ended, omni_error *
     return OMNI_OK;
 }
 
-omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
-    omni_status status = run_frames(s, most, ended, err);
-    if (status != OMNI_OK && status != OMNI_CANCELLED) {
-        speech_abandon(s);
-    }
-    return status;
-}
-
-omni_status speech_end(speech *s, omni_error *err) {
-    omni_status status = collect(s, true, err);
-    status = status == OMNI_OK ? decode_here(s, err) : status;
+omni_status speech_finish(speech *s, omni_error *err) {
+    bool ended;
+    talker_finish_text(s->seq);
+    TRY(speech_run(s, INT64_MAX, &ended, err));
+    TRY(collect(s, true, err));
+    TRY(receiver_check(s->to, err));
+    TRY(decode_here(s, err));
     trace_append_codes(s->trace, s->codes, 0, s->groups); /* also when there is no frame at all: the tensors exist, empty */
     trace_append(s->trace, "wav", s->samples, 0, 0);
-    return status;
+    return OMNI_OK;
 }
 
-void speech_account(const speech *s, omni_result *r, double *first_audio) {
+void speech_account(const speech *s, omni_result *r) {
     r->frames = s->frames;
     r->samples = s->made_samples;
-    r->speech_cut = s->cut;
+    r->speech_limit = s->limit;
+    r->speech_cut = s->limit != OMNI_LIMIT_NONE;
     r->seconds_talker = s->talker_seconds;
     r->seconds_code2wav = s->code2wav_seconds;
-    *first_audio = s->first_audio;
 }

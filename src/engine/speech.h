@@ -3,6 +3,7 @@
 #ifndef OMNI_ENGINE_SPEECH_H
 #define OMNI_ENGINE_SPEECH_H
 
+#include "engine/receiver.h"
 #include "engine/trace.h"
 #include "model/code2wav.h"
 #include "model/talker.h"
@@ -18,19 +19,18 @@ bool speech_fits(const speech *s, int64_t positions);
 enum { SPEECH_DEFAULT_FRAMES = 4096 };
 void speech_destroy(speech *s);
 
-/* Starts an utterance. params and t (which may be NULL) must stay until speech_run has ended it. */
-omni_status speech_begin(speech *s, const talker_prompt *prompt, const omni_generate_params *params, trace *t, omni_error *err);
+/* Starts an utterance. to and t (which may be NULL) must stay until it has ended. turn: its random numbers' sequence. */
+omni_status speech_begin(speech *s, const talker_prompt *prompt, receiver *to, uint64_t turn, trace *t, omni_error *err);
 /* Further tokens of the answer. */
 omni_status speech_push(speech *s, const int32_t *ids, int64_t n, omni_error *err);
-void speech_finish_text(speech *s);
-/* Goes on until text is needed or the speech has ended (*ended), handing samples to params->on_audio as they are made; with more than
- * most frames made in this call it returns early. OMNI_CANCELLED when on_audio said so. */
+/* Goes on until text is needed or the speech has ended (*ended), handing samples over as they are made; with most frames made in this call it
+ * returns early. OMNI_CANCELLED when nobody listens any more: at most the frame and the samples under way have then been made. */
 omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err);
-/* Frames, samples and times so far; first_audio: when the first samples were handed over (engine_now), 0: not yet. */
-void speech_account(const speech *s, omni_result *r, double *first_audio);
-/* The utterance will not go on: what is under way comes to an end and is forgotten. speech_end does that too. */
+/* No more text comes: says the rest and hands over all of it; then gives the trace its tensors. */
+omni_status speech_finish(speech *s, omni_error *err);
+/* The utterance will not go on, after an error or OMNI_CANCELLED: what is under way comes to an end and is forgotten. */
 void speech_abandon(speech *s);
-/* Hands over what is still held back; then gives the trace its tensors. */
-omni_status speech_end(speech *s, omni_error *err);
+/* Frames, samples and times so far. */
+void speech_account(const speech *s, omni_result *r);
 
 #endif

@@ -188,7 +188,7 @@ omni_status predictor_run(predictor_runner *r, int64_t frames, const float *hidd
         int32_t *drawn = codes + (g + 1) * frames;
         o->sample(b, r->logits, frames, p->codebook, params, drawn);
         for (int64_t i = 0; i < frames; i++) {
-            params[i].step++;
+            params[i].code++;
         }
         o->embed(b, &p->table[g], drawn, frames, r->embedding);
         o->add(b, r->embedding, frames * width, sum);

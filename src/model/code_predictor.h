@@ -34,7 +34,7 @@ void predictor_runner_destroy(predictor_runner *r);
 
 /* hidden [frames, width]: the talker's hidden states after its final norm. code0_table: the talker's token table.
  * codes [groups][frames] with codes[0] given; the rest is written. sum [frames, width]: the sum of the embeddings of all of a
- * frame's codes. params[frame]: how to choose; its step counts for code 1 and is advanced by one a code here.
+ * frame's codes. params[frame]: how to choose; its code counts for code 1 and is advanced by one a code here.
  * hidden, codes and sum lie in the backend's memory. Nothing is read back. */
 omni_status predictor_run(predictor_runner *r, int64_t frames, const float *hidden, const tensor *code0_table, int32_t *codes, float *sum,
                           sample_row *params, omni_error *err);

@@ -204,8 +204,11 @@ static talker_event prepare(talker_runner *r, talker_seq *s, int64_t k, int64_t 
         s->state = SEQ_ENDED; /* not a single token: nothing to say */
         return TALKER_END;
     }
-    if (s->kv.length >= r->max_positions || kv_seq_extend(&s->kv, 1, &r->slots[k], NULL) != OMNI_OK) {
+    if (s->kv.length >= r->max_positions) {
         return TALKER_FULL;
+    }
+    if (kv_seq_extend(&s->kv, 1, &r->slots[k], NULL) != OMNI_OK) {
+        return TALKER_NO_MEMORY;
     }
     take_text(s);
     const int32_t codec = s->state == SEQ_OPENING ? r->t->c.codec_bos : -1;
@@ -239,8 +242,9 @@ static sample_row code0_sampling(const talker_seq *s) {
         .suppress_from = from > 0 ? (int32_t)from : 0,
         .suppress_keep = c->codec_eos,
         .seed = s->sampling.seed,
+        .stage = SAMPLE_TALKER,
         .sequence = s->sampling.sequence,
-        .step = (uint64_t)s->frames * (uint64_t)c->groups,
+        .step = (uint32_t)s->frames,
     };
 }
 
@@ -254,8 +258,10 @@ static sample_row residual_sampling(const talker_seq *s) {
         .suppress_from = INT32_MAX,
         .suppress_keep = -1,
         .seed = s->sampling.seed,
+        .stage = SAMPLE_PREDICTOR,
         .sequence = s->sampling.sequence,
-        .step = (uint64_t)s->frames * (uint64_t)s->r->t->c.groups + 1,
+        .step = (uint32_t)s->frames,
+        .code = 1,
     };
 }
 
@@ -305,6 +311,11 @@ omni_status talker_step(talker_runner *r, talker_seq *const *seqs, int n, talker
     for (int i = 0; i < n; i++) {
         if (seqs[i]->r != r || seqs[i]->state == SEQ_IDLE || talker_unread(seqs[i]) > 0) {
             return fail(err, OMNI_ERR_ARGUMENT, "talker: sequence %d of the step was not begun with this runner, or its prompt has not been read", i);
+        }
+        for (int k = 0; k < i; k++) {
+            if (seqs[k] == seqs[i]) {
+                return fail(err, OMNI_ERR_ARGUMENT, "talker: sequences %d and %d of the step are the same one", k, i);
+            }
         }
     }
     int64_t k = 0, table_size = 0;

@@ -120,7 +120,8 @@ typedef enum talker_event {
     TALKER_FRAME,      /* a frame was made */
     TALKER_NEEDS_TEXT, /* nothing done: push text or finish it */
     TALKER_END,        /* the talker ended the speech (or there was no text at all); no frame */
-    TALKER_FULL,       /* the context or the pool is full; no frame */
+    TALKER_FULL,       /* the talker's context is full: this utterance gets no more frames */
+    TALKER_NO_MEMORY,  /* nothing done: all blocks of the pool are in use; step again when another sequence has given some back */
 } talker_event;
 
 /* One step of n different sequences of the runner; events[i] says what became of seqs[i], codes[i * groups ...] (host memory)

@@ -19,6 +19,10 @@ float random_uniform(uint64_t seed, uint64_t sequence, uint64_t step) {
     return (float)(c[0] >> 8) * 0x1p-24f;
 }
 
+float sample_uniform(const sample_row *s) {
+    return random_uniform(s->seed, s->sequence, (uint64_t)s->stage << 48 | (uint64_t)s->code << 32 | s->step);
+}
+
 enum { LANES = 8 };
 
 /* The largest of n values, none of them NaN; eight lanes, which compilers turn into vector instructions. */
@@ -256,7 +260,7 @@ int32_t choose_token(float *x, int64_t n, const sample_row *s) {
     if (x[id] == -INFINITY) {
         id = s->suppress_keep >= 0 && s->suppress_keep < n ? s->suppress_keep : 0;
     } else if (warm(s)) {
-        float value[MAX_CANDIDATES], uniform = random_uniform(s->seed, s->sequence, s->step);
+        float value[MAX_CANDIDATES], uniform = sample_uniform(s);
         int32_t index[MAX_CANDIDATES];
         int64_t m = candidates(x, n, s->top_k, largest, value, index), at = 0;
         if (m > 0) {

@@ -142,7 +142,9 @@ struct answer_parser {
     answer_events events;
     answer_state state;
     bool skip_newlines; /* the next ones belong to the tag before */
+    bool show_newlines; /* but are passed on, as that tag was */
     text_buffer text;   /* not passed on yet */
+    size_t judged;      /* bytes of it that on_spoken knows of */
     size_t searched;    /* IN_CALL: no closing tag begins before this place */
 };
 
@@ -156,8 +158,9 @@ omni_status answer_create(const answer_events *events, bool in_reasoning, answer
         return fail(err, OMNI_ERR_MEMORY, "no memory for the answer");
     }
     p->events = *events;
-    p->state = !events->on_reasoning ? IN_TEXT : in_reasoning ? IN_REASONING : AT_START;
+    p->state = in_reasoning ? IN_REASONING : AT_START;
     p->skip_newlines = p->state == IN_REASONING;
+    p->show_newlines = !events->on_reasoning;
     return OMNI_OK;
 }
 
@@ -168,9 +171,31 @@ void answer_destroy(answer_parser *p) {
     }
 }
 
-static bool emit(answer_parser *p, const char *s, size_t n) {
-    bool (*callback)(void *, const char *, size_t) = p->state == IN_REASONING ? p->events.on_reasoning : p->events.on_text;
+static bool emit(const answer_parser *p, const char *s, size_t n, bool reasoning) {
+    bool (*callback)(void *, const char *, size_t) = reasoning ? p->events.on_reasoning : p->events.on_text;
     return n == 0 || !callback || callback(p->events.arg, s, n);
+}
+
+/* The first n bytes of the text that are not judged yet are spoken, or are not. */
+static void judge(answer_parser *p, size_t n, bool spoken) {
+    if (n > p->judged) {
+        if (p->events.on_spoken) {
+            p->events.on_spoken(p->events.arg, n - p->judged, spoken);
+        }
+        p->judged = n;
+    }
+}
+
+/* Done with n bytes, of which those not judged are not spoken. */
+static void drop(answer_parser *p, size_t n) {
+    judge(p, n, false);
+    text_drop(&p->text, n);
+    p->judged -= n;
+}
+
+/* Whether the reader of the current state's text gets the tags around it, too. */
+static bool is_raw(const answer_parser *p) {
+    return p->state == IN_REASONING ? !p->events.on_reasoning : !p->events.on_call;
 }
 
 /* Bytes at the end of s that may be the beginning of the tag. */
@@ -193,16 +218,18 @@ static size_t less_newlines(const char *s, size_t n) {
 }
 
 /* Decides whether the answer opens with <think>. Returns false while that is open. */
-static bool parse_start(answer_parser *p, bool last) {
+static bool parse_start(answer_parser *p, bool last, bool *go_on) {
     size_t i = 0, size = strlen(THINK);
     while (i < p->text.size && i < MOST_NEWLINES && memchr(" \t\r\n", p->text.data[i], 4)) {
         i++;
     }
     size_t left = p->text.size - i;
     if (i < MOST_NEWLINES && left >= size && memcmp(p->text.data + i, THINK, size) == 0) {
-        text_drop(&p->text, i + size);
         p->state = IN_REASONING;
         p->skip_newlines = true;
+        p->show_newlines = is_raw(p);
+        *go_on = !is_raw(p) || emit(p, p->text.data, i + size, false);
+        drop(p, i + size);
         return true;
     }
     if (!last && left < size && i < MOST_NEWLINES && memcmp(p->text.data + i, THINK, left) == 0) {
@@ -214,35 +241,40 @@ static bool parse_start(answer_parser *p, bool last) {
 
 /* Passes on text up to the tag that ends the stretch. Returns false when more input is needed; *go_on turns false on a callback's wish. */
 static bool parse_stretch(answer_parser *p, bool last, bool *go_on) {
-    const char *tag = p->state == IN_REASONING ? THINK_END : CALL;
+    const char *tag = p->state == IN_REASONING ? THINK_END : p->state == IN_TEXT ? CALL : CALL_END;
+    const bool raw = is_raw(p), reasoning = p->state == IN_REASONING && !raw;
     size_t skip = 0;
     while (p->skip_newlines && skip < p->text.size && p->text.data[skip] == '\n') {
         skip++;
     }
-    text_drop(&p->text, skip);
-    if (p->text.size == 0) {
+    *go_on = !p->show_newlines || emit(p, p->text.data, skip, false);
+    drop(p, skip);
+    if (p->text.size == 0 || !*go_on) {
         return false;
     }
     p->skip_newlines = false;
-    if (p->state == IN_TEXT && !p->events.on_call) {
-        *go_on = emit(p, p->text.data, p->text.size);
-        text_drop(&p->text, p->text.size);
+    if (raw && p->state == IN_TEXT && !p->events.on_spoken) {
+        *go_on = emit(p, p->text.data, p->text.size, false);
+        drop(p, p->text.size);
         return false;
     }
     const char *s = p->text.data, *found = memmem(s, p->text.size, tag, strlen(tag));
     if (found) {
         size_t at = (size_t)(found - s);
-        *go_on = emit(p, s, less_newlines(s, at));
-        text_drop(&p->text, at + strlen(tag));
-        p->skip_newlines = p->state == IN_REASONING;
-        p->state = p->state == IN_REASONING ? IN_TEXT : IN_CALL;
+        judge(p, at, p->state == IN_TEXT);
+        *go_on = emit(p, s, raw ? at + strlen(tag) : less_newlines(s, at), reasoning);
+        drop(p, at + strlen(tag));
+        p->skip_newlines = p->state != IN_TEXT;
+        p->show_newlines = raw;
+        p->state = p->state == IN_TEXT ? IN_CALL : IN_TEXT;
         p->searched = 0;
         return true;
     }
     size_t keep = last ? 0 : partial_tag(s, p->text.size, tag);
-    size_t n = last ? p->text.size : less_newlines(s, p->text.size - keep);
-    *go_on = emit(p, s, n);
-    text_drop(&p->text, n);
+    size_t n = last || raw ? p->text.size - keep : less_newlines(s, p->text.size - keep);
+    judge(p, p->text.size - keep, p->state == IN_TEXT); /* newlines before a tag make no sound: no need to wait for it */
+    *go_on = emit(p, s, n, reasoning);
+    drop(p, n);
     return false;
 }
 
@@ -266,17 +298,19 @@ static bool parse_call(answer_parser *p, bool last, bool *go_on) {
     const char *s = p->text.data;
     const char *found = p->text.size > p->searched ? memmem(s + p->searched, p->text.size - p->searched, CALL_END, size) : NULL;
     if (!found && !last) {
+        judge(p, p->text.size, false); /* whatever comes, the block is not spoken, the closing tag neither */
         p->searched = p->text.size >= size ? p->text.size - size + 1 : 0;
         return false;
     }
     size_t n = found ? (size_t)(found - s) : p->text.size;
     bool is_call = found && emit_call(p, s, n, go_on);
     if (!is_call) {
-        *go_on = emit(p, CALL, strlen(CALL)) && emit(p, s, n + (found ? size : 0));
+        *go_on = emit(p, CALL, strlen(CALL), false) && emit(p, s, n + (found ? size : 0), false);
     }
-    text_drop(&p->text, n + (found ? size : 0));
+    drop(p, n + (found ? size : 0));
     p->state = IN_TEXT;
     p->skip_newlines = is_call;
+    p->show_newlines = false;
     return found != NULL;
 }
 
@@ -284,8 +318,8 @@ static omni_status parse(answer_parser *p, bool last, omni_error *err) {
     bool more = p->text.size > 0 || (last && p->state == IN_CALL), go_on = true;
     while (more && go_on) {
         if (p->state == AT_START) {
-            more = parse_start(p, last);
-        } else if (p->state == IN_CALL) {
+            more = parse_start(p, last, &go_on);
+        } else if (p->state == IN_CALL && !is_raw(p)) {
             more = parse_call(p, last, &go_on);
         } else {
             more = parse_stretch(p, last, &go_on);

@@ -33,6 +33,9 @@ typedef struct answer_events {
      * on as text, tags and all. */
     bool (*on_call)(void *arg, const char *name, const char *arguments);
     void *arg;
+    /* Says of every byte pushed, in order, whether it is to be spoken: text is, reasoning and <tool_call> blocks (well formed or not) are
+     * not, whatever the callbacks above get. May come before the bytes are passed on to them. NULL: nobody speaks. */
+    void (*on_spoken)(void *arg, size_t size, bool spoken);
 } answer_events;
 
 /* Splits "<think>REASONING</think>TEXT<tool_call>{"name": ..., "arguments": ...}</tool_call>..." as it comes. Newlines next to the tags

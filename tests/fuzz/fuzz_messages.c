@@ -91,7 +91,10 @@ static uint64_t read_answer(const char *s, size_t size, size_t step, const answe
 /* The same events whatever the pieces. */
 static void check_answer(const char *s, size_t size) {
     static const answer_events wanted[] = {
-        {on_text, on_reasoning, on_call, NULL}, {on_text, on_reasoning, NULL, NULL}, {on_text, NULL, on_call, NULL}};
+        {.on_text = on_text, .on_reasoning = on_reasoning, .on_call = on_call},
+        {.on_text = on_text, .on_reasoning = on_reasoning},
+        {.on_text = on_text, .on_call = on_call},
+    };
     static const size_t steps[] = {1, 7, 65};
     for (int kind = 0; kind < 4; kind++) {
         const answer_events *e = &wanted[kind % 3];

@@ -246,7 +246,7 @@ static void stop_strings_hold_back_no_more_than_they_must(void **state) {
 
 /* Events as text: T(...) R(...) C(name arguments), neighbours of a kind joined. */
 typedef struct events {
-    gathered log;
+    gathered log, spoken;
     char last;
     size_t allowed; /* callbacks before one returns false; 0: all */
 } events;
@@ -344,7 +344,8 @@ static void what_nobody_asks_for_is_text(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         for (size_t step = 1; step < sizeof text; step++) {
             events e = {0};
-            answer_events with = {on_text, cases[i].reasoning ? on_reasoning : NULL, cases[i].calls ? on_call : NULL, &e};
+            answer_events with = {
+                .on_text = on_text, .on_reasoning = cases[i].reasoning ? on_reasoning : NULL, .on_call = cases[i].calls ? on_call : NULL, .arg = &e};
             answer_parser *p;
             assert_int_equal(answer_create(&with, false, &p, NULL), OMNI_OK);
             for (size_t k = 0; k < strlen(text); k += step) {
@@ -355,6 +356,67 @@ static void what_nobody_asks_for_is_text(void **state) {
             answer_destroy(p);
             gather(&e.log, ")", e.last != 0);
             assert_string_equal(e.log.text, cases[i].want);
+        }
+    }
+}
+
+static void on_spoken(void *arg, size_t size, bool spoken) {
+    events *e = arg;
+    while (size-- > 0) {
+        gather(&e->spoken, spoken ? "1" : "0", 1);
+    }
+}
+
+/* The talker's share does not depend on who reads; that somebody speaks changes nothing for the reader. */
+static void what_is_spoken(void **state) {
+    static const struct {
+        const char *text, *want; /* spoken */
+    } cases[] = {
+        {"Hello", "Hello"},
+        {"", ""},
+        {"  \n plain\n\n", "  \n plain\n\n"},
+        {"<think>\nhm <b>\n</think>\n\nYes\n", "Yes\n"},
+        {"\n<think>a</think>b", "b"},
+        {"<think>never closed", ""},
+        {"<thin", "<thin"},
+        {"x <think>y</think>", "x <think>y</think>"},
+        {"Look:\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"g\"}\n</tool_call>\nend", "Look:\nend"},
+        {"<think>t</think>\n\n<tool_call>{\"name\": \"f\", \"arguments\": \"{}\"}</tool_call>", ""},
+        {"1<tool_call>\nnot json\n</tool_call>!", "1!"},
+        {"a<tool_call>{\"name\": \"f\"", "a"},
+        {"a <tool_cal", "a <tool_cal"},
+        {"1 < 2 <\n\n tool", "1 < 2 <\n\n tool"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const size_t size = strlen(cases[i].text);
+        for (size_t step = 1; step < size + 2; step++) {
+            for (int kind = 0; kind < 4; kind++) {
+                events e[2] = {0};
+                for (int speak = 0; speak < 2; speak++) {
+                    answer_events with = {.on_text = on_text,
+                                          .on_reasoning = kind & 1 ? on_reasoning : NULL,
+                                          .on_call = kind & 2 ? on_call : NULL,
+                                          .arg = &e[speak],
+                                          .on_spoken = speak ? on_spoken : NULL};
+                    answer_parser *p;
+                    assert_int_equal(answer_create(&with, false, &p, NULL), OMNI_OK);
+                    for (size_t k = 0; k < size; k += step) {
+                        assert_int_equal(answer_push(p, cases[i].text + k, size - k < step ? size - k : step, NULL), OMNI_OK);
+                    }
+                    assert_int_equal(answer_finish(p, NULL), OMNI_OK);
+                    answer_destroy(p);
+                }
+                assert_int_equal(e[0].log.size, e[1].log.size);
+                assert_memory_equal(e[0].log.text, e[1].log.text, e[0].log.size);
+                char spoken[256] = "";
+                assert_int_equal(e[1].spoken.size, size);
+                for (size_t k = 0, n = 0; k < size; k++) {
+                    if (e[1].spoken.text[k] == '1') {
+                        spoken[n++] = cases[i].text[k];
+                    }
+                }
+                assert_string_equal(spoken, cases[i].want);
+            }
         }
     }
 }
@@ -411,6 +473,7 @@ int main(void) {
         cmocka_unit_test(stop_strings_hold_back_no_more_than_they_must),
         cmocka_unit_test(answers_are_taken_apart),
         cmocka_unit_test(what_nobody_asks_for_is_text),
+        cmocka_unit_test(what_is_spoken),
         cmocka_unit_test(blanks_before_thinking),
         cmocka_unit_test(a_zero_byte_is_no_blank),
         cmocka_unit_test(answers_stop_when_told),

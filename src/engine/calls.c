@@ -1,0 +1,101 @@
+#include "engine/calls.h"
+
+#include <math.h>
+
+omni_generate_params omni_generate_params_default(void) {
+    return (omni_generate_params){
+        .text = {.temperature = 0.7f, .top_k = 20, .top_p = 0.8f, .repeat_penalty = 1},
+        .speech = {.temperature = 0.9f, .top_k = 50, .top_p = 1, .repeat_penalty = 1.05f},
+    };
+}
+
+void omni_cancel(omni_session *s) {
+    if (s) {
+        atomic_store(&s->cancelled, true);
+    }
+}
+
+bool omni_cancel_withdraw(omni_session *s) {
+    return s && atomic_exchange(&s->cancelled, false);
+}
+
+/* ---- one at a time ---- */
+
+omni_status session_enter(omni_session *s, omni_error *err) {
+    return atomic_exchange(&s->busy, true) ? fail(err, OMNI_ERR_BUSY, "another call of this session has not returned: a session takes one at a time")
+                                           : OMNI_OK;
+}
+
+omni_status session_check_cancel(const omni_session *s, omni_error *err) {
+    return atomic_load(&s->cancelled) ? fail(err, OMNI_CANCELLED, "cancelled") : OMNI_OK;
+}
+
+void session_forget_cancel(omni_session *s) {
+    atomic_store(&s->cancelled, false);
+}
+
+void session_leave(omni_session *s) {
+    atomic_store(&s->busy, false);
+}
+
+omni_status session_enter_model(omni_session *s, omni_error *err) {
+    TRY(session_enter(s, err));
+    if (atomic_exchange(&s->model->busy, true)) {
+        session_leave(s);
+        return fail(err, OMNI_ERR_BUSY, "another session of the model is answering: a model answers one at a time");
+    }
+    pool_enter(cpu_backend_pool(s->model->b));
+    return OMNI_OK;
+}
+
+void session_leave_model(omni_session *s) {
+    pool_leave(cpu_backend_pool(s->model->b));
+    session_forget_cancel(s);
+    atomic_store(&s->model->busy, false);
+    session_leave(s);
+}
+
+/* ---- parameters ---- */
+
+static omni_status check_sampling(const omni_sampling *p, const char *what, omni_error *err) {
+    bool ok = p->repeat_penalty > 0 && isfinite(p->repeat_penalty) &&
+              (p->greedy ||
+               (p->temperature > 0 && isfinite(p->temperature) && p->top_k >= 0 && p->top_p >= 0 && p->top_p <= 1 && p->min_p >= 0 && p->min_p <= 1));
+    return ok ? OMNI_OK
+              : fail(err, OMNI_ERR_ARGUMENT,
+                     "%s: temperature and repeat penalty must be over 0, top-k 0 or more, top-p and min-p from 0 to 1 (greedy for temperature 0)",
+                     what);
+}
+
+static omni_status check_stop_strings(const omni_generate_params *p, omni_error *err) {
+    enum { MOST = 1024 };
+    if (p->stop_count > MOST || (p->stop_count > 0 && !p->stop)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "stop_count is %zu: at most %d stop strings can be given%s", p->stop_count, MOST,
+                    p->stop ? "" : ", and stop is NULL");
+    }
+    for (size_t i = 0; i < p->stop_count; i++) {
+        if (!p->stop[i]) {
+            return fail(err, OMNI_ERR_ARGUMENT, "stop[%zu] is NULL", i);
+        }
+    }
+    return OMNI_OK;
+}
+
+omni_status check_generate_params(const omni_model *m, const omni_generate_params *p, bool text, omni_error *err) {
+    if (p->max_tokens < 0 || p->max_frames < 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "max_tokens and max_frames must not be negative");
+    }
+    if (text) {
+        TRY(check_sampling(&p->text, "text sampling", err));
+        TRY(check_stop_strings(p, err));
+    }
+    if (p->speak) {
+        if (!m->talker) {
+            return fail(err, OMNI_ERR_ARGUMENT, "speech needs a talker file (--talker)");
+        }
+        TRY(check_sampling(&p->speech, "speech sampling", err));
+        size_t voice;
+        TRY(talker_find_voice(m->talker, p->voice, &voice, err));
+    }
+    return OMNI_OK;
+}
