@@ -11,6 +11,7 @@
 #include "convert/imatrix.h"
 #include "convert/imatrix_collect.h"
 #include "cpu/cpu.h"
+#include "omni.h"
 
 #include <cmocka.h> /* last: it defines a macro named fail */
 
@@ -268,12 +269,64 @@ static void older_files_are_read(void **state) {
     unlink(path);
 }
 
+static char *whole_file(const char *path, size_t *size) {
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, 0, SEEK_END), 0);
+    *size = (size_t)ftell(f);
+    rewind(f);
+    char *bytes = malloc(*size);
+    assert_int_equal(fread(bytes, 1, *size, f), *size);
+    fclose(f);
+    return bytes;
+}
+
+/* The same file, byte for byte, whatever the number of threads: speech is decoded beside the talker when there are two or more, in chunks that
+ * depend on how fast each is. */
+static void threads_do_not_matter(void **state) {
+    char text[] = "/tmp/imatrix-text-XXXXXX", out[] = "/tmp/imatrix-test-XXXXXX";
+    static const char corpus[] = "The sea is wide and deep, and many ships have sailed on it.\nSome came home.\n";
+    char *first = NULL;
+    size_t first_size = 0;
+    int file = mkstemp(text), to = mkstemp(out);
+    assert_true(file >= 0 && to >= 0);
+    assert_int_equal(write(file, corpus, sizeof corpus - 1), sizeof corpus - 1);
+    close(file);
+    close(to);
+    for (int threads = 1; threads <= 4; threads *= 2) {
+        omni_error err;
+        omni_imatrix_params p = omni_imatrix_params_default();
+        p.model.model = TEST_DATA "/../../models/tiny/qwen3-omni-f16.gguf";
+        p.model.talker = TEST_DATA "/../../models/tiny/talker-qwen3-omni-f16.gguf";
+        p.model.threads = threads;
+        p.text = text;
+        p.output = out;
+        if (omni_imatrix(&p, NULL, &err) != OMNI_OK) {
+            fail_msg("%s", err.text);
+        }
+        size_t size;
+        char *bytes = whole_file(out, &size);
+        if (threads == 1) {
+            first = bytes;
+            first_size = size;
+            continue;
+        }
+        assert_int_equal(size, first_size);
+        assert_memory_equal(bytes, first, size);
+        free(bytes);
+    }
+    free(first);
+    unlink(text);
+    unlink(out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_those_of_the_inputs),
         cmocka_unit_test(many_matrices_are_kept_apart),
         cmocka_unit_test(values_that_are_no_importance_are_refused),
         cmocka_unit_test(older_files_are_read),
+        cmocka_unit_test(threads_do_not_matter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

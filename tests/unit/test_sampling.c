@@ -256,9 +256,58 @@ static void extremes(void) {
     }
 }
 
+/* Every stage, turn and code has a stream of its own. Of each two streams the pairs of numbers with the same step, and with the next step, fill a
+ * 16 x 16 table evenly: chi-square with 255 degrees of freedom, whose standard deviation is 22.6 (bound: 255 + 6 of them). The same stream twice,
+ * or one a step behind the other, gives 15 times the count of pairs. */
+static void streams_are_independent(void) {
+    enum { STREAMS = 12, STEPS = 4096, SIDE = 16 };
+    static float u[STREAMS][STEPS + 1];
+    static const sample_row at[STREAMS] = {
+        {.stage = SAMPLE_THINKER, .sequence = 1},
+        {.stage = SAMPLE_THINKER, .sequence = 3},
+        {.stage = SAMPLE_TALKER, .sequence = 1},
+        {.stage = SAMPLE_TALKER, .sequence = 3},
+        {.stage = SAMPLE_PREDICTOR, .sequence = 1, .code = 1},
+        {.stage = SAMPLE_PREDICTOR, .sequence = 1, .code = 2},
+        {.stage = SAMPLE_PREDICTOR, .sequence = 1, .code = 15},
+        {.stage = SAMPLE_PREDICTOR, .sequence = 3, .code = 1},
+        {.stage = SAMPLE_THINKER, .sequence = 1, .seed = 1},
+        {.stage = SAMPLE_TALKER, .sequence = 0, .seed = 1},
+        {.stage = SAMPLE_TALKER, .sequence = 0},
+        {.stage = SAMPLE_THINKER, .sequence = 1ull << 32},
+    };
+    for (int i = 0; i < STREAMS; i++) {
+        for (uint32_t k = 0; k <= STEPS; k++) {
+            sample_row row = at[i];
+            row.step = k;
+            u[i][k] = sample_uniform(&row);
+            CHECK(u[i][k] >= 0 && u[i][k] < 1 && u[i][k] == sample_uniform(&row));
+        }
+    }
+    for (int i = 0; i < STREAMS; i++) {
+        for (int j = 0; j < STREAMS; j++) {
+            for (int lag = i == j; lag < 2; lag++) {
+                int table[SIDE][SIDE] = {0};
+                double chi = 0;
+                const double expected = STEPS / (double)(SIDE * SIDE);
+                for (int k = 0; k < STEPS; k++) {
+                    table[(int)(u[i][k] * SIDE)][(int)(u[j][k + lag] * SIDE)]++;
+                }
+                for (int a = 0; a < SIDE; a++) {
+                    for (int b = 0; b < SIDE; b++) {
+                        chi += (table[a][b] - expected) * (table[a][b] - expected) / expected;
+                    }
+                }
+                CHECK(chi < 255 + 6 * 22.6);
+            }
+        }
+    }
+}
+
 int main(void) {
     against_reference();
     random_numbers();
+    streams_are_independent();
     distribution();
     repeatable();
     short_cut();
