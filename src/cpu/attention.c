@@ -188,7 +188,7 @@ static void begin(partial *p, float *acc, int dim) {
 }
 
 static void finish(const partial *p, int dim) {
-    float inverse = p->sum > 0 ? 1.0f / p->sum : 0.0f;
+    float inverse = p->sum == 0 ? 0.0f : 1.0f / p->sum; /* NaN stays */
     for (int i = 0; i < dim; i++) {
         p->acc[i] *= inverse;
     }

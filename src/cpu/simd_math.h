@@ -4,12 +4,12 @@
 
 #include <math.h>
 
-/* e^x within 2 units in the last place; 0 below -87.33 (no subnormals), at most e^88.37. x = n ln 2 + r, |r| <= ln 2 / 2, and a
+/* e^x within 2 units in the last place; 0 below -87.33 (no subnormals), at most e^88.37; NaN stays. x = n ln 2 + r, |r| <= ln 2 / 2, and a
  * polynomial for (e^r - 1 - r) / r^2 (error 1.1e-8). */
 SIMD vf vf_exp(vf x) {
     const vf lowest = vf_set(-87.33654f);
     vmask tiny = vf_less(x, lowest);
-    x = vf_min(vf_max(x, lowest), vf_set(88.37f));
+    x = vf_min(vf_set(88.37f), vf_max(lowest, x)); /* in this order NaN stays: x86 takes the second operand */
     vf n = vf_round(vf_mul(x, vf_set(1.44269504f)));
     vf r = vf_fnma(n, vf_set(0x1.62e4p-1f), x);
     r = vf_fnma(n, vf_set(0x1.7f7d1cp-20f), r);
@@ -29,7 +29,7 @@ SIMD vf vf_exp(vf x) {
 SIMD vf vf_exp_down(vf x) {
     const vf lowest = vf_set(-87.33654f);
     const vmask tiny = vf_less(x, lowest);
-    x = vf_max(x, lowest);
+    x = vf_max(lowest, x); /* in this order NaN stays */
     vf n = vf_round(vf_mul(x, vf_set(1.44269504f)));
     vf r = vf_fnma(n, vf_set(0x1.62e4p-1f), x);
     r = vf_fnma(n, vf_set(0x1.7f7d1cp-20f), r);
