@@ -333,43 +333,47 @@ void audio_encoder_close(audio_encoder *e) {
 
 /* ---- running ---- */
 
-static omni_status scratch_floats(audio_encoder *e, int64_t n, float **out, omni_error *err) {
-    void *memory;
-    TRY(weights_memory(&e->w, (size_t)n * sizeof(float), &memory, err));
-    *out = memory;
-    return OMNI_OK;
+/* The parts of one block, in turn; base NULL: only counts. */
+static void *part_of(char *base, size_t *used, int64_t values) {
+    void *at = base ? base + *used : NULL;
+    *used += ((size_t)values * sizeof(float) + 63) & ~(size_t)63;
+    return at;
 }
 
-static omni_status make_scratch(audio_encoder *e, omni_error *err) {
-    if (e->host_first) {
-        return OMNI_OK;
+static size_t lay_out_scratch(audio_encoder *e, char *base) {
+    const int64_t n = e->conv_chunks, t = e->chunk, m = e->mel.bins, c = e->channels;
+    const int64_t rows = e->group_chunks * after_convolutions(t), d = e->width;
+    size_t used = 0;
+    e->image = part_of(base, &used, n * t * m);
+    e->conv_a = part_of(base, &used, n * ((t + 1) / 2) * ((m + 1) / 2) * c);
+    e->conv_b = part_of(base, &used, n * ((t + 3) / 4) * ((m + 3) / 4) * c);
+    float **const row_buffers[] = {&e->x, &e->norm, &e->q, &e->k, &e->v, &e->mixed};
+    for (size_t i = 0; i < sizeof row_buffers / sizeof *row_buffers; i++) {
+        *row_buffers[i] = part_of(base, &used, rows * d);
     }
+    e->hidden = part_of(base, &used, rows * e->ffn);
+    e->first = part_of(base, &used, rows);
+    e->end = part_of(base, &used, rows);
+    return used;
+}
+
+/* What a call that failed half-way got is not asked for again. */
+static omni_status make_scratch(audio_encoder *e, omni_error *err) {
     const int64_t chunk_rows = after_convolutions(e->chunk), windows = GROUP_ROWS / (chunk_rows * e->window);
     e->group_chunks = (int)(windows > 1 ? windows : 1) * e->window;
     e->conv_chunks = e->group_chunks < CONV_CHUNKS ? e->group_chunks : CONV_CHUNKS;
-    const int64_t n = e->conv_chunks, t = e->chunk, m = e->mel.bins, c = e->channels, d = e->width, rows = e->group_chunks * chunk_rows;
-    TRY(scratch_floats(e, n * t * m, &e->image, err));
-    TRY(scratch_floats(e, n * ((t + 1) / 2) * ((m + 1) / 2) * c, &e->conv_a, err));
-    TRY(scratch_floats(e, n * ((t + 3) / 4) * ((m + 3) / 4) * c, &e->conv_b, err));
-    float **const row_buffers[] = {&e->x, &e->norm, &e->q, &e->k, &e->v, &e->mixed};
-    for (size_t i = 0; i < sizeof row_buffers / sizeof *row_buffers; i++) {
-        TRY(scratch_floats(e, rows * d, row_buffers[i], err));
+    const size_t rows = (size_t)(e->group_chunks * chunk_rows), image = (size_t)(e->conv_chunks * e->chunk * e->mel.bins);
+    if (!e->image) {
+        void *memory;
+        TRY(weights_memory(&e->w, lay_out_scratch(e, NULL), &memory, err));
+        lay_out_scratch(e, memory);
     }
-    TRY(scratch_floats(e, rows * e->ffn, &e->hidden, err));
-    void *memory;
-    TRY(weights_memory(&e->w, (size_t)rows * 2 * sizeof(int32_t), &memory, err));
-    e->first = memory;
-    e->end = e->first + rows;
-    if (!e->host_image) {
-        e->host_image = malloc((size_t)(n * t * m) * sizeof(float));
-    }
-    int32_t *host = malloc((size_t)rows * 2 * sizeof(int32_t));
-    if (!e->host_image || !host) {
-        free(host);
+    e->host_image = e->host_image ? e->host_image : malloc(image * sizeof *e->host_image);
+    e->host_first = e->host_first ? e->host_first : malloc(2 * rows * sizeof *e->host_first);
+    if (!e->host_image || !e->host_first) {
         return fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory for scratch");
     }
-    e->host_first = host;
-    e->host_end = host + rows;
+    e->host_end = e->host_first + rows;
     return OMNI_OK;
 }
 

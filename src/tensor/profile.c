@@ -98,6 +98,15 @@ static void note(profile *p, const char *op, const char *name, double started, d
 
 #define FLOAT 4.0
 
+/* A copy of something small in the backend's memory, which the caller frees; NULL when there is no memory for it. */
+static void *host_copy(backend *b, const void *from, size_t bytes) {
+    void *to = malloc(bytes + 1);
+    if (to) {
+        b->profile->inner->download(b, to, from, bytes);
+    }
+    return to;
+}
+
 /* ---- the operations, in the order of ops.h ---- */
 
 static void p_upload(backend *b, void *to, const void *from, size_t bytes) {
@@ -253,11 +262,13 @@ static void p_attention(backend *b, const kv_cache *cache, int layer, const int3
     double t = now();
     b->profile->inner->attention(b, cache, layer, block_table, at, q, rows, heads, scale, y);
     double seconds = now() - t, pairs = 0, positions = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        pairs += at[i].end - at[i].first;
-        bool last = i + 1 == rows || at[i + 1].table != at[i].table; /* rows of a sequence follow each other and share what they read */
-        positions += last ? at[i].end - at[i].first : 0;
+    attention_row *seen = host_copy(b, at, (size_t)rows * sizeof *at);
+    for (int64_t i = 0; seen && i < rows; i++) {
+        pairs += seen[i].end - seen[i].first;
+        bool last = i + 1 == rows || seen[i + 1].table != seen[i].table; /* rows of a sequence follow each other and share what they read */
+        positions += last ? seen[i].end - seen[i].first : 0;
     }
+    free(seen);
     double row_bytes =
         (double)(dtype_row_bytes(cache->k_type, cache->head_dim) + dtype_row_bytes(cache->v_type, cache->head_dim)) / 2 * cache->kv_heads;
     note_for(b->profile, "attention", NULL, seconds, 2 * positions * row_bytes + 2 * FLOAT * (double)(rows * heads * cache->head_dim),
@@ -268,11 +279,15 @@ static void p_attention_dense(backend *b, const float *q, int64_t q_stride, cons
                               const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool coarse, float *y) {
     double t = now();
     b->profile->inner->attention_dense(b, q, q_stride, k, v, kv_stride, first, end, rows, heads, kv_heads, head_dim, scale, coarse, y);
-    double pairs = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        pairs += end[i] - first[i];
+    double seconds = now() - t, pairs = 0;
+    int32_t *from = host_copy(b, first, (size_t)rows * sizeof *from), *to = host_copy(b, end, (size_t)rows * sizeof *to);
+    for (int64_t i = 0; from && to && i < rows; i++) {
+        pairs += to[i] - from[i];
     }
-    note(b->profile, "attention_dense", NULL, t, FLOAT * (double)rows * head_dim * (2 * heads + 2 * kv_heads), 4 * pairs * heads * head_dim);
+    free(from);
+    free(to);
+    note_for(b->profile, "attention_dense", NULL, seconds, FLOAT * (double)rows * head_dim * (2 * heads + 2 * kv_heads),
+             4 * pairs * heads * head_dim);
 }
 
 static void p_route(backend *b, const float *logits, int64_t rows, int experts, int used, bool normalise, int32_t *ids, float *weights) {
@@ -300,7 +315,9 @@ static void p_moe(backend *b, const tensor *gate, const tensor *up, const tensor
     double t = now();
     b->profile->inner->moe(b, gate, up, down, x, rows, ids, weights, used, scratch, y);
     double seconds = now() - t, experts = (double)gate->ne[2], width = (double)gate->ne[0], ffn = (double)gate->ne[1];
-    double share = distinct(ids, rows * used, gate->ne[2]) / experts;
+    int32_t *chosen = host_copy(b, ids, (size_t)(rows * used) * sizeof *ids);
+    double share = chosen ? distinct(chosen, rows * used, gate->ne[2]) / experts : 0;
+    free(chosen);
     note_for(b->profile, "moe", gate->name, seconds,
              share * ((double)gate->size + (double)up->size + (double)down->size) + 2 * FLOAT * (double)rows * width,
              6 * (double)(rows * used) * width * ffn);
