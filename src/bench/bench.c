@@ -392,8 +392,14 @@ omni_status omni_bench(const omni_bench_params *p, omni_error *err) {
     if (!p) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_bench needs parameters");
     }
-    if (p->repetitions < 0 || p->repetitions > MAX_SAMPLES || p->generate < 0 || p->generate > 4096 || p->max_seconds < 0) {
-        return fail(err, OMNI_ERR_ARGUMENT, "0 to %d repetitions and 0 to 4096 tokens are possible, and no negative times", MAX_SAMPLES);
+    if (p->repetitions < 0 || p->repetitions > MAX_SAMPLES || p->generate < 0 || p->generate > 4096 || !(p->max_seconds >= 0) || p->layers < 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "0 to %d repetitions and 0 to 4096 tokens are possible, and no negative times or layers", MAX_SAMPLES);
+    }
+    if (p->parts & ~(unsigned)OMNI_BENCH_ALL) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_bench: parts 0x%x: the known ones are 0x%x", p->parts, OMNI_BENCH_ALL);
+    }
+    if ((unsigned)p->cache_type_k > OMNI_CACHE_Q8_0 || (unsigned)p->cache_type_v > OMNI_CACHE_Q8_0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "cache types %d and %d: there are 0 to %d", (int)p->cache_type_k, (int)p->cache_type_v, OMNI_CACHE_Q8_0);
     }
     bench x = {
         .params = p,

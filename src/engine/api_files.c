@@ -22,6 +22,12 @@ void omni_free(void *memory) {
 }
 
 omni_status omni_describe(const char *path, bool json, char **text, omni_error *err) {
+    if (text) {
+        *text = NULL;
+    }
+    if (!path || !text) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_describe needs a path and a place for the text");
+    }
     return gguf_describe(path, json, text, err);
 }
 
@@ -50,6 +56,9 @@ static bool conversion_cancelled(void *arg) {
 omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni_error *err) {
     if (!p || !p->checkpoint || !p->out_dir) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_convert needs checkpoint and out_dir");
+    }
+    if (p->parts & ~(unsigned)OMNI_PART_ALL) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_convert: parts 0x%x: the known ones are 0x%x", p->parts, OMNI_PART_ALL);
     }
     conversion c = {p, false};
     convert_options options = {.checkpoint_dir = p->checkpoint,
@@ -121,6 +130,9 @@ omni_status omni_synth(const omni_synth_params *p, uint64_t *bytes, omni_error *
     if (!p || !p->path) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_synth needs a path");
     }
+    if (p->part != 0 && p->part != OMNI_PART_THINKER && p->part != OMNI_PART_MMPROJ && p->part != OMNI_PART_TALKER) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_synth: part 0x%x: one of OMNI_PART_THINKER, _MMPROJ and _TALKER is possible", p->part);
+    }
     omni_synth_params copy = *p;
     synth_options options = {.path = p->path,
                              .type = p->type,
@@ -140,7 +152,12 @@ struct omni_tokenizer {
 };
 
 omni_status omni_tokenizer_open(const char *model_path, omni_tokenizer **out, omni_error *err) {
-    *out = NULL;
+    if (out) {
+        *out = NULL;
+    }
+    if (!model_path || !out) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_tokenizer_open needs the path of a model and a place for the tokenizer");
+    }
     gguf *g = NULL;
     TRY(gguf_open(model_path, &g, err));
     omni_tokenizer *t = calloc(1, sizeof *t);
@@ -163,6 +180,9 @@ void omni_tokenizer_close(omni_tokenizer *t) {
 
 omni_status omni_tokenize(const omni_tokenizer *t, const char *text, size_t size, bool markup, int32_t **ids, size_t *count, omni_error *err) {
     token_list list = {0};
+    if (!t || !ids || !count || (size > 0 && !text)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_tokenize needs a tokenizer, a text, and places for ids and their count");
+    }
     *ids = NULL;
     *count = 0;
     omni_status status = tokenizer_encode(t->t, markup ? TOKENIZE_MARKUP : TOKENIZE_PLAIN, text, size, &list, err);
@@ -176,7 +196,10 @@ omni_status omni_tokenize(const omni_tokenizer *t, const char *text, size_t size
 }
 
 const char *omni_token_bytes(const omni_tokenizer *t, int32_t id, size_t *size) {
-    return tokenizer_piece(t->t, id, size);
+    size_t own;
+    size = size ? size : &own;
+    *size = 0;
+    return t ? tokenizer_piece(t->t, id, size) : NULL;
 }
 
 /* ---- sound files ---- */
@@ -186,7 +209,12 @@ struct omni_sound {
 };
 
 omni_status omni_sound_open(const char *path, int sample_rate, omni_sound **out, omni_error *err) {
-    *out = NULL;
+    if (out) {
+        *out = NULL;
+    }
+    if (!path || !out || sample_rate <= 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_sound_open needs a path, a rate over 0 and a place for the sound");
+    }
     omni_sound *s = calloc(1, sizeof *s);
     omni_status status = s ? wav_writer_open(path, sample_rate, &s->w, err) : fail(err, OMNI_ERR_MEMORY, "out of memory");
     if (status != OMNI_OK) {
@@ -202,6 +230,9 @@ omni_status omni_sound_check(const char *path, omni_error *err) {
 }
 
 omni_status omni_sound_write(omni_sound *s, const float *samples, size_t count, omni_error *err) {
+    if (!s || (count > 0 && !samples)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_sound_write needs a sound and samples");
+    }
     return wav_writer_write(s->w, samples, count, err);
 }
 

@@ -93,6 +93,9 @@ omni_status omni_imatrix(const omni_imatrix_params *p, omni_imatrix_result *out,
     if (piece < 16 || piece > 1 << 20 || p->model.embeddings_only) {
         return fail(err, OMNI_ERR_ARGUMENT, "pieces of %zu bytes: 16 to 1048576 are possible, and the whole model is needed", piece);
     }
+    if ((p->media_count > 0 && !p->media) || p->max_pieces < 0) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_imatrix: media_count without media, or fewer than 0 pieces");
+    }
     char *text = NULL;
     size_t size = 0;
     omni_model *model = NULL;
