@@ -204,7 +204,7 @@ typedef struct omni_result {
 
 OMNI_API omni_generate_params omni_generate_params_default(void);
 /* Answers the conversation so far and appends the answer to it. Cancelled: OMNI_OK with finish OMNI_FINISH_CANCELLED; what
- * was said stays in the conversation. result may be NULL. */
+ * was said stays in the conversation. An error leaves the conversation as it was. result may be NULL. */
 OMNI_API omni_status omni_generate(omni_session *session, const omni_generate_params *params, omni_result *result, omni_error *err);
 /* Says exactly this text; the conversation is neither used nor changed. Uses speech, seed, max_frames, voice, on_audio and trace. */
 OMNI_API omni_status omni_speak(omni_session *session, const char *text, const omni_generate_params *params, omni_result *result, omni_error *err);

@@ -233,6 +233,9 @@ static omni_status run(omni_session *s, const omni_generate_params *params, omni
     } else {
         trace_abandon(g.trace);
     }
+    if (status != OMNI_OK && status != OMNI_CANCELLED) { /* a trace that could not be written, say */
+        chat_truncate(&s->chat, (size_t)g.turn);
+    }
     release(&g);
     return status;
 }

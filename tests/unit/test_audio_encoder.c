@@ -186,6 +186,53 @@ static void test_refusals(void **state) {
     assert_int_equal(audio_encoder_run(f->e, &(mel_clip){.values = value, .stored = 1, .frames = 2}, 1, none, &err), OMNI_ERR_ARGUMENT);
 }
 
+static const ops *real;
+static int allocations, refused_after; /* how many alloc gave; it refuses from the n-th on */
+
+static omni_status meagre_alloc(backend *b, size_t bytes, void **out, omni_error *err) {
+    *out = NULL;
+    if (allocations >= refused_after) {
+        return OMNI_ERR_MEMORY;
+    }
+    allocations++;
+    return real->alloc(b, bytes, out, err);
+}
+
+/* A run that finds no memory can be tried again, and does not get its memory a second time. */
+static void test_retry_takes_no_more_memory(void **state) {
+    const fixture *f = *state;
+    omni_error err;
+    audio_encoder *fresh[2];
+    float *value = calloc(400 * 128, sizeof *value), *embeds;
+    const mel_clip clip = {.values = value, .stored = 400, .frames = 400};
+    void *memory;
+    int needed = 0;
+    assert_int_equal(f->b->ops->alloc(f->b, (size_t)(audio_encoder_rows(f->e, 400) * audio_encoder_width(f->e)) * sizeof(float), &memory, &err),
+                     OMNI_OK);
+    embeds = memory;
+    ops meagre = *f->b->ops;
+    meagre.alloc = meagre_alloc;
+    real = f->b->ops;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(audio_encoder_open(f->b, f->g, &fresh[i], &err), OMNI_OK);
+        f->b->ops = &meagre;
+        allocations = 0;
+        for (int tries = 0; i == 1 && tries < 2 * needed; tries++) { /* the second one gets it piece by piece */
+            refused_after = tries / 2;
+            assert_int_equal(audio_encoder_run(fresh[i], &clip, 1, embeds, &err), OMNI_ERR_MEMORY);
+        }
+        refused_after = 1000;
+        assert_int_equal(audio_encoder_run(fresh[i], &clip, 1, embeds, &err), OMNI_OK);
+        assert_true(i == 0 || allocations == needed);
+        needed = allocations;
+        f->b->ops = real;
+        audio_encoder_close(fresh[i]);
+    }
+    assert_true(needed > 0);
+    real->release(f->b, embeds);
+    free(value);
+}
+
 /* Every single byte of the keys and tensor list changed: an encoder or an error, no fault. */
 static void test_damaged_file(void **state) {
     const fixture *f = *state;
@@ -223,6 +270,7 @@ int main(void) {
         cmocka_unit_test(test_windows_and_several_sounds),
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_retry_takes_no_more_memory),
         cmocka_unit_test(test_damaged_file),
     };
     return cmocka_run_group_tests_name("audio_encoder", tests, set_up, tear_down);

@@ -220,6 +220,9 @@ static void failures_change_nothing(void **state) {
     assert_int_equal(batch_run(x, both, 2, &with_logits, &err), OMNI_ERR_LIMIT); /* the pool holds one of them */
     assert_int_equal(a->seq.length + c->seq.length, 0);
     assert_int_equal(kv_pool_free(kv), 3);
+    const batch_input twice[] = {{.seq = &c->seq, .rows = c->prompt, .n = 2}, {.seq = &c->seq, .rows = c->prompt + 2, .n = 1, .outputs = 1}};
+    assert_int_equal(batch_run(x, twice, 2, &with_logits, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(c->seq.length, 0);
     int calls = 0;
     batch_options stops = {.logits = true, .progress = stop_at_second, .arg = &calls};
     assert_int_equal(batch_run(x, both, 1, &stops, &err), OMNI_CANCELLED);

@@ -432,6 +432,50 @@ static void test_full_context(void **state) {
     talker_runner_destroy(r);
 }
 
+/* Two sequences and two blocks: the one that needs a second block waits for the other to give its own back, and then goes on. */
+static void test_full_pool(void **state) {
+    fixture *f = *state;
+    omni_error err = {0};
+    const talker_config *c = talker_get_config(f->t);
+    assert_true(c->context_length > KV_BLOCK);
+    talker_runner *r;
+    const talker_runner_params params = {.max_sequences = 2, .positions = 2 * KV_BLOCK, .kv_type = DTYPE_F32};
+    must(talker_runner_create(f->t, &params, &r, &err), &err);
+    talker_seq *s[2], *twice[2];
+    must(talker_seq_create(r, &s[0], &err), &err);
+    must(talker_seq_create(r, &s[1], &err), &err);
+    const prompt_row rows[3] = {{.id = c->im_start, .media = -1}, {.id = c->assistant, .media = -1}, {.id = 10, .media = -1}};
+    const talker_prompt p = {.rows = rows, .n = 3};
+    talker_sampling sampling = talker_sampling_default();
+    talker_event event = TALKER_END, events[2];
+    int32_t codes[512];
+    must(talker_begin(s[1], &p, 0, &sampling, &err), &err);
+    must(talker_read(s[1], INT64_MAX, &err), &err);
+    twice[0] = twice[1] = s[1];
+    assert_int_equal(talker_step(r, twice, 2, events, codes, &err), OMNI_ERR_ARGUMENT);
+    int frames = 0;
+    for (uint64_t seed = 0; seed < 500 && event != TALKER_NO_MEMORY; seed++) { /* until one does not end by itself */
+        sampling.seed = seed;
+        must(talker_begin(s[0], &p, 0, &sampling, &err), &err);
+        must(talker_read(s[0], INT64_MAX, &err), &err);
+        must(talker_push_text(s[0], (const int32_t[]){20}, 1, &err), &err);
+        talker_finish_text(s[0]);
+        event = TALKER_FRAME;
+        for (frames = -1; event == TALKER_FRAME; frames++) {
+            must(talker_step(r, &s[0], 1, &event, codes, &err), &err);
+        }
+    }
+    assert_int_equal(event, TALKER_NO_MEMORY);
+    assert_int_equal(frames, KV_BLOCK - 8);
+    must(talker_step(r, &s[0], 1, &event, codes, &err), &err); /* nothing was done, and nothing is */
+    assert_int_equal(event, TALKER_NO_MEMORY);
+    talker_seq_destroy(s[1]);
+    must(talker_step(r, &s[0], 1, &event, codes, &err), &err);
+    assert_true(event == TALKER_FRAME || event == TALKER_END);
+    talker_seq_destroy(s[0]);
+    talker_runner_destroy(r);
+}
+
 /* A file with one byte changed, or cut, gives an error or runs. */
 static void test_damaged_files(void **state) {
     fixture *f = *state;
@@ -513,6 +557,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_voices),
         cmocka_unit_test(test_speaks_without_conversation),
         cmocka_unit_test(test_full_context),
+        cmocka_unit_test(test_full_pool),
         cmocka_unit_test(test_damaged_files),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
