@@ -4,6 +4,14 @@
  * Weights are tensors of any type the backend knows; vectors (norm weights, biases) are F32 once loaded.
  * A backend may queue an operation and return; operations on one backend take effect in order. Nothing is read back and
  * nothing is allocated in a step. Output may alias input only where a comment says so.
+ *
+ * Where arguments lie, and how long they must stay:
+ *   - what lies in the host's memory has been copied when the call returns, so the caller may refill or free it at once. These are: upload's
+ *     source, sample's params, the structs behind tensor and kv_cache pointers (not what they point to), and all numbers;
+ *   - download's destination is filled when the call returns;
+ *   - every other pointer is to the backend's memory, index arrays (ids, index, slots, block_table, at, first, end) and sample_row.seen included.
+ *     Its contents change only by operations, in their order, and release waits for those that are queued. Weights lie where pack or upload put
+ *     them, or (CPU) in the file's mapping, as long as the model.
  * A row's result is bit for bit independent of the other rows of the call and of the number of threads. */
 #ifndef OMNI_TENSOR_OPS_H
 #define OMNI_TENSOR_OPS_H
@@ -49,8 +57,8 @@ enum { CONV2D_CHANNELS = 8192 }; /* most input channels of conv2d_3x3_s2 */
 typedef struct ops {
     /* ---- memory: 64-byte aligned, zeroed; the only functions that may fail ---- */
     omni_status (*alloc)(backend *b, size_t bytes, void **out, omni_error *err);
-    void (*release)(backend *b, void *memory);
-    void (*upload)(backend *b, void *to, const void *from, size_t bytes);   /* host to backend */
+    void (*release)(backend *b, void *memory);                              /* once what is queued has been done */
+    void (*upload)(backend *b, void *to, const void *from, size_t bytes);   /* host to backend; from: copied before it returns */
     void (*download)(backend *b, void *to, const void *from, size_t bytes); /* backend to host; waits for what is queued */
     void (*copy)(backend *b, void *to, const void *from, size_t bytes);     /* within the backend; may overlap */
 
@@ -64,12 +72,12 @@ typedef struct ops {
     void (*pack)(backend *b, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg);
 
     /* ---- rows ---- */
-    /* y[rows, width] = table[ids[row]]; an id of -1, which sample gives where there was nothing to choose
+    /* y[rows, width] = table[ids[row]]; ids lie in the backend's memory; -1, which sample gives where there was nothing to choose
      * from, makes a row of NaN; others outside the table are a caller's bug. width = table->ne[0]. */
     void (*embed)(backend *b, const tensor *table, const int32_t *ids, int64_t rows, float *y);
     /* y[row] = scale * sum over j < n of table[ids[row * n + j] + j * step]: code j uses rows from j * step on. */
     void (*embed_sum)(backend *b, const tensor *table, const int32_t *ids, int64_t rows, int64_t n, int64_t step, float scale, float *y);
-    /* y[i] = x[index[i]] and y[index[i]] += x[i] for i < rows; indices of the latter are distinct. */
+    /* y[i] = x[index[i]] and y[index[i]] += x[i] for i < rows; indices of the latter are distinct. index: in the backend's memory. */
     void (*gather_rows)(backend *b, const float *x, const int32_t *index, int64_t rows, int64_t width, float *y);
     void (*add_to_rows)(backend *b, const float *x, const int32_t *index, int64_t rows, int64_t width, float *y);
 
@@ -112,14 +120,14 @@ typedef struct ops {
      * half = head_dim / 2; cos and sin [rows, half] (NULL: no rotation). In place on x[rows, heads, head_dim]. */
     void (*head_norm_rope)(backend *b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,
                            const float *cos, const float *sin);
-    /* Stores k and v [rows, kv_heads, head_dim] of one layer; slots[row] = block * KV_BLOCK + offset. */
+    /* Stores k and v [rows, kv_heads, head_dim] of one layer; slots[row] = block * KV_BLOCK + offset, in the backend's memory. */
     void (*kv_write)(backend *b, const kv_cache *cache, int layer, const int32_t *slots, const float *k, const float *v, int64_t rows);
     /* y[row, head] = softmax(scale * q . k) v over the row's cached positions; query head h reads kv head h / (heads / kv_heads).
-     * q, y: [rows, heads, head_dim]. */
+     * q, y: [rows, heads, head_dim]. block_table and at: in the backend's memory. */
     void (*attention)(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q, int64_t rows,
                       int heads, float scale, float *y);
-    /* The same over plain k, v [positions, kv_heads, head_dim] with strides in values: row r attends to positions [first[r], end[r]).
-     * coarse: a backend may round inputs and probabilities to bfloat16, as suits a part whose weights are quantised. */
+    /* The same over plain k, v [positions, kv_heads, head_dim] with strides in values: row r attends to positions [first[r], end[r]), both
+     * in the backend's memory. coarse: a backend may round inputs and probabilities to bfloat16, as suits a part whose weights are quantised. */
     void (*attention_dense)(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
                             const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool coarse, float *y);
 
@@ -136,7 +144,7 @@ typedef struct ops {
 
     /* ---- choosing ---- */
     /* ids[row] = the token chosen from logits[row, vocab] under params[row] (tensor/sampling.h), or -1 when a logit is NaN or
-     * infinite. Logits may be overwritten. */
+     * infinite. Logits may be overwritten. params: in the host's memory, copied before the call returns; their seen, and ids: in the backend's. */
     void (*sample)(backend *b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids);
 } ops;
 

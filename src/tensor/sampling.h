@@ -20,7 +20,7 @@ typedef struct sample_row {
     int32_t top_k;
     float top_p, min_p;
     float repeat_penalty; /* 1: off */
-    /* One byte a vocabulary entry, not 0 where the token has occurred; sample() marks the token it chooses. NULL: none kept. */
+    /* In the backend's memory: one byte a vocabulary entry, not 0 where the token has occurred; sample() marks what it chooses. NULL: none. */
     uint8_t *seen;
     int32_t suppress_from; /* vocab or more: nothing suppressed */
     int32_t suppress_keep; /* the one id above suppress_from that stays allowed; -1: none */

@@ -1,8 +1,9 @@
 /* What omni.h promises of a call while it runs: callbacks end with the first false, a cancel is met by exactly one call, what is withheld is not
  * spoken, limits are told apart, every draw has a random number of its own, and two calls at once are refused. On the tiny model. */
-#include <math.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -544,6 +545,43 @@ static void rivals_get_right_answers_or_none(void **state) {
     }
     assert_true(answers >= 3);
     omni_session_destroy(first);
+    omni_model_close(m);
+}
+
+/* ---- signals ---- */
+
+/* Threads of this process that would take a SIGINT. */
+static int takers(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    int count = 0;
+    assert_non_null(tasks);
+    for (const struct dirent *d; (d = readdir(tasks));) {
+        char name[300], line[256];
+        snprintf(name, sizeof name, "/proc/self/task/%s/status", d->d_name);
+        FILE *f = d->d_name[0] == '.' ? NULL : fopen(name, "r");
+        while (f && fgets(line, sizeof line, f)) {
+            unsigned long long blocked;
+            count += sscanf(line, "SigBlk: %llx", &blocked) == 1 && !(blocked >> (SIGINT - 1) & 1);
+        }
+        if (f) {
+            fclose(f);
+        }
+    }
+    closedir(tasks);
+    return count;
+}
+
+/* The pool's workers, the thread that decodes speech and its pool leave signals to the thread that called. */
+static void signals_stay_with_the_program(void **state) {
+    const int before = takers();
+    omni_model *m = open_model(4);
+    omni_session *s = open_session(m);
+    listener l = {0};
+    omni_generate_params p = asking(&l, 0, 20);
+    must(omni_speak(s, "Hello, how are you today?", &p, NULL, &err));
+    assert_int_equal(takers(), before);
+    forget(&l);
+    omni_session_destroy(s);
     omni_model_close(m);
 }
 
