@@ -591,6 +591,7 @@ int main(void) {
         cmocka_unit_test(what_is_encoded_stays_so),      cmocka_unit_test(a_stop_string_is_not_spoken),
         cmocka_unit_test(limits_are_told_apart),         cmocka_unit_test(every_draw_has_a_number_of_its_own),
         cmocka_unit_test(two_calls_at_once_are_refused), cmocka_unit_test(rivals_get_right_answers_or_none),
+        cmocka_unit_test(signals_stay_with_the_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
