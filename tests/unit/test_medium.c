@@ -65,7 +65,8 @@ static medium made_up(int which, int64_t count) {
 static omni_status encode(medium *const *media, size_t count) {
     static const _Atomic bool stop;
     omni_generate_params p = omni_generate_params_default();
-    return media_encode(&model->encoders, media, count, &p, &stop, NULL, &err);
+    receiver to = {.params = &p, .cancelled = &stop};
+    return media_encode(&model->encoders, media, count, &to, NULL, &err);
 }
 
 /* The embeddings of a medium's sound on the host. */
