@@ -5,14 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
+
 json_t *json_parse_object(json_reader *r, const char *text, size_t size) {
     if (r->status != OMNI_OK) {
         return NULL;
     }
-    json_error_t e;
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
-    if (!root) {
-        r->status = fail(r->err, OMNI_ERR_FORMAT, "%s: line %d, column %d: %s", r->file, e.line, e.column, e.text);
+    json_t *root;
+    r->status = json_parse(text, size, JSON_MOST_VALUES, JSON_REJECT_DUPLICATES, &root, r->err);
+    if (r->status != OMNI_OK) {
+        r->status = fail_in(r->err, r->status, "%s", r->file);
         return NULL;
     }
     if (!json_is_object(root)) {

@@ -234,7 +234,7 @@ static void run_tiles(void *arg, int64_t begin, int64_t end, int thread) {
 static void put_keys(job *j) {
     static const char *const names[] = {"general.file_type", "general.quantization_version"};
     const uint32_t values[] = {j->recipe->file_type, QUANTIZATION_VERSION};
-    static const char importance[] = "quantize.imatrix.";
+    static const char importance[] = "quantize.imatrix.", split[] = "split.";
     for (size_t i = 0; i < gguf_key_count(j->g); i++) {
         gguf_str name = gguf_key_name(j->g, i);
         int replaced = -1;
@@ -243,7 +243,7 @@ static void put_keys(job *j) {
         }
         if (replaced >= 0) {
             gguf_put_u32(j->w, names[replaced], values[replaced]);
-        } else if (name.size < sizeof importance - 1 || memcmp(name.data, importance, sizeof importance - 1) != 0) {
+        } else if (!gguf_name_begins(name, importance) && !gguf_name_begins(name, split)) {
             gguf_put_copy(j->w, j->g, i);
         }
     }
@@ -268,8 +268,11 @@ static omni_status run(job *j, quantize_result *result, omni_error *err) {
     }
     TRY(gguf_open(o->input, &j->g, err));
     struct stat in, out;
-    if (stat(o->input, &in) == 0 && stat(o->output, &out) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino) {
-        return fail(err, OMNI_ERR_ARGUMENT, "%s: input and output are the same file", o->input);
+    for (size_t i = 0; i < gguf_part_count(j->g); i++) {
+        const char *path = gguf_part_path(j->g, i);
+        if (stat(path, &in) == 0 && stat(o->output, &out) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino) {
+            return fail(err, OMNI_ERR_ARGUMENT, "%s: input and output are the same file", path);
+        }
     }
     if (o->imatrix) {
         TRY(imatrix_open(o->imatrix, &j->imatrix, err));

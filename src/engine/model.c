@@ -66,8 +66,10 @@ static omni_status open_talker(omni_model *m, const char *path, omni_error *err)
 
 /* 0 where there is none: opening it will say so. */
 static uint64_t file_bytes(const char *path) {
-    struct stat st;
-    return path && stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+    gguf *g = NULL;
+    uint64_t bytes = path && gguf_open(path, &g, NULL) == OMNI_OK ? gguf_file_size(g) : 0;
+    gguf_close(g);
+    return bytes;
 }
 
 static omni_status open_all(omni_model *m, const omni_model_params *p, omni_error *err) {

@@ -101,6 +101,9 @@ static omni_status gguf_text(FILE *f, const gguf *g, const description *d, omni_
     TRY(text_key(f, g, "architecture  ", "general.architecture", err));
     TRY(text_key(f, g, "name          ", "general.name", err));
     fprintf(f, "  format        GGUF version %" PRIu32 ", alignment %" PRIu32 "\n", gguf_version(g), g->alignment);
+    if (gguf_part_count(g) > 1) {
+        fprintf(f, "  files         %zu\n", gguf_part_count(g));
+    }
     fprintf(f, "  size          %s bytes (%s)\n", grouped(gguf_file_size(g), a), bytes_text(gguf_file_size(g), b));
     fprintf(f, "  values        %s", grouped(d->all.values, a));
     fprintf(f, d->active_values ? ", of which a token meets %s\n" : "\n", grouped(d->active_values, b));
@@ -270,6 +273,7 @@ static json_t *gguf_json(const gguf *g, const description *d) {
     free(path);
     json_object_set_new(root, "format", json_string("gguf"));
     json_object_set_new(root, "version", json_integer(gguf_version(g)));
+    json_object_set_new(root, "files", json_count(gguf_part_count(g)));
     json_object_set_new(root, "bytes", json_count(gguf_file_size(g)));
     json_object_set_new(root, "kind", json_string(d->kind));
     json_object_set_new(root, "architecture", json_text((gguf_str){d->architecture, strlen(d->architecture)}));

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "tensor/tensor.h"
@@ -34,17 +35,28 @@ typedef struct gguf_str {
     size_t size; /* bytes */
 } gguf_str;
 
+static inline bool gguf_name_begins(gguf_str name, const char *prefix) {
+    size_t n = strlen(prefix);
+    return name.size >= n && memcmp(name.data, prefix, n) == 0;
+}
+
 typedef struct gguf gguf;
 
 /* ---- reading ---- */
 
+/* Of a model in parts, as llama.cpp splits them (NAME-00001-of-00003.gguf, keys split.no, split.count, split.tensors.count), any part's path opens
+ * all: keys are those of the first, tensors those of every part in their order. A part that is missing, of another model or there twice is an error
+ * that names its file. */
 omni_status gguf_open(const char *path, gguf **out, omni_error *err);
 /* The same over memory, aligned to 8 bytes, that outlives the reader (tests, fuzzing); name stands for the path in errors. */
 omni_status gguf_open_memory(const void *data, size_t size, const char *name, gguf **out, omni_error *err);
 void gguf_close(gguf *g);
 const char *gguf_path(const gguf *g);
 uint32_t gguf_version(const gguf *g);
-/* Bytes of the whole file, and where in it the tensor data starts. */
+/* Files, 1 but for a model in parts, and their paths. */
+size_t gguf_part_count(const gguf *g);
+const char *gguf_part_path(const gguf *g, size_t i);
+/* Bytes of the whole file, of all parts, and where in the first the tensor data starts. */
 size_t gguf_file_size(const gguf *g);
 size_t gguf_data_offset(const gguf *g);
 /* Tells the system that a tensor's mapped pages are not needed any more (they are read again when touched). */

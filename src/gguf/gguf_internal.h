@@ -25,8 +25,10 @@ struct gguf {
     gguf_key *keys;
     name_index key_index;
     tensor *tensors;
-    char *tensor_names; /* all of them, NUL-terminated */
-    name_index tensor_index;
+    char *tensor_names;      /* all of them, NUL-terminated */
+    name_index tensor_index; /* of all parts */
+    gguf **others;           /* [other_count]: the further parts of a model in parts, which own names and data of their tensors */
+    size_t other_count;
 };
 
 /* Bytes of one value of a number type; 0 for strings and arrays. */
@@ -34,6 +36,9 @@ static inline size_t gguf_type_bytes(gguf_type type) {
     static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return (uint32_t)type < sizeof bytes ? bytes[type] : 0;
 }
+
+/* Opens one file, whatever it says about parts. */
+omni_status gguf_open_one(const char *path, gguf **out, omni_error *err);
 
 const char *gguf_type_name(gguf_type type);
 

@@ -30,7 +30,31 @@ uint32_t gguf_version(const gguf *g) {
 }
 
 size_t gguf_file_size(const gguf *g) {
-    return g->size;
+    size_t size = g->size;
+    for (size_t i = 0; i < g->other_count; i++) {
+        size += g->others[i]->size;
+    }
+    return size;
+}
+
+size_t gguf_part_count(const gguf *g) {
+    return g->other_count + 1;
+}
+
+const char *gguf_part_path(const gguf *g, size_t i) {
+    return i == 0 ? g->path : g->others[i - 1]->path;
+}
+
+/* The part that holds a tensor. */
+static const gguf *part_of(const gguf *g, const tensor *t) {
+    const uint8_t *at = t->data;
+    for (size_t i = 0; i < g->other_count; i++) {
+        const gguf *o = g->others[i];
+        if (at >= o->data && at < o->data + o->size) {
+            return o;
+        }
+    }
+    return g;
 }
 
 size_t gguf_data_offset(const gguf *g) {
@@ -38,12 +62,14 @@ size_t gguf_data_offset(const gguf *g) {
 }
 
 void gguf_forget(const gguf *g, const tensor *t) {
+    g = part_of(g, t);
     if (g->map.data) {
         file_map_forget(&g->map, (size_t)((const uint8_t *)t->data - g->data), t->size);
     }
 }
 
 void gguf_want(const gguf *g, const tensor *t) {
+    g = part_of(g, t);
     if (g->map.data) {
         file_map_want(&g->map, (size_t)((const uint8_t *)t->data - g->data), t->size);
     }

@@ -338,7 +338,7 @@ static omni_status open_parsed(gguf *g, gguf **out, omni_error *err) {
     return OMNI_OK;
 }
 
-omni_status gguf_open(const char *path, gguf **out, omni_error *err) {
+omni_status gguf_open_one(const char *path, gguf **out, omni_error *err) {
     *out = NULL;
     gguf *g = calloc(1, sizeof *g);
     if (!g) {
@@ -380,6 +380,10 @@ void gguf_close(gguf *g) {
     for (size_t i = 0; i < g->key_index.count; i++) {
         free(g->keys[i].copy);
     }
+    for (size_t i = 0; i < g->other_count; i++) {
+        gguf_close(g->others[i]);
+    }
+    free(g->others);
     if (g->path != g->map.path) {
         free(g->path);
     }

@@ -4,7 +4,6 @@
 #include "gguf/safetensors.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/utf8.h"
 #include "gguf/name_index.h"
 
@@ -204,15 +204,10 @@ static omni_status add_tensors(safetensors *s, size_t shard_number, json_t *head
     return check_cover(s, first, f, data, err);
 }
 
-static omni_status parse_json(const char *text, size_t size, const char *path, const char *what, json_t **out, omni_error *err) {
-    json_error_t where;
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &where);
-    if (!*out) {
-        char *quoted = strstr(where.text, " near '"); /* what follows is a piece of the file, line ends and all */
-        if (quoted) {
-            *quoted = 0;
-        }
-        return fail(err, OMNI_ERR_FORMAT, "%s: %s is no valid JSON: %s at byte %d (line %d)", path, what, where.text, where.position, where.line);
+static omni_status parse_object(const char *text, size_t size, const char *path, const char *what, json_t **out, omni_error *err) {
+    omni_status status = json_parse(text, size, JSON_MOST_VALUES, JSON_REJECT_DUPLICATES, out, err);
+    if (status != OMNI_OK) {
+        return fail_in(err, status, "%s: %s", path, what);
     }
     if (!json_is_object(*out)) {
         json_decref(*out);
@@ -239,7 +234,7 @@ static omni_status read_shard(safetensors *s, size_t number, omni_error *err) {
         return fail(err, OMNI_ERR_LIMIT, "%s: a header of %" PRIu64 " bytes is over the limit of %zu", f->path, length, MAX_HEADER);
     }
     json_t *header = NULL;
-    TRY(parse_json((const char *)f->data + sizeof length, (size_t)length, f->path, "the header", &header, err));
+    TRY(parse_object((const char *)f->data + sizeof length, (size_t)length, f->path, "the header", &header, err));
     omni_status status = add_tensors(s, number, header, f->data + sizeof length + length, err);
     json_decref(header);
     return status;
@@ -383,7 +378,7 @@ static omni_status open_index(const char *dir, const char *path, safetensors **o
     size_t size;
     TRY(file_read(path, MAX_HEADER, &text, &size, err));
     json_t *index = NULL;
-    omni_status status = parse_json(text, size, path, "the index", &index, err);
+    omni_status status = parse_object(text, size, path, "the index", &index, err);
     free(text);
     if (status != OMNI_OK) {
         return status;

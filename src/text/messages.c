@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "text/base64.h"
 #include "text/json_text.h"
 
@@ -315,38 +316,12 @@ static omni_status read_options(const json_t *root, const message_limits *limits
     return present(audio) ? add_sounds(&o->sounds, audio, limits, err) : OMNI_OK;
 }
 
-/* Values in the text, roughly: each costs the parser some fifty bytes, which a few bytes of JSON can ask for. */
-static size_t count_values(const char *json, size_t size) {
-    size_t count = 1;
-    bool in_string = false;
-    for (size_t i = 0; i < size; i++) {
-        if (in_string && json[i] == '\\') {
-            i++;
-        } else if (in_string) {
-            in_string = json[i] != '"';
-        } else {
-            in_string = json[i] == '"';
-            count += json[i] == ',' || json[i] == '[' || json[i] == '{';
-        }
-    }
-    return count;
-}
-
 static omni_status load(const char *json, size_t size, const message_limits *limits, json_t **out, omni_error *err) {
-    json_error_t error;
+    enum { MAX_VALUES = 1000000 };
     if (size > limits->json_size) {
         return fail(err, OMNI_ERR_LIMIT, "%zu bytes of JSON; up to %zu are taken", size, limits->json_size);
     }
-    enum { MAX_VALUES = 1000000 };
-    size_t values = count_values(json, size);
-    if (values > MAX_VALUES) {
-        return fail(err, OMNI_ERR_LIMIT, "%zu values of JSON; up to %d are taken", values, MAX_VALUES);
-    }
-    *out = json_loadb(json, size, JSON_ALLOW_NUL, &error);
-    if (!*out) {
-        return fail(err, OMNI_ERR_FORMAT, "not JSON: line %d, column %d: %s", error.line, error.column, error.text);
-    }
-    return OMNI_OK;
+    return json_parse(json, size, MAX_VALUES, JSON_ALLOW_NUL, out, err);
 }
 
 static omni_status add_all(chat *c, const json_t *root, const message_limits *limits, message_options *options, omni_error *err) {

@@ -473,6 +473,42 @@ static void values_that_are_not_finite_are_refused(void **state) {
     files_in_folder(true);
 }
 
+/* Files of a few megabytes that would become gigabytes of values. */
+static void too_many_values_are_refused(void **state) {
+    enum { VALUES = 3000000 };
+    static const char *const names[] = {"tokenizer.json", "config.json", "model.safetensors.index.json", "model.safetensors"};
+    char *text = malloc(3 * VALUES + 16);
+    files_in_folder(true);
+    for (size_t k = 0; k < 4; k++) {
+        write_checkpoint(false, NULL);
+        size_t n = 0;
+        const bool header = k == 3;
+        const int values = k == 1 ? VALUES / 3 : VALUES; /* a config.json may have 4 MiB */
+        if (k == 2) {
+            unlink(in_folder("model.safetensors"));
+        }
+        if (header) {
+            const uint64_t length = 3 * (uint64_t)values + 6;
+            memcpy(text, &length, 8);
+            n = 8;
+        }
+        n += (size_t)sprintf(text + n, "{\"a\":[");
+        for (int i = 0; i < values; i++) {
+            memcpy(text + n, "{},", 3);
+            n += 3;
+        }
+        put_file(names[k], text, n);
+        convert_result r;
+        omni_error e = {0};
+        omni_status status = convert("f16", 0, &r, &e);
+        assert_int_equal(status, OMNI_ERR_LIMIT);
+        assert_non_null(strstr(e.text, names[k]));
+        assert_non_null(strstr(e.text, "values of JSON; up to 2000000 are taken"));
+    }
+    free(text);
+    files_in_folder(true);
+}
+
 static void test_misshapen(void **state) {
     files_in_folder(true);
     write_checkpoint(false, &(checkpoint_change){.misshape = "thinker.visual.blocks.1.mlp.linear_fc1.weight"});
@@ -557,6 +593,7 @@ int main(void) {
         cmocka_unit_test(test_no_talker),
         cmocka_unit_test(test_failures),
         cmocka_unit_test(values_that_are_not_finite_are_refused),
+        cmocka_unit_test(too_many_values_are_refused),
         cmocka_unit_test(test_misshapen),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_progress_and_cancelling),

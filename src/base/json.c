@@ -1,0 +1,42 @@
+#include "base/json.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+/* Values in the text, roughly: what stands in front of or between them. */
+static size_t count_values(const char *text, size_t size) {
+    size_t count = 1;
+    bool in_string = false;
+    for (size_t i = 0; i < size; i++) {
+        if (in_string && text[i] == '\\') {
+            i++;
+        } else if (in_string) {
+            in_string = text[i] != '"';
+        } else {
+            in_string = text[i] == '"';
+            count += text[i] == ',' || text[i] == '[' || text[i] == '{';
+        }
+    }
+    return count;
+}
+
+omni_status json_parse(const char *text, size_t size, size_t most_values, size_t flags, json_t **out, omni_error *err) {
+    json_error_t error;
+    *out = NULL;
+    size_t values = count_values(text, size);
+    if (values > most_values) {
+        return fail(err, OMNI_ERR_LIMIT, "%zu values of JSON; up to %zu are taken", values, most_values);
+    }
+    *out = json_loadb(text, size, flags, &error);
+    if (*out) {
+        return OMNI_OK;
+    }
+    if (json_error_code(&error) == json_error_out_of_memory) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu values of JSON", values);
+    }
+    char *quoted = strstr(error.text, " near '"); /* what follows is a piece of the text, line ends and all */
+    if (quoted) {
+        *quoted = 0;
+    }
+    return fail(err, OMNI_ERR_FORMAT, "not JSON: line %d, column %d: %s", error.line, error.column, error.text);
+}

@@ -1,0 +1,18 @@
+/* Parsing JSON of unknown origin. */
+#ifndef OMNI_BASE_JSON_H
+#define OMNI_BASE_JSON_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/* A parsed value takes up to some 250 bytes, which three bytes of text ("{},") can ask for; so values are counted before anything is parsed. The
+ * tokenizer.json of the released model has 460,000, twice that when its merges are pairs. */
+enum { JSON_MOST_VALUES = 2000000 };
+
+/* Parses size bytes of text with at most most_values values; flags are jansson's (JSON_REJECT_DUPLICATES, ...). *out is the caller's to
+ * json_decref(). The error says what is wrong and in which line, not in which file; never a piece of the text. */
+omni_status json_parse(const char *text, size_t size, size_t most_values, size_t flags, json_t **out, omni_error *err);
+
+#endif
