@@ -10,53 +10,65 @@ help: ## this list
 
 all: build
 
-setup: ## install the Debian packages that are missing (root or sudo)
-	@scripts/setup.sh
+setup: ## install the Debian packages that building needs and that are missing (root or sudo); other targets install what they need
+	@scripts/setup.sh build
 
 build: setup ## the program and the library, in build/
-	@test -f build/build.ninja || cmake -S . -B build $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release
+	@test -f build/build.ninja || cmake -S . -B build $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF
 	@ninja -C build -j $(JOBS)
 
 demo: build ## answer a picture and a spoken question with text and speech (tiny model in models/)
 	@scripts/demo.sh build/omni
 
-test: build ## unit tests, kernels, stored reference vectors
+test: ## unit tests, kernels, stored reference vectors
+	@scripts/setup.sh test
+	@cmake -S . -B build $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON >/dev/null
+	@ninja -C build -j $(JOBS)
 	@ctest --test-dir build --output-on-failure -j $(JOBS)
 
-asan: setup ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+asan: ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+	@scripts/setup.sh sanitize
 	@cmake -S . -B build-asan $(PRESET_FLAGS) -DOMNI_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug >/dev/null
 	@ninja -C build-asan -j $(JOBS)
 	@ctest --test-dir build-asan --output-on-failure -j $(JOBS)
 
-tsan: setup ## the same under ThreadSanitizer
+tsan: ## the same under ThreadSanitizer
+	@scripts/setup.sh sanitize
 	@cmake -S . -B build-tsan $(PRESET_FLAGS) -DOMNI_SANITIZE=thread -DCMAKE_BUILD_TYPE=Debug >/dev/null
 	@ninja -C build-tsan -j $(JOBS)
 	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) -E '^kernels$$'
 
-fuzz: setup ## every fuzz target for SECONDS_EACH=60
+fuzz: ## every fuzz target for SECONDS_EACH=60
+	@scripts/setup.sh fuzz
 	@scripts/fuzz.sh -t $(or $(SECONDS_EACH),60)
 
 parity: build ## live comparison with the reference implementation (builds its Python environment outside the tree)
+	@scripts/setup.sh parity
 	@scripts/parity.sh build/omni $(SHARED)
 
 llama: build ## llama.cpp (built outside the tree, some minutes the first time) runs the files that omni writes; its quantiser is no better
+	@scripts/setup.sh parity test
 	@scripts/llama.sh build/omni $(SHARED)
 
-clang: setup ## built by clang, every warning an error, installed and linked against
+clang: ## built by clang, every warning an error, installed and linked against
+	@scripts/setup.sh clang
 	@CC=clang cmake -S . -B build-clang $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS=-Werror -DBUILD_TESTING=OFF >/dev/null
 	@ninja -C build-clang -j $(JOBS)
 	@CC=clang scripts/check-install.sh build-clang
 
-arm64: setup ## cross-compile the kernels and check them under emulation
+arm64: ## cross-compile the kernels and check them under emulation
+	@scripts/setup.sh arm64
 	@scripts/check-arm64.sh
 
 old-cpu: build ## check kernels and program on emulated x86-64 processors without AVX-512 and without AVX
+	@scripts/setup.sh old-cpu
 	@scripts/check-old-cpu.sh
 
 install: build ## into PREFIX (/usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))
 
 format: ## clang-format over the sources
+	@scripts/setup.sh format
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 clean:

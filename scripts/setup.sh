@@ -1,13 +1,39 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that building and testing need and that are missing. Does nothing, quickly, when all are there.
+# usage: setup.sh [build|test|sanitize|clang|fuzz|parity|arm64|old-cpu|format|all]...   (default: build)
+# Installs the Debian or Ubuntu packages that these need and that are missing. Does nothing, quickly, when all are there.
 set -eu
 
-packages=(
-  gcc g++ clang libclang-rt-dev ninja-build cmake pkg-config clang-format
+build=(
+  gcc libc6-dev ninja-build cmake pkg-config
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
-  libjpeg-dev libpng-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libjansson-dev libutf8proc-dev libedit-dev libcmocka-dev
-  python3 python3-venv ffmpeg espeak-ng sox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+  libjpeg-dev libpng-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libjansson-dev libutf8proc-dev libedit-dev
 )
+test=(g++ binutils libcmocka-dev python3 ffmpeg)
+clang=(clang g++ binutils)
+sanitize=("${test[@]}")
+fuzz=(clang libclang-rt-dev)
+parity=(git python3-venv ffmpeg espeak-ng sox)
+arm64=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+old_cpu=(qemu-user)
+format=(clang-format)
+
+packages=()
+for what in "${@:-build}"; do
+  case $what in
+    format) packages+=("${format[@]}"); continue ;;
+    build) ;;
+    test) packages+=("${test[@]}") ;;
+    sanitize) packages+=("${sanitize[@]}") ;;
+    clang) packages+=("${clang[@]}") ;;
+    fuzz) packages+=("${fuzz[@]}") ;;
+    parity) packages+=("${parity[@]}") ;;
+    arm64) packages+=("${arm64[@]}") ;;
+    old-cpu) packages+=("${old_cpu[@]}") ;;
+    all) packages+=("${test[@]}" "${clang[@]}" "${fuzz[@]}" "${parity[@]}" "${arm64[@]}" "${old_cpu[@]}" "${format[@]}") ;;
+    *) echo "setup: $what is none of build, test, sanitize, clang, fuzz, parity, arm64, old-cpu, format, all" >&2; exit 2 ;;
+  esac
+  packages+=("${build[@]}")
+done
 # Since 1.16 libheif has its decoders in packages of their own.
 case $(. /etc/os-release 2>/dev/null && echo "${ID-}${VERSION_ID-}") in
   debian1[0-2] | ubuntu2[0-2].*) ;;
@@ -22,7 +48,7 @@ fi
 # A name may be a virtual package or differ between releases: "have" asks for what provides it.
 installed=$(dpkg-query -W -f='${db:Status-Status} ${Package} ${Provides}\n' | sed -n 's/^installed //p' | tr ' ,' '\n\n' | sort -u)
 missing=()
-for p in "${packages[@]}"; do
+for p in $(printf '%s\n' "${packages[@]}" | sort -u); do
   case $p in
     libclang-rt-dev) grep -qE '^libclang-rt-[0-9]+-dev$|^libclang-common-1[0-3]-dev$' <<<"$installed" || missing+=("$p") ;;
     *) grep -qxF "$p" <<<"$installed" || missing+=("$p") ;;

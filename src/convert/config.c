@@ -323,7 +323,9 @@ omni_status config_parse(const char *json, size_t size, const char *name, bool w
         return r.status;
     }
     json_section root = json_root(file);
-    json_section thinker = json_object_at(&r, &root, "thinker_config", false);
+    /* A thinker that was saved by itself has its fields at the root. */
+    const bool alone = !json_get(&root, "thinker_config") && json_get(&root, "text_config") && json_get(&root, "audio_config");
+    json_section thinker = alone ? root : json_object_at(&r, &root, "thinker_config", false);
     json_section text = json_object_at(&r, &thinker, "text_config", false);
     json_section audio_section = json_object_at(&r, &thinker, "audio_config", false);
     json_section vision_section = json_object_at(&r, &thinker, "vision_config", false);

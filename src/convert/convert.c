@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "convert/convert.h"
 
 #include <errno.h>
@@ -66,7 +67,8 @@ typedef struct job {
     safetensors *checkpoint;
     const st_tensor **tensors;
     size_t n_tensors;
-    bool talker; /* the checkpoint has one */
+    st_tensor *renamed; /* of a thinker that was saved by itself, the tensors with "thinker." before their names; else NULL */
+    bool talker;        /* the checkpoint has one */
     unsigned parts;
     model_config config;
     vocabulary vocabulary;
@@ -116,6 +118,24 @@ static omni_status read_texts(job *j, omni_error *err) {
     return OMNI_OK;
 }
 
+/* The names that the thinker's tensors have in a whole checkpoint. */
+static omni_status rename_tensors(job *j, omni_error *err) {
+    j->renamed = calloc(j->n_tensors + 1, sizeof *j->renamed);
+    if (!j->renamed) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu tensors", j->n_tensors);
+    }
+    for (size_t i = 0; i < j->n_tensors; i++) {
+        char *name;
+        if (asprintf(&name, "thinker.%s", j->tensors[i]->name) < 0) {
+            return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu tensors", j->n_tensors);
+        }
+        j->renamed[i] = *j->tensors[i];
+        j->renamed[i].name = name;
+        j->tensors[i] = &j->renamed[i];
+    }
+    return OMNI_OK;
+}
+
 static omni_status open_checkpoint(job *j, omni_error *err) {
     TRY(safetensors_open(j->options->checkpoint_dir, &j->checkpoint, err));
     j->n_tensors = safetensors_count(j->checkpoint);
@@ -125,6 +145,9 @@ static omni_status open_checkpoint(job *j, omni_error *err) {
     }
     for (size_t i = 0; i < j->n_tensors; i++) {
         j->tensors[i] = safetensors_at(j->checkpoint, i);
+    }
+    if (!safetensors_find(j->checkpoint, "thinker.model.embed_tokens.weight") && safetensors_find(j->checkpoint, "model.embed_tokens.weight")) {
+        TRY(rename_tensors(j, err));
     }
     j->talker = mapping_has_talker(j->tensors, j->n_tensors);
     j->parts = j->options->parts ? j->options->parts : (unsigned)(CONVERT_THINKER | CONVERT_MMPROJ | CONVERT_TALKER);
@@ -312,6 +335,10 @@ omni_status convert_checkpoint(const convert_options *options, convert_result *o
     if (j->checkpoint) {
         safetensors_close(j->checkpoint);
     }
+    for (size_t i = 0; j->renamed && i < j->n_tensors; i++) {
+        free((char *)(uintptr_t)j->renamed[i].name);
+    }
+    free(j->renamed);
     free(j->targets);
     free(j->tensors);
     for (int i = 0; i < TEXT_COUNT; i++) {

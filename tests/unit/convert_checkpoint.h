@@ -3,6 +3,7 @@
 #ifndef OMNI_TESTS_CONVERT_CHECKPOINT_H
 #define OMNI_TESTS_CONVERT_CHECKPOINT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -125,9 +126,10 @@ typedef struct checkpoint_change {
     const char *leave_out, *extra; /* names */
     const char *misshape;          /* gets one row more */
     const char *large;             /* gets one value that no F16 can hold */
-    const char *damaged; /* gets the value `damage` */
+    const char *damaged;           /* gets the value `damage` */
     float damage;
     bool no_talker, old_spelling;
+    bool thinker_alone; /* as the thinker saves itself: its tensors and its part of config.json, without "thinker" */
 } checkpoint_change;
 
 static void put_file(const char *name, const char *text, size_t size) {
@@ -161,7 +163,7 @@ static void write_checkpoint(bool split, const checkpoint_change *change) {
     for (size_t i = 0; i < l.count; i++) {
         listed t = l.items[i];
         bool talker = strncmp(t.name, "thinker.", 8) != 0;
-        if ((change->leave_out && strcmp(t.name, change->leave_out) == 0) || (talker && change->no_talker)) {
+        if ((change->leave_out && strcmp(t.name, change->leave_out) == 0) || (talker && (change->no_talker || change->thinker_alone))) {
             continue;
         }
         if (change->misshape && strcmp(t.name, change->misshape) == 0) {
@@ -178,7 +180,7 @@ static void write_checkpoint(bool split, const checkpoint_change *change) {
         if (change->damaged && strcmp(t.name, change->damaged) == 0) {
             values[n - 1] = change->damage;
         }
-        st_writer_f32(w, t.name, t.n_dims, t.shape, values);
+        st_writer_f32(w, change->thinker_alone ? t.name + strlen("thinker.") : t.name, t.n_dims, t.shape, values);
         free(values);
     }
     if (st_writer_finish(w, NULL) != OMNI_OK) {
@@ -186,6 +188,13 @@ static void write_checkpoint(bool split, const checkpoint_change *change) {
     }
     free(l.items);
     copy_data(change->old_spelling ? "micro_config_old.json" : "micro_config.json", "config.json");
+    if (change->thinker_alone) {
+        json_t *whole = json_load_file(in_folder("config.json"), 0, NULL);
+        if (json_dump_file(json_object_get(whole, "thinker_config"), in_folder("config.json"), 0) != 0) {
+            abort();
+        }
+        json_decref(whole);
+    }
     copy_data("micro_tokenizer.json", "tokenizer.json");
     static const char preprocessor[] = "{\"image_mean\": [0.5, 0.25, 0.125], \"image_std\": [0.5, 0.5, 1], \"min_pixels\": 64, \"max_pixels\": 4096,"
                                        " \"patch_size\": 4, \"sampling_rate\": 16000, \"n_fft\": 400, \"hop_length\": 160, \"feature_size\": 20}";

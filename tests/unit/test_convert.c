@@ -358,6 +358,34 @@ static void test_no_talker(void **state) {
     assert_int_equal(r.count, 1);
 }
 
+/* A thinker that was saved by itself gives the bytes that it gives as a part of the whole. */
+static void a_thinker_alone_is_converted(void **state) {
+    char *bytes[2][2];
+    size_t size[2][2];
+    for (int alone = 0; alone < 2; alone++) {
+        files_in_folder(true);
+        write_checkpoint(false, &(checkpoint_change){.thinker_alone = alone});
+        convert_result r;
+        omni_error e = {0};
+        omni_status status = convert("f16", alone ? 0 : CONVERT_THINKER | CONVERT_MMPROJ, &r, &e);
+        if (status != OMNI_OK) {
+            fail_msg("%s", e.text);
+        }
+        assert_int_equal(r.count, 2);
+        assert_int_equal(r.no_talker, alone);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(file_read(r.path[i], 1 << 26, &bytes[alone][i], &size[alone][i], NULL), OMNI_OK);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(size[0][i], size[1][i]);
+        assert_memory_equal(bytes[0][i], bytes[1][i], size[0][i]);
+        free(bytes[0][i]);
+        free(bytes[1][i]);
+    }
+    files_in_folder(true);
+}
+
 /* The conversion fails with this text in its error, and the folder holds what it held before. */
 static void fails(const char *type, omni_status status, const char *text) {
     int before = files_in_folder(false);
@@ -594,6 +622,7 @@ int main(void) {
         cmocka_unit_test(test_failures),
         cmocka_unit_test(values_that_are_not_finite_are_refused),
         cmocka_unit_test(too_many_values_are_refused),
+        cmocka_unit_test(a_thinker_alone_is_converted),
         cmocka_unit_test(test_misshapen),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_progress_and_cancelling),
