@@ -18,8 +18,8 @@ static omni_status hear(void *arg, omni_error *err) {
     mel_sound whole = {a->samples, a->count};
     mel_clip clip;
     int64_t frames;
-    TRY(mel_run(a->e->mel, &whole, 1, &clip, &frames, err));
-    omni_status status = audio_encoder_run(a->e->audio, &clip, 1, a->embeds, err);
+    TRY(mel_run(a->e->mel, &whole, 1, 0, &clip, &frames, err));
+    omni_status status = audio_encoder_run(a->e->audio, &clip, 1, 0, a->embeds, err);
     mel_clips_free(&clip, 1);
     return status;
 }

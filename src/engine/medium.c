@@ -299,7 +299,7 @@ static omni_status encode_sounds(const encoders *e, medium **sounding, size_t n,
         samples[i] = (mel_sound){sounding[i]->sound.samples, sounding[i]->sound.count};
     }
     if (status == OMNI_OK) {
-        status = mel_run(e->mel, samples, (int)n, clips, &frames, err);
+        status = mel_run(e->mel, samples, (int)n, 0, clips, &frames, err);
     }
     for (size_t i = 0; status == OMNI_OK && i < n; i++) {
         sounding[i]->audio_rows = audio_encoder_rows(e->audio, clips[i].frames);
@@ -310,7 +310,7 @@ static omni_status encode_sounds(const encoders *e, medium **sounding, size_t n,
         status = alloc_rows(e->b, rows, width, &joined, err);
     }
     if (status == OMNI_OK) {
-        status = audio_encoder_run(e->audio, clips, (int)n, joined, err);
+        status = audio_encoder_run(e->audio, clips, (int)n, 0, joined, err);
     }
     int64_t at = 0;
     for (size_t i = 0; status == OMNI_OK && i < n; i++) {

@@ -310,9 +310,18 @@ static float scaled(float value, float floor) {
     return ((value > floor ? value : floor) + 4.0f) / 4.0f;
 }
 
-omni_status mel_run(const mel *m, const mel_sound *sounds, int n, mel_clip *clips, int64_t *frames, omni_error *err) {
+int64_t mel_frames(const mel *m, int64_t count, int64_t longest) {
+    const int64_t whole = (count + m->config.hop - 1) / m->config.hop, most = (longest > count ? longest : count) / m->config.hop;
+    return whole < most ? whole : most;
+}
+
+int64_t mel_longest(const mel *m, int64_t count) {
+    return count + m->config.n_fft + m->config.hop;
+}
+
+omni_status mel_run(const mel *m, const mel_sound *sounds, int n, int64_t longest, mel_clip *clips, int64_t *frames, omni_error *err) {
     const int n_fft = m->config.n_fft, hop = m->config.hop, bins = m->config.bins;
-    int64_t length = 0;
+    int64_t length = longest;
     for (int i = 0; i < n; i++) {
         clips[i] = (mel_clip){0};
         length = sounds[i].count > length ? sounds[i].count : length;
@@ -334,8 +343,8 @@ omni_status mel_run(const mel *m, const mel_sound *sounds, int n, mel_clip *clip
     omni_status status = scratch.power && scratch.x ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "mel analysis: out of memory");
     for (int i = 0; i < n && status == OMNI_OK; i++) {
         mel_clip *c = &clips[i];
-        const int64_t whole = (sounds[i].count + hop - 1) / hop, reached = (sounds[i].count + n_fft / 2) / hop + 1;
-        c->frames = whole < *frames ? whole : *frames;
+        const int64_t reached = (sounds[i].count + n_fft / 2) / hop + 1;
+        c->frames = mel_frames(m, sounds[i].count, length);
         c->stored = reached < *frames ? reached : *frames;
         c->values = calloc((size_t)c->stored, (size_t)bins * sizeof(float));
         if (!c->values) {

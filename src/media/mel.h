@@ -2,8 +2,8 @@
  * call, no truncation): reflected edges, periodic Hann window, power spectrum, Slaney mel filters, log10 of at least 1e-10,
  * raised to the clip's largest value - 8, then (x + 4) / 4.
  *
- * Sounds of one call are padded with silence to the longest before the analysis, so a clip's frames depend a little on its
- * company: a shorter clip fades into silence where a clip alone is reflected, and its last, partial hop counts as a frame. */
+ * Sounds of one call of the reference are padded with silence to the longest before the analysis, so a clip's frames depend a little on that:
+ * a shorter clip fades into silence where a clip alone is reflected, and its last, partial hop counts as a frame. */
 #ifndef OMNI_MEDIA_MEL_H
 #define OMNI_MEDIA_MEL_H
 
@@ -41,9 +41,14 @@ typedef struct mel_clip {
 
 /* Samples that the longest sound of a call must have (reflection needs them): n_fft / 2 + 1. */
 int64_t mel_shortest(const mel *m);
-/* Analyses n sounds as one call of the reference; *frames receives the longest's frames (T below). Too short or empty sounds
- * are an OMNI_ERR_ARGUMENT. On failure nothing is left in clips. */
-omni_status mel_run(const mel *m, const mel_sound *sounds, int n, mel_clip *clips, int64_t *frames, omni_error *err);
+/* Frames that count of a sound of so many samples, in a call of the reference whose longest sound has longest. */
+int64_t mel_frames(const mel *m, int64_t count, int64_t longest);
+/* All lengths of the longest sound from this one on give a sound of so many samples the same frames. */
+int64_t mel_longest(const mel *m, int64_t count);
+/* Analyses n sounds of one call of the reference. longest: samples of the longest sound of that call, which need not be among these; 0, or less than
+ * one of these has: it is. *frames receives the longest's frames (T below). Too short or empty sounds are an OMNI_ERR_ARGUMENT. On failure nothing
+ * is left in clips. */
+omni_status mel_run(const mel *m, const mel_sound *sounds, int n, int64_t longest, mel_clip *clips, int64_t *frames, omni_error *err);
 void mel_clips_free(mel_clip *clips, int n);
 
 /* The tensors as the reference names them: input_features[n, bins, T] and feature_attention_mask[n, T], either may be NULL. */

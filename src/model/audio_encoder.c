@@ -468,8 +468,12 @@ static int64_t run_group(audio_encoder *e, const audio_chunk *chunks, int n, int
     return rows;
 }
 
-omni_status audio_encoder_run(audio_encoder *e, const mel_clip *clips, int n, float *embeds, omni_error *err) {
-    int64_t length = 0; /* frames of the longest chunk of the call: all others are padded to it */
+int64_t audio_encoder_longest(const audio_encoder *e) {
+    return e->chunk;
+}
+
+omni_status audio_encoder_run(audio_encoder *e, const mel_clip *clips, int n, int64_t longest, float *embeds, omni_error *err) {
+    int64_t length = longest; /* frames of the longest chunk of the call: all others are padded to it */
     for (int i = 0; i < n; i++) {
         if (clips[i].frames < 1 || clips[i].stored < clips[i].frames) {
             return fail(err, OMNI_ERR_ARGUMENT, "sound %d of %d has no mel frames", i + 1, n);

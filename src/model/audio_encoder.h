@@ -23,12 +23,16 @@ void audio_encoder_close(audio_encoder *e);
 int audio_encoder_width(const audio_encoder *e);
 /* The analysis that the encoder was trained on. */
 const mel_config *audio_encoder_mel(const audio_encoder *e);
+/* All lengths of the longest sound of a call from this one on (mel frames) give the same embeddings: a chunk. */
+int64_t audio_encoder_longest(const audio_encoder *e);
 /* Embeddings that a clip of so many mel frames gives (the reference's _get_feat_extract_output_lengths). */
 int64_t audio_encoder_rows(const audio_encoder *e, int64_t frames);
 
-/* All sounds of a prompt in one call, because shorter chunks are padded to the longest chunk of the call and the padding reaches
- * their values. embeds[sum of audio_encoder_rows(clips[i].frames), width] is the backend's memory, clips in order.
- * Scratch does not grow with the length of the sounds; it is allocated at the first run and kept. Not for two threads at once. */
-omni_status audio_encoder_run(audio_encoder *e, const mel_clip *clips, int n, float *embeds, omni_error *err);
+/* Sounds of one call of the reference, which pads shorter chunks to the longest chunk of the call, and the padding reaches their values. longest: mel
+ * frames of the longest sound of that call, which need not be among these; 0, or less than one of these has: it is. A sound's bits depend on those
+ * before it, within rounding: for the same bits always, give one at a time. embeds[sum of audio_encoder_rows(clips[i].frames), width] is the
+ * backend's memory, clips in order. Scratch does not grow with the length of the sounds; it is allocated at the first run and kept. Not for two
+ * threads at once. */
+omni_status audio_encoder_run(audio_encoder *e, const mel_clip *clips, int n, int64_t longest, float *embeds, omni_error *err);
 
 #endif

@@ -31,7 +31,7 @@ static omni_status trace_embeds(st_writer *w, backend *b, gguf *g, const mel_cli
     omni_status status = host ? b->ops->alloc(b, bytes, &embeds, err) : fail(err, OMNI_ERR_MEMORY, "out of memory");
     const double start = now();
     if (status == OMNI_OK) {
-        status = audio_encoder_run(e, clips, n, embeds, err);
+        status = audio_encoder_run(e, clips, n, 0, embeds, err);
     }
     if (status == OMNI_OK) {
         b->ops->download(b, host, embeds, bytes);
@@ -75,7 +75,7 @@ static omni_status trace(st_writer *w, gguf *g, backend *b, char **files, int n,
     int64_t frames = 0;
     start = now();
     if (status == OMNI_OK) {
-        status = mel_run(m, sounds, n, clips, &frames, err);
+        status = mel_run(m, sounds, n, 0, clips, &frames, err);
     }
     if (status == OMNI_OK) {
         const double took = now() - start;

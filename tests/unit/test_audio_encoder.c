@@ -54,17 +54,21 @@ static int64_t all_rows(const audio_encoder *e, const mel_clip *clips, int n) {
 }
 
 /* Runs the clips; the caller frees the result. */
-static float *embed(const fixture *f, const mel_clip *clips, int n) {
+static float *embed_with(const fixture *f, const mel_clip *clips, int n, int64_t longest) {
     omni_error err;
     const size_t bytes = (size_t)(all_rows(f->e, clips, n) * audio_encoder_width(f->e)) * sizeof(float);
     void *embeds;
     float *host = malloc(bytes);
     assert_non_null(host);
     assert_int_equal(f->b->ops->alloc(f->b, bytes, &embeds, &err), OMNI_OK);
-    assert_int_equal(audio_encoder_run(f->e, clips, n, embeds, &err), OMNI_OK);
+    assert_int_equal(audio_encoder_run(f->e, clips, n, longest, embeds, &err), OMNI_OK);
     f->b->ops->download(f->b, host, embeds, bytes);
     f->b->ops->release(f->b, embeds);
     return host;
+}
+
+static float *embed(const fixture *f, const mel_clip *clips, int n) {
+    return embed_with(f, clips, n, 0);
 }
 
 static void compare(const fixture *f, const mel_clip *clips, int n, const char *name) {
@@ -100,6 +104,32 @@ static void test_config(void **state) {
     assert_int_equal(audio_encoder_width(f->e), 64);
     const mel_config *m = audio_encoder_mel(f->e);
     assert_true(m->rate == 16000 && m->n_fft == 400 && m->hop == 160 && m->bins == 128);
+}
+
+/* A sound alone, told the longest of its call, gives what it gives in the call. */
+static void test_longest_elsewhere(void **state) {
+    const fixture *f = *state;
+    static const int64_t frames[][2] = {{37, 9}, {37, 90}, {9, 250}, {101, 8}};
+    assert_int_equal(audio_encoder_longest(f->e), 100);
+    int differ = 0;
+    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++) {
+        mel_clip clips[2] = {made_up(frames[i][0]), made_up(frames[i][1])};
+        const int64_t first = audio_encoder_rows(f->e, frames[i][0]) * audio_encoder_width(f->e);
+        const int64_t second = audio_encoder_rows(f->e, frames[i][1]) * audio_encoder_width(f->e);
+        float *together = embed(f, clips, 2);
+        for (int k = 0; k < 2; k++) {
+            const int64_t longest = frames[i][!k] < 100 ? frames[i][!k] : 100; /* beyond a chunk it does not matter */
+            float *alone = embed_with(f, &clips[k], 1, longest), *unknown = embed(f, &clips[k], 1);
+            const size_t bytes = (size_t)(k ? second : first) * sizeof(float);
+            for (size_t j = 0; j < bytes / sizeof(float); j++) { /* behind another sound, attention adds in blocks that begin elsewhere */
+                assert_true(fabsf(alone[j] - together[(k ? first : 0) + (int64_t)j]) <= (k ? 1e-5f : 0));
+            }
+            differ += memcmp(unknown, alone, bytes) != 0;
+            free(alone), free(unknown);
+        }
+        free(together), free(clips[0].values), free(clips[1].values);
+    }
+    assert_true(differ >= 2); /* it does matter, below */
 }
 
 /* transformers' _get_feat_extract_output_lengths, written down for some lengths */
@@ -182,8 +212,8 @@ static void test_refusals(void **state) {
     const fixture *f = *state;
     omni_error err;
     float none[1], value[128] = {0};
-    assert_int_equal(audio_encoder_run(f->e, &(mel_clip){.values = value, .stored = 1, .frames = 0}, 1, none, &err), OMNI_ERR_ARGUMENT);
-    assert_int_equal(audio_encoder_run(f->e, &(mel_clip){.values = value, .stored = 1, .frames = 2}, 1, none, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(audio_encoder_run(f->e, &(mel_clip){.values = value, .stored = 1, .frames = 0}, 1, 0, none, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(audio_encoder_run(f->e, &(mel_clip){.values = value, .stored = 1, .frames = 2}, 1, 0, none, &err), OMNI_ERR_ARGUMENT);
 }
 
 static const ops *real;
@@ -266,6 +296,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_longest_elsewhere),
         cmocka_unit_test(test_features_of_speech),
         cmocka_unit_test(test_windows_and_several_sounds),
         cmocka_unit_test(test_groups),

@@ -48,7 +48,7 @@ static void compare(const fixture *f, const mel_config *config, const mel_sound 
     assert_int_equal(mel_create(config, &m, &err), OMNI_OK);
     mel_clip clips[4];
     int64_t frames;
-    assert_int_equal(mel_run(m, sounds, n, clips, &frames, &err), OMNI_OK);
+    assert_int_equal(mel_run(m, sounds, n, 0, clips, &frames, &err), OMNI_OK);
     const st_tensor *want = safetensors_find(f->vectors, name);
     assert_non_null(want);
     assert_int_equal(want->shape[0], n);
@@ -136,7 +136,7 @@ static void test_any_window_length(void **state) {
         }
         mel_clip clip;
         int64_t frames;
-        assert_int_equal(mel_run(m, &(mel_sound){x, 3 * n_fft}, 1, &clip, &frames, &err), OMNI_OK);
+        assert_int_equal(mel_run(m, &(mel_sound){x, 3 * n_fft}, 1, 0, &clip, &frames, &err), OMNI_OK);
         assert_int_equal(frames, 3);
         /* frame 1 covers n_fft - n_fft / 2 .. : no reflection */
         double largest = -10, mine[7];
@@ -190,7 +190,7 @@ static void test_silence(void **state) {
     assert_int_equal(mel_create(&release, &m, &err), OMNI_OK);
     mel_clip clip;
     int64_t frames;
-    assert_int_equal(mel_run(m, &(mel_sound){zeros, 1000}, 1, &clip, &frames, &err), OMNI_OK);
+    assert_int_equal(mel_run(m, &(mel_sound){zeros, 1000}, 1, 0, &clip, &frames, &err), OMNI_OK);
     assert_int_equal(frames, 6);
     for (int i = 0; i < 6 * 128; i++) {
         assert_true(clip.values[i] == -1.5f);
@@ -209,15 +209,53 @@ static void test_frame_counts(void **state) {
     int64_t frames;
     /* alone, a last partial hop is lost; beside a longer sound it counts */
     const mel_sound three[] = {{zeros, 999}, {zeros, 481}, {zeros, 1}};
-    assert_int_equal(mel_run(m, three, 3, clips, &frames, &err), OMNI_OK);
+    assert_int_equal(mel_run(m, three, 3, 0, clips, &frames, &err), OMNI_OK);
     assert_int_equal(frames, 6);
     assert_int_equal(clips[0].frames, 6);
     assert_int_equal(clips[1].frames, 4);
     assert_int_equal(clips[2].frames, 1);
     mel_clips_free(clips, 3);
-    assert_int_equal(mel_run(m, three + 1, 1, clips, &frames, &err), OMNI_OK);
+    assert_int_equal(mel_run(m, three + 1, 1, 0, clips, &frames, &err), OMNI_OK);
     assert_int_equal(clips[0].frames, 3);
     mel_clips_free(clips, 1);
+    mel_free(m);
+}
+
+/* A sound alone, told how long the longest of its call was, gives the bits that it gives in that call; from some length on it does not matter. */
+static void test_longest_elsewhere(void **state) {
+    enum { N = 6 };
+    static const int64_t counts[N] = {4000, 3999, 3700, 481, 160, 1};
+    static float samples[4000];
+    omni_error err;
+    mel *m;
+    for (int i = 0; i < 4000; i++) {
+        samples[i] = (float)((uint32_t)i * 2654435761u >> 16) / 65536.0f - 0.5f;
+    }
+    assert_int_equal(mel_create(&release, &m, &err), OMNI_OK);
+    mel_sound sounds[N];
+    mel_clip together[N], alone;
+    int64_t frames, own;
+    for (int i = 0; i < N; i++) {
+        sounds[i] = (mel_sound){samples, counts[i]};
+    }
+    assert_int_equal(mel_run(m, sounds, N, 0, together, &frames, &err), OMNI_OK);
+    for (int i = 0; i < N; i++) {
+        const int64_t enough = mel_longest(m, counts[i]);
+        for (int way = 0; way < 2; way++) {
+            if (way == 1 && enough > 4000) {
+                continue; /* the call's longest is not that long */
+            }
+            assert_int_equal(mel_run(m, &sounds[i], 1, way ? enough : 4000, &alone, &own, &err), OMNI_OK);
+            assert_int_equal(mel_frames(m, counts[i], way ? enough : 4000), alone.frames);
+            assert_int_equal(alone.frames, together[i].frames);
+            assert_true(alone.rest == together[i].rest);
+            const int64_t both = alone.stored < together[i].stored ? alone.stored : together[i].stored;
+            assert_true(both >= alone.frames);
+            assert_memory_equal(alone.values, together[i].values, (size_t)(both * release.bins) * sizeof(float));
+            mel_clips_free(&alone, 1);
+        }
+    }
+    mel_clips_free(together, N);
     mel_free(m);
 }
 
@@ -228,9 +266,9 @@ static void test_refusals(void **state) {
     assert_int_equal(mel_create(&release, &m, &err), OMNI_OK);
     mel_clip clips[2];
     int64_t frames;
-    assert_int_equal(mel_run(m, &(mel_sound){zeros, 200}, 1, clips, &frames, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(mel_run(m, &(mel_sound){zeros, 200}, 1, 0, clips, &frames, &err), OMNI_ERR_ARGUMENT);
     assert_non_null(strstr(err.text, "201"));
-    assert_int_equal(mel_run(m, (mel_sound[]){{zeros, 300}, {zeros, 0}}, 2, clips, &frames, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(mel_run(m, (mel_sound[]){{zeros, 300}, {zeros, 0}}, 2, 0, clips, &frames, &err), OMNI_ERR_ARGUMENT);
     assert_null(clips[0].values);
     mel_free(m);
     const mel_config wrong[] = {{16000, 1, 1, 8},     {16000, 400, 0, 8}, {16000, 400, 401, 8},
@@ -249,6 +287,7 @@ int main(void) {
         cmocka_unit_test(test_any_window_length),
         cmocka_unit_test(test_silence),
         cmocka_unit_test(test_frame_counts),
+        cmocka_unit_test(test_longest_elsewhere),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("mel", tests, set_up, tear_down);
