@@ -99,7 +99,7 @@ typedef struct omni_session_params {
     /* Told what was left out of something added without an error: one line, without the newline, valid during the call. May be NULL. */
     void (*on_warning)(void *arg, const char *text);
     void *warning_arg;
-    bool forbid_files;        /* omni_session_add_json takes media as data: URLs only: for JSON from someone who may not read files here */
+    bool forbid_files; /* omni_session_add_json takes media as data: URLs only: for JSON from someone who may not read files here */
 } omni_session_params;
 
 OMNI_API omni_session_params omni_session_params_default(void);
@@ -177,6 +177,10 @@ typedef struct omni_generate_params {
     void *arg;
 
     const char *trace; /* a .safetensors file to write the run's tensors to; NULL: none */
+
+    /* For requests, which have events in place of callbacks. */
+    bool reasoning_apart, tool_calls_apart; /* OMNI_EVENT_REASONING and OMNI_EVENT_TOOL_CALL come; else such markup is text, as it is */
+    const char *owner; /* what it has computed is found again by requests of the same owner alone; NULL: by those that name none */
 } omni_generate_params;
 
 typedef enum omni_finish { OMNI_FINISH_STOP, OMNI_FINISH_LENGTH, OMNI_FINISH_CANCELLED } omni_finish;
@@ -213,6 +217,123 @@ OMNI_API omni_status omni_speak(omni_session *session, const char *text, const o
 OMNI_API void omni_cancel(omni_session *session);
 /* Takes a cancel back that no call has met yet; returns whether there was one. */
 OMNI_API bool omni_cancel_withdraw(omni_session *session);
+
+/* ------------------------------------------------------------------------------------------------ many at once */
+
+/* An engine runs a model for any number of conversations: requests that it is given are answered together, in steps that each move all of them on.
+ *
+ *     omni_conversation_create, omni_conversation_add            messages; plain data
+ *     omni_engine_create, omni_engine_start                      one for a model
+ *     omni_request_submit -> omni_request_next ... -> omni_request_free
+ *
+ * What a request is answered does not depend on the others. Calls on different objects may come from different threads; a conversation takes one call
+ * at a time (OMNI_ERR_BUSY), a request one omni_request_next at a time. Without omni_engine_start the engine has no thread: omni_request_next then
+ * computes on its caller's. */
+typedef struct omni_conversation omni_conversation;
+typedef struct omni_engine omni_engine;
+typedef struct omni_request omni_request;
+
+typedef struct omni_conversation_params {
+    int64_t context; /* tokens that its media may take at most; 0: the smaller of 8192 and the model's own limit */
+    double fps;      /* this and the rest as in omni_session_params */
+    bool use_audio_in_video;
+    double max_audio_seconds;
+    int max_video_frames;
+    int64_t max_pixels, max_media_memory;
+    bool forbid_files;
+    void (*on_warning)(void *arg, const char *text);
+    void *warning_arg;
+} omni_conversation_params;
+
+OMNI_API omni_conversation_params omni_conversation_params_default(void);
+OMNI_API omni_status omni_conversation_create(omni_model *model, const omni_conversation_params *params, omni_conversation **out, omni_error *err);
+/* Requests that were made of it live on. NULL is fine. */
+OMNI_API void omni_conversation_free(omni_conversation *conversation);
+/* As the calls of the same names on sessions. Media are decoded by the calling thread. */
+OMNI_API omni_status omni_conversation_add(omni_conversation *conversation, const omni_message *message, omni_error *err);
+OMNI_API omni_status omni_conversation_add_json(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
+OMNI_API omni_status omni_conversation_set_tools(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
+OMNI_API omni_status omni_conversation_take_back(omni_conversation *conversation);
+OMNI_API omni_status omni_conversation_reset(omni_conversation *conversation);
+/* Appends what a request has answered, as tokens, so that the next request finds its rows computed. Once it has told its end. */
+OMNI_API omni_status omni_conversation_add_answer(omni_conversation *conversation, omni_request *request, omni_error *err);
+/* Makes omni_conversation_add or omni_conversation_add_json stop soon, as omni_cancel does. From any thread and from signal handlers. */
+OMNI_API void omni_conversation_cancel(omni_conversation *conversation);
+
+typedef struct omni_engine_params {
+    int parallel;          /* requests computed together; 0: 1 */
+    int queue;             /* requests that may wait besides; 0: 256 */
+    int64_t context;       /* tokens of one request, answer included; 0: the smaller of 8192 and the model's own limit */
+    int64_t cache_tokens;  /* tokens whose keys and values are kept, of all; 0: parallel contexts. When they run out, the youngest request waits */
+    int batch;             /* rows of prompts in a step; 0: 512 */
+    double prompt_seconds; /* what prompts may take of a step while others wait for their next token or their listeners for sound; 0: 0.05 */
+    omni_cache_type cache_type_k, cache_type_v;
+    bool prefix_cache;   /* rows that another request has computed are not computed again (on by default) */
+    size_t held_text;    /* bytes of text and */
+    double held_seconds; /* seconds of sound that may wait for a request's reader before it is held; 0: 65536, 60 */
+} omni_engine_params;
+
+OMNI_API omni_engine_params omni_engine_params_default(void);
+OMNI_API omni_status omni_engine_create(omni_model *model, const omni_engine_params *params, omni_engine **out, omni_error *err);
+/* Requests that still run end as cancelled. All must have been freed before. NULL is fine. */
+OMNI_API void omni_engine_destroy(omni_engine *engine);
+/* Gives the engine a thread of its own, once. */
+OMNI_API omni_status omni_engine_start(omni_engine *engine, omni_error *err);
+/* Without such a thread: one step, on the caller's. False when there is nothing to do before something is submitted, cancelled or read. */
+OMNI_API bool omni_engine_step(omni_engine *engine);
+/* Empties the prefix cache. */
+OMNI_API void omni_engine_forget(omni_engine *engine);
+OMNI_API int64_t omni_engine_context(const omni_engine *engine);
+
+typedef struct omni_engine_counters {
+    uint64_t submitted, refused, ended, cancelled, failed; /* requests; the last two are among those that have ended */
+    int waiting_or_running;
+    uint64_t steps, rows;              /* passes of the thinker, and the rows in them */
+    uint64_t prompt_rows, cached_rows; /* of prompts that were admitted, and how many of them were found computed */
+    uint64_t preempted;                /* times that a request gave its cache blocks back */
+} omni_engine_counters;
+
+OMNI_API omni_engine_counters omni_engine_count(omni_engine *engine);
+
+/* Answers the conversation as it is now; it may change or go afterwards. Callbacks and arg of params are not used. OMNI_ERR_BUSY: the queue is full.
+ */
+OMNI_API omni_status omni_request_submit(omni_engine *engine, omni_conversation *conversation, const omni_generate_params *params, omni_request **out,
+                                         omni_error *err);
+/* Says exactly this text. */
+OMNI_API omni_status omni_request_speak(omni_engine *engine, const char *text, const omni_generate_params *params, omni_request **out,
+                                        omni_error *err);
+
+typedef enum omni_event_kind {
+    OMNI_EVENT_TEXT,      /* text, size: whole characters */
+    OMNI_EVENT_REASONING, /* the same */
+    OMNI_EVENT_TOOL_CALL, /* name; text: its arguments as JSON */
+    OMNI_EVENT_AUDIO,     /* samples, count: in [-1, 1] */
+    OMNI_EVENT_PROGRESS,  /* name: "seeing", "hearing", "reading"; done of total. Only the newest waits */
+    OMNI_EVENT_DONE,      /* result, status, error: OMNI_OK, OMNI_CANCELLED, or what went wrong. The last one, for ever */
+} omni_event_kind;
+
+/* What it points to is valid until the next call on the request. */
+typedef struct omni_event {
+    omni_event_kind kind;
+    const char *text;
+    size_t size;
+    const char *name;
+    const float *samples;
+    size_t count;
+    uint64_t done, total;
+    const omni_result *result;
+    omni_status status;
+    const omni_error *error;
+} omni_event;
+
+/* The next event; waits for at most timeout seconds (less than 0: for ever). False: none came. Whoever reads slowly slows nobody but himself. */
+OMNI_API bool omni_request_next(omni_request *request, double timeout, omni_event *event);
+/* For event loops: called from the engine's thread whenever something has come; must return soon and not call back. NULL: nothing is called. */
+OMNI_API void omni_request_set_wakeup(omni_request *request, void (*wakeup)(void *arg), void *arg);
+/* It ends with the next step, and no event but OMNI_EVENT_DONE comes any more. From any thread and from signal handlers. */
+OMNI_API void omni_request_cancel(omni_request *request);
+/* Cancels it if it has not ended. NULL is fine. */
+OMNI_API void omni_request_free(omni_request *request);
 
 /* ------------------------------------------------------------------------------------------------ measuring */
 

@@ -38,6 +38,7 @@ struct pool {
     cpus cpus;   /* with pinned */
     cpus before; /* where thread 0 was when it entered */
     int entered;
+    pthread_t inside; /* who has entered */
 };
 
 static inline void relax(void) {
@@ -231,15 +232,20 @@ int pool_threads(const pool *p) {
 }
 
 void pool_enter(pool *p) {
-    if (p->pinned && p->entered++ == 0) {
+    if (!p->pinned) {
+        return;
+    }
+    if (p->entered == 0) {
         const cpus own = cpus_of_thread(p, 0);
+        p->inside = pthread_self();
         cpus_usable(&p->before);
         cpus_keep_thread(pthread_self(), &own); /* should these CPUs be gone by now, it works elsewhere */
     }
+    p->entered += pthread_equal(p->inside, pthread_self()) != 0;
 }
 
 void pool_leave(pool *p) {
-    if (p->pinned && --p->entered == 0) {
+    if (p->pinned && p->entered > 0 && pthread_equal(p->inside, pthread_self()) && --p->entered == 0) {
         cpus_keep_thread(pthread_self(), &p->before);
     }
 }

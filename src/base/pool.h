@@ -32,7 +32,8 @@ omni_status pool_create_beside(const pool *p, int threads, pool **out, omni_erro
 void pool_destroy(pool *p);
 int pool_threads(const pool *p);
 /* Keeps the calling thread where thread 0 belongs, and puts it back where it was. In pairs, which may be nested, both from the thread that
- * runs the jobs between them. Nothing happens when the pool has no CPUs of its own. */
+ * runs the jobs between them; not from two threads at the same moment. Nothing happens when the pool has no CPUs of its own, or another thread is
+ * inside. */
 void pool_enter(pool *p);
 void pool_leave(pool *p);
 /* Later jobs use only so many of the threads, at least 1, and neither wake the others nor wait for them; pool_threads is as before. Not while

@@ -138,7 +138,7 @@ omni_status batch_run(batch *x, const batch_input *inputs, int64_t count, const 
     TRY(check_inputs(x, inputs, count, &total, err));
     omni_status status = OMNI_OK;
     int64_t extended = 0;
-    while (status == OMNI_OK && extended < count) {
+    while (status == OMNI_OK && !options->extended && extended < count) {
         status = kv_seq_extend(inputs[extended].seq, inputs[extended].n, NULL, err);
         extended += status == OMNI_OK;
     }

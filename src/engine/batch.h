@@ -31,6 +31,7 @@ typedef struct batch_input {
 
 typedef struct batch_options {
     bool logits;          /* results have logits too */
+    bool extended;        /* the sequences have grown already: the rows are their last ones */
     int capture_layer;    /* for rows with `captured` (model/decoder.h) */
     int deepstack_layers; /* for rows with `deepstack` */
     /* Called before each pass but the first with the rows done so far; false cancels. May be NULL. */
@@ -39,7 +40,7 @@ typedef struct batch_options {
 } batch_options;
 
 /* A sequence may occur once. Results of the inputs that want any stand one after the other in decoder_hidden and decoder_logits.
- * On an error or OMNI_CANCELLED every sequence has the length it had before; OMNI_ERR_LIMIT when the pool is too full. */
+ * On an error or OMNI_CANCELLED every sequence has the length it had before (unless extended); OMNI_ERR_LIMIT when the pool is too full. */
 omni_status batch_run(batch *x, const batch_input *inputs, int64_t count, const batch_options *options, omni_error *err);
 
 #endif

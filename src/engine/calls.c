@@ -9,50 +9,22 @@ omni_generate_params omni_generate_params_default(void) {
     };
 }
 
-void omni_cancel(omni_session *s) {
-    if (s) {
-        atomic_store(&s->cancelled, true);
-    }
+omni_status conversation_enter(omni_conversation *c, omni_error *err) {
+    return atomic_exchange(&c->busy, true)
+               ? fail(err, OMNI_ERR_BUSY, "another call of this conversation has not returned: a conversation takes one at a time")
+               : OMNI_OK;
 }
 
-bool omni_cancel_withdraw(omni_session *s) {
-    return s && atomic_exchange(&s->cancelled, false);
+omni_status conversation_check_cancel(const omni_conversation *c, omni_error *err) {
+    return atomic_load(&c->cancelled) ? fail(err, OMNI_CANCELLED, "cancelled") : OMNI_OK;
 }
 
-/* ---- one at a time ---- */
-
-omni_status session_enter(omni_session *s, omni_error *err) {
-    return atomic_exchange(&s->busy, true) ? fail(err, OMNI_ERR_BUSY, "another call of this session has not returned: a session takes one at a time")
-                                           : OMNI_OK;
+void conversation_forget_cancel(omni_conversation *c) {
+    atomic_store(&c->cancelled, false);
 }
 
-omni_status session_check_cancel(const omni_session *s, omni_error *err) {
-    return atomic_load(&s->cancelled) ? fail(err, OMNI_CANCELLED, "cancelled") : OMNI_OK;
-}
-
-void session_forget_cancel(omni_session *s) {
-    atomic_store(&s->cancelled, false);
-}
-
-void session_leave(omni_session *s) {
-    atomic_store(&s->busy, false);
-}
-
-omni_status session_enter_model(omni_session *s, omni_error *err) {
-    TRY(session_enter(s, err));
-    if (atomic_exchange(&s->model->busy, true)) {
-        session_leave(s);
-        return fail(err, OMNI_ERR_BUSY, "another session of the model is answering: a model answers one at a time");
-    }
-    pool_enter(cpu_backend_pool(s->model->b));
-    return OMNI_OK;
-}
-
-void session_leave_model(omni_session *s) {
-    pool_leave(cpu_backend_pool(s->model->b));
-    session_forget_cancel(s);
-    atomic_store(&s->model->busy, false);
-    session_leave(s);
+void conversation_leave(omni_conversation *c) {
+    atomic_store(&c->busy, false);
 }
 
 /* ---- parameters ---- */

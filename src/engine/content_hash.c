@@ -1,18 +1,16 @@
 #include "engine/content_hash.h"
 
-#include <libavutil/mem.h>
-#include <libavutil/sha.h>
+#include <stdbool.h>
+
+#include <openssl/evp.h>
 
 omni_status content_hash_of(const content_piece *pieces, size_t count, content_hash *out, omni_error *err) {
-    struct AVSHA *sha = av_sha_alloc();
-    if (!sha || av_sha_init(sha, 256) != 0) {
-        av_free(sha);
-        return fail(err, OMNI_ERR_MEMORY, "out of memory for a hash");
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    bool ok = c && EVP_DigestInit_ex(c, EVP_sha256(), NULL) == 1;
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = EVP_DigestUpdate(c, pieces[i].data, pieces[i].size) == 1;
     }
-    for (size_t i = 0; i < count; i++) {
-        av_sha_update(sha, pieces[i].data, pieces[i].size);
-    }
-    av_sha_final(sha, out->bytes);
-    av_free(sha);
-    return OMNI_OK;
+    ok = ok && EVP_DigestFinal_ex(c, out->bytes, NULL) == 1;
+    EVP_MD_CTX_free(c);
+    return ok ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for a hash");
 }

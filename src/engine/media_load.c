@@ -4,12 +4,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-void media_loading_begin(media_loading *l, omni_session *s) {
-    const omni_session_params *p = &s->params;
+void media_loading_begin(media_loading *l, omni_conversation *c) {
+    const omni_conversation_params *p = &c->params;
     *l = (media_loading){0};
     budget_init(&l->budget, &(budget_limits){.pixels = p->max_pixels, .audio_seconds = p->max_audio_seconds, .memory = p->max_media_memory});
     l->budget.context = p->context;
-    l->budget.stop = &s->cancelled;
+    l->budget.stop = &c->cancelled;
 }
 
 void media_loading_end(media_loading *l) {
@@ -55,27 +55,28 @@ static bool same(const loaded_medium *a, const loaded_medium *b) {
            (!a->data || memcmp(a->data, b->data, a->size) == 0);
 }
 
-omni_status media_loading_add(media_loading *l, omni_session *s, omni_kind kind, const char *path, const void *data, size_t size, omni_error *err) {
-    const omni_session_params *p = &s->params;
-    loaded_medium now = {.kind = kind, .options = {p->fps, p->use_audio_in_video, p->max_video_frames}, .index = s->media_count};
-    medium *larger = realloc(s->media, (s->media_count + 1) * sizeof *larger);
+omni_status media_loading_add(media_loading *l, omni_conversation *c, omni_kind kind, const char *path, const void *data, size_t size,
+                              omni_error *err) {
+    const omni_conversation_params *p = &c->params;
+    loaded_medium now = {.kind = kind, .options = {p->fps, p->use_audio_in_video, p->max_video_frames}, .index = c->media_count};
+    medium *larger = realloc(c->media, (c->media_count + 1) * sizeof *larger);
     loaded_medium *more = realloc(l->loaded, (l->count + 1) * sizeof *more);
-    s->media = larger ? larger : s->media;
+    c->media = larger ? larger : c->media;
     l->loaded = more ? more : l->loaded;
     if (!larger || !more) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
-    medium *out = &s->media[s->media_count];
+    medium *out = &c->media[c->media_count];
     const bool known = identify(path, data, size, &now);
     for (size_t i = 0; known && i < l->count; i++) {
         if (same(&l->loaded[i], &now)) {
-            TRY(medium_copy(&s->model->encoders, &s->media[l->loaded[i].index], &l->budget, out, err));
-            s->media_count++;
+            TRY(medium_copy(&c->model->encoders, &c->media[l->loaded[i].index], &l->budget, out, err));
+            c->media_count++;
             return OMNI_OK;
         }
     }
-    TRY(medium_load(&s->model->encoders, kind, path, data, size, &now.options, &l->budget, out, err));
-    s->media_count++;
+    TRY(medium_load(&c->model->encoders, kind, path, data, size, &now.options, &l->budget, out, err));
+    c->media_count++;
     if (known) {
         l->loaded[l->count++] = now;
     }

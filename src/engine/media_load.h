@@ -1,4 +1,4 @@
-/* The media of one message, or of a conversation given as JSON: loaded one after the other into a session, within one budget. */
+/* The media of one message, or of a conversation given as JSON: loaded one after the other into a conversation, within one budget. */
 #ifndef OMNI_ENGINE_MEDIA_LOAD_H
 #define OMNI_ENGINE_MEDIA_LOAD_H
 
@@ -7,7 +7,7 @@
 typedef struct loaded_medium {
     omni_kind kind;
     medium_options options;
-    size_t index;     /* in the session's media */
+    size_t index;     /* in the conversation's media */
     const void *data; /* bytes given, or NULL and */
     size_t size;
     uint64_t hash, device, inode; /* a file */
@@ -21,10 +21,11 @@ typedef struct media_loading {
 } media_loading;
 
 /* omni_cancel acts on the loading from then on. media_loading_end releases what begin made. */
-void media_loading_begin(media_loading *l, omni_session *s);
+void media_loading_begin(media_loading *l, omni_conversation *c);
 void media_loading_end(media_loading *l);
 
-/* Loads a medium behind those that the session has. Bytes given must outlive the loading. */
-omni_status media_loading_add(media_loading *l, omni_session *s, omni_kind kind, const char *path, const void *data, size_t size, omni_error *err);
+/* Loads a medium behind those that the conversation has. Bytes given must outlive the loading. */
+omni_status media_loading_add(media_loading *l, omni_conversation *c, omni_kind kind, const char *path, const void *data, size_t size,
+                              omni_error *err);
 
 #endif

@@ -1,5 +1,4 @@
-/* One picture, sound or video of a conversation: decoded when it is added, encoded before the first answer that needs it, its embeddings
- * kept as long as the conversation. */
+/* One picture, sound or video of a conversation, decoded when it is added. */
 #ifndef OMNI_ENGINE_MEDIUM_H
 #define OMNI_ENGINE_MEDIUM_H
 
@@ -7,8 +6,6 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "engine/receiver.h"
-#include "engine/trace.h"
 #include "media/budget.h"
 #include "media/patches.h"
 #include "media/sound.h"
@@ -26,22 +23,18 @@ typedef struct encoders {
     mel *mel; /* with audio */
 } encoders;
 
+typedef struct media_item media_item;
+
 typedef struct medium {
     prompt_kind kind;
     char *name;        /* for errors */
-    patch_set patches; /* image, video; released once encoded */
+    patch_set patches; /* image, video */
     int32_t grid[3];
     double seconds_per_grid;
-    sound sound; /* audio, or a video's own sound; released once encoded */
+    sound sound; /* audio, or a video's own sound */
     bool has_sound;
     bool frames_only; /* a video that cannot have a sound of its own (.npy): takes one given beside it */
-
-    /* After encoding. All in the backend's memory. */
-    bool seen, encoded; /* the picture is; all of it is */
-    int64_t visual_rows, audio_rows;
-    float *visual;    /* [visual_rows, width] */
-    float *deepstack; /* [deepstack layers, visual_rows, width]; NULL when there are none */
-    float *audio;     /* [audio_rows, width] */
+    media_item *item; /* once a request has read it: patches and sound have moved there (engine/media_item.h) */
 } medium;
 
 /* What loading needs to know. */
@@ -56,16 +49,9 @@ omni_status medium_load(const encoders *e, omni_kind kind, const char *path, con
                         medium *out, omni_error *err);
 /* A medium that is loaded and not encoded, once more; the copy takes rows and memory of the budget as the first did. */
 omni_status medium_copy(const encoders *e, const medium *from, budget *b, medium *out, omni_error *err);
-void medium_free(const encoders *e, medium *m);
-
-/* Encodes those of count media that are not encoded yet, all sounds in one call (the reference's batch). trace may be NULL. OMNI_CANCELLED once
- * nobody listens; what was encoded by then, or before an error, stays so. */
-omni_status media_encode(const encoders *e, medium *const *media, size_t count, receiver *to, trace *t, omni_error *err);
+void medium_free(medium *m);
 
 /* How many rows of the prompt the medium will take at least, known before it is encoded. */
 int64_t medium_least_rows(const encoders *e, const medium *m);
-
-/* The encoded medium as positions see it. */
-prompt_media medium_prompt(const encoders *e, const medium *m);
 
 #endif

@@ -101,6 +101,9 @@ omni_status omni_model_open(const omni_model_params *params, omni_model **out, o
     if (!m) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
+    enum { IDLE_EMBEDDINGS = 256 << 20 }; /* bytes of those that no conversation holds */
+    media_cache_init(&m->media_cache, IDLE_EMBEDDINGS);
+    pthread_mutex_init(&m->computing, NULL);
     pool *threads;
     omni_status status = engine_pool_create(params->threads, &params->scheduling, &threads, err);
     if (status == OMNI_OK) {
@@ -137,6 +140,8 @@ void omni_model_close(omni_model *m) {
         return;
     }
     print_profile(m->b);
+    media_cache_free(&m->media_cache, m->b);
+    pthread_mutex_destroy(&m->computing);
     code2wav_close(m->code2wav);
     talker_close(m->talker);
     mel_free(m->encoders.mel);

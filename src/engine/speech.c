@@ -1,5 +1,6 @@
 #include "engine/speech.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,38 +8,54 @@
 #include "engine/engine.h"
 #include "engine/piece_decoder.h"
 
-/* A piece costs hardly more a frame when it is small; larger ones only save reading the weights. MAX_HELD: frames that may wait for
- * the decoder. */
+/* A piece costs hardly more a frame when it is small; larger ones only save reading the weights. MAX_HELD: frames that may wait for the decoder. */
 enum { MAX_PIECE = 8, MAX_HELD = 25 };
 
+struct speech_stream {
+    speech *s;
+    bool open;
+    talker_seq *seq;
+    code2wav_stream *wave;
+    int32_t *codes; /* [MAX_HELD, groups]: frames not yet decoded */
+    receiver *to;
+    trace *trace;
+    int64_t held;  /* frames in codes */
+    int64_t piece; /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
+    int64_t max_frames, frames, made_samples;
+    bool text_finished;
+    bool waits;           /* the reader has not caught up */
+    bool decoding;        /* a piece of it is with the decoder */
+    bool ended;           /* no more frames */
+    omni_limit limit;     /* what cut the speech; none: the talker ended it */
+    double first_samples; /* when they were handed over; 0: not yet */
+    double talker_seconds, code2wav_seconds;
+    omni_status status; /* of this utterance alone */
+    omni_error err;
+};
+
 struct speech {
+    backend *b;
     talker *talker;
     code2wav *code2wav;
     talker_runner *runner;
-    talker_seq *seq;
-    code2wav_runner *wave; /* decodes on the talker's backend */
-    code2wav_stream *stream;
+    code2wav_runner *wave;  /* decodes on the talker's backend */
     piece_decoder *decoder; /* NULL: pieces are decoded between the frames */
     pool *pool;             /* the talker's; its threads are shared with the decoder */
     int decoder_threads;
-    int groups;
-    int32_t *codes; /* [MAX_HELD, groups]: frames not yet decoded */
-    float *samples; /* [MAX_HELD * upsample] */
-
-    receiver *to;
-    trace *trace;
-    int64_t positions; /* room of the runner */
-    int64_t held;      /* frames in codes */
-    int64_t piece;     /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
-    int64_t max_frames, frames, made_samples;
-    bool ended;
-    omni_limit limit; /* what cut the speech; none: the talker ended it */
-    double talker_seconds, code2wav_seconds;
+    int groups, count;
+    speech_stream *streams;      /* [count] */
+    speech_stream *with_decoder; /* whose piece the decoder has; NULL: none, or of one that was closed */
+    float *samples;              /* [MAX_HELD * upsample] */
+    int32_t *codes;              /* [count, groups]: of one step */
+    talker_seq **seqs;           /* [count] */
+    talker_event *events;
+    speech_stream **stepped;
 };
 
 /* With several CPU threads some of them decode while the others make the next frames. A profile counts one backend, a collector of inputs sees one:
  * then all in turn. */
-static omni_status create_decoder(speech *s, backend *b, omni_error *err) {
+static omni_status create_decoder(speech *s, omni_error *err) {
+    backend *b = s->b;
     if (strcmp(b->name, "cpu") != 0 || b->profile || cpu_backend_collects(b)) {
         return OMNI_OK;
     }
@@ -51,26 +68,33 @@ static omni_status create_decoder(speech *s, backend *b, omni_error *err) {
     return piece_decoder_create(s->code2wav, b, MAX_HELD, MAX_PIECE, s->decoder_threads, &s->decoder, err);
 }
 
-omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions, speech **out, omni_error *err) {
+static omni_status create(speech *s, int64_t positions, omni_error *err) {
+    const size_t count = (size_t)s->count, groups = (size_t)s->groups;
+    s->samples = calloc((size_t)(MAX_HELD * code2wav_upsample(s->code2wav)), sizeof *s->samples);
+    s->codes = calloc(count * groups, sizeof *s->codes);
+    s->streams = calloc(count, sizeof *s->streams);
+    s->seqs = calloc(count, sizeof *s->seqs);
+    s->events = calloc(count, sizeof *s->events);
+    s->stepped = calloc(count, sizeof *s->stepped);
+    if (!s->samples || !s->codes || !s->streams || !s->seqs || !s->events || !s->stepped) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu utterances at once", count);
+    }
+    const int64_t most = talker_get_config(s->talker)->context_length,
+                  each = ((positions < most ? positions : most) + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
+    talker_runner_params p = {.max_sequences = s->count, .positions = each * s->count, .kv_type = DTYPE_F32};
+    TRY(talker_runner_create(s->talker, &p, &s->runner, err));
+    TRY(code2wav_runner_create(s->code2wav, NULL, MAX_PIECE, &s->wave, err));
+    return create_decoder(s, err);
+}
+
+omni_status speech_create(backend *b, talker *t, code2wav *c, int streams, int64_t positions, speech **out, omni_error *err) {
     *out = NULL;
     speech *s = calloc(1, sizeof *s);
     if (!s) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
-    s->talker = t;
-    s->code2wav = c;
-    s->groups = code2wav_groups(c);
-    s->codes = calloc((size_t)MAX_HELD * (size_t)s->groups, sizeof *s->codes);
-    s->samples = calloc((size_t)(MAX_HELD * code2wav_upsample(c)), sizeof *s->samples);
-    int64_t most = talker_get_config(t)->context_length;
-    s->positions = positions < most ? positions : most;
-    talker_runner_params p = {.max_sequences = 1, .positions = s->positions, .kv_type = DTYPE_F32};
-    omni_status status = s->codes && s->samples ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for speech");
-    status = status == OMNI_OK ? talker_runner_create(t, &p, &s->runner, err) : status;
-    status = status == OMNI_OK ? talker_seq_create(s->runner, &s->seq, err) : status;
-    status = status == OMNI_OK ? code2wav_runner_create(c, NULL, MAX_PIECE, &s->wave, err) : status;
-    status = status == OMNI_OK ? code2wav_stream_create(c, MAX_PIECE, &s->stream, err) : status;
-    status = status == OMNI_OK ? create_decoder(s, b, err) : status;
+    *s = (speech){.b = b, .talker = t, .code2wav = c, .groups = code2wav_groups(c), .count = streams};
+    omni_status status = create(s, positions, err);
     if (status != OMNI_OK) {
         speech_destroy(s);
         return status;
@@ -79,28 +103,60 @@ omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions,
     return OMNI_OK;
 }
 
-bool speech_fits(const speech *s, int64_t positions) {
-    return positions <= s->positions || s->positions == talker_get_config(s->talker)->context_length;
+/* What the decoder has finished goes to nobody; its threads go back to the pool. */
+static bool take_piece(speech *s, bool wait, piece *p, omni_status *status, omni_error *err) {
+    if (!s->decoder || !piece_decoder_take(s->decoder, wait, p, status, err)) {
+        return false;
+    }
+    pool_limit(s->pool, pool_threads(s->pool));
+    return true;
 }
 
 void speech_destroy(speech *s) {
-    if (s) {
-        speech_abandon(s);
-        piece_decoder_destroy(s->decoder);
-        code2wav_runner_destroy(s->wave);
-        code2wav_stream_destroy(s->stream);
-        talker_seq_destroy(s->seq);
-        talker_runner_destroy(s->runner);
-        free(s->codes);
-        free(s->samples);
-        free(s);
+    if (!s) {
+        return;
     }
+    piece p;
+    omni_status status;
+    take_piece(s, true, &p, &status, NULL);
+    piece_decoder_destroy(s->decoder);
+    for (int i = 0; s->streams && i < s->count; i++) {
+        talker_seq_destroy(s->streams[i].seq);
+        code2wav_stream_destroy(s->streams[i].wave);
+        free(s->streams[i].codes);
+    }
+    talker_runner_destroy(s->runner);
+    code2wav_runner_destroy(s->wave);
+    free(s->streams);
+    free(s->samples);
+    free(s->codes);
+    free(s->seqs);
+    free(s->events);
+    free(s->stepped);
+    free(s);
 }
 
-omni_status speech_begin(speech *s, const talker_prompt *opening, receiver *to, uint64_t turn, trace *t, omni_error *err) {
-    const omni_generate_params *params = to->params;
-    size_t voice;
-    TRY(talker_find_voice(s->talker, params->voice, &voice, err));
+static bool collect(speech *s, bool wait);
+
+/* ---- one utterance ---- */
+
+/* What a stream keeps is made at its first use: most programs speak with one voice at a time. */
+static omni_status prepare(speech_stream *u, omni_error *err) {
+    speech *s = u->s;
+    u->codes = u->codes ? u->codes : calloc((size_t)MAX_HELD * (size_t)s->groups, sizeof *u->codes);
+    if (!u->codes) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for speech");
+    }
+    if (!u->seq) {
+        TRY(talker_seq_create(s->runner, &u->seq, err));
+    }
+    if (!u->wave) {
+        TRY(code2wav_stream_create(s->code2wav, MAX_PIECE, &u->wave, err));
+    }
+    return OMNI_OK;
+}
+
+static talker_sampling sampling_of(const omni_generate_params *params, uint64_t turn) {
     talker_sampling sampling = talker_sampling_default();
     const omni_sampling *p = &params->speech;
     sampling.greedy = p->greedy;
@@ -111,137 +167,295 @@ omni_status speech_begin(speech *s, const talker_prompt *opening, receiver *to, 
     sampling.repeat_penalty = p->repeat_penalty;
     sampling.seed = params->seed;
     sampling.sequence = turn;
-    s->to = to;
-    s->trace = t;
-    s->held = s->frames = s->made_samples = 0;
-    s->piece = 1;
-    s->max_frames = params->max_frames > 0 ? params->max_frames : SPEECH_DEFAULT_FRAMES;
-    s->ended = false;
-    s->limit = OMNI_LIMIT_NONE;
-    s->talker_seconds = s->code2wav_seconds = 0;
-    speech_abandon(s);
-    code2wav_stream_reset(s->stream);
-    double start = engine_now();
-    omni_status status = talker_begin(s->seq, opening, voice, &sampling, err);
-    status = status == OMNI_OK ? talker_read(s->seq, INT64_MAX, err) : status;
-    s->talker_seconds += engine_now() - start;
+    return sampling;
+}
+
+omni_status speech_open(speech *s, const talker_prompt *opening, receiver *to, uint64_t turn, trace *t, speech_stream **out, omni_error *err) {
+    *out = NULL;
+    speech_stream *u = NULL;
+    for (int i = 0; !u && i < s->count; i++) { /* one whose last piece is still with the decoder is not free yet */
+        u = s->streams[i].open || s->streams[i].decoding ? NULL : &s->streams[i];
+    }
+    if (!u && s->with_decoder && !s->with_decoder->open) { /* its owner went away in the middle of a piece */
+        u = s->with_decoder;
+        collect(s, true);
+    }
+    if (!u) {
+        return fail(err, OMNI_ERR_LIMIT, "%d utterances at once are all there is room for", s->count);
+    }
+    size_t voice;
+    u->s = s;
+    TRY(talker_find_voice(s->talker, to->params->voice, &voice, err));
+    TRY(prepare(u, err));
+    *u = (speech_stream){.s = s,
+                         .seq = u->seq,
+                         .wave = u->wave,
+                         .codes = u->codes,
+                         .to = to,
+                         .trace = t,
+                         .piece = 1,
+                         .max_frames = to->params->max_frames > 0 ? to->params->max_frames : SPEECH_DEFAULT_FRAMES};
+    code2wav_stream_reset(u->wave);
+    const talker_sampling sampling = sampling_of(to->params, turn);
+    TRY(talker_begin(u->seq, opening, voice, &sampling, err));
+    trace_append_codes(t, NULL, 0, s->groups); /* the tensors exist, empty, when there is no frame at all */
+    trace_append(t, "wav", NULL, 0, 0);
+    u->open = true;
+    *out = u;
+    return OMNI_OK;
+}
+
+void speech_close(speech_stream *u) {
+    if (u) {
+        u->open = false;
+        talker_end(u->seq);
+    }
+}
+
+bool speech_stream_reads(const speech_stream *u) {
+    return talker_unread(u->seq) > 0;
+}
+
+omni_status speech_stream_read(speech_stream *u, omni_error *err) {
+    const double start = engine_now();
+    omni_status status = talker_read(u->seq, INT64_MAX, err);
+    u->talker_seconds += engine_now() - start;
     return status;
 }
 
-omni_status speech_push(speech *s, const int32_t *ids, int64_t n, omni_error *err) {
-    return s->ended ? OMNI_OK : talker_push_text(s->seq, ids, n, err);
+omni_status speech_push(speech_stream *u, const int32_t *ids, int64_t n, omni_error *err) {
+    return u->ended ? OMNI_OK : talker_push_text(u->seq, ids, n, err);
+}
+
+void speech_finish_text(speech_stream *u) {
+    u->text_finished = true;
+    talker_finish_text(u->seq);
+}
+
+bool speech_done(const speech_stream *u, omni_status *status, omni_error *err) {
+    *status = u->status;
+    if (u->status != OMNI_OK) {
+        *err = u->err;
+    }
+    return u->status != OMNI_OK || (u->ended && u->held == 0 && !u->decoding);
+}
+
+void speech_hold(speech_stream *u, bool held) {
+    u->waits = held;
+}
+
+void speech_account(const speech_stream *u, omni_result *r) {
+    r->frames = u->frames;
+    r->samples = u->made_samples;
+    r->speech_limit = u->limit;
+    r->speech_cut = u->limit != OMNI_LIMIT_NONE;
+    r->seconds_talker = u->talker_seconds;
+    r->seconds_code2wav = u->code2wav_seconds;
+}
+
+/* Seconds of sound that the listener still has; a stream that has given none is the most urgent. */
+static double slack(const speech_stream *u, double now) {
+    if (u->first_samples == 0) {
+        return -INFINITY;
+    }
+    return (double)u->made_samples / code2wav_sample_rate(u->s->code2wav) - (now - u->first_samples);
+}
+
+double speech_slack(const speech *s) {
+    double least = INFINITY, now = engine_now();
+    for (int i = 0; i < s->count; i++) {
+        const speech_stream *u = &s->streams[i];
+        if (u->open && u->first_samples > 0 && !u->waits && !u->ended) {
+            least = fmin(least, slack(u, now));
+        }
+    }
+    return least;
+}
+
+/* ---- samples ---- */
+
+static void fail_stream(speech_stream *u, omni_status status, const omni_error *err) {
+    if (u->status == OMNI_OK) {
+        u->status = status;
+        u->err = *err;
+    }
 }
 
 /* Samples of a piece to the receiver. */
-static omni_status deliver(speech *s, const piece *p, omni_error *err) {
-    s->code2wav_seconds += p->seconds;
-    trace_append_codes(s->trace, p->codes, p->frames, s->groups);
-    trace_append(s->trace, "wav", p->samples, p->count, 0);
-    s->made_samples += p->count;
-    return receiver_audio(s->to, p->samples, (size_t)p->count) ? OMNI_OK : fail(err, OMNI_CANCELLED, "stopped by the receiver of the sound");
+static void deliver(speech_stream *u, const piece *p) {
+    omni_error err = {0};
+    u->code2wav_seconds += p->seconds;
+    trace_append_codes(u->trace, p->codes, p->frames, u->s->groups);
+    trace_append(u->trace, "wav", p->samples, p->count, 0);
+    u->made_samples += p->count;
+    if (p->count > 0 && u->first_samples == 0) {
+        u->first_samples = engine_now();
+    }
+    if (!receiver_audio(u->to, p->samples, (size_t)p->count)) {
+        fail_stream(u, fail(&err, OMNI_CANCELLED, "stopped by the receiver of the sound"), &err);
+    }
 }
 
-/* What the decoder has finished. */
-static omni_status collect(speech *s, bool wait, omni_error *err) {
+/* What the decoder has finished; false: nothing. */
+static bool collect(speech *s, bool wait) {
     piece p;
     omni_status status;
-    if (!s->decoder || !piece_decoder_take(s->decoder, wait, &p, &status, err)) {
-        return OMNI_OK;
+    omni_error err = {0};
+    if (!take_piece(s, wait, &p, &status, &err)) {
+        return false;
     }
-    pool_limit(s->pool, pool_threads(s->pool));
-    return status == OMNI_OK ? deliver(s, &p, err) : status;
+    speech_stream *u = s->with_decoder;
+    s->with_decoder = NULL;
+    u->decoding = false;
+    if (u->open && status == OMNI_OK) {
+        deliver(u, &p);
+    } else if (u->open) {
+        fail_stream(u, status, &err);
+    }
+    return true;
 }
 
-void speech_abandon(speech *s) {
-    piece p;
-    omni_status status;
-    if (s->decoder && piece_decoder_take(s->decoder, true, &p, &status, NULL)) {
-        pool_limit(s->pool, pool_threads(s->pool));
-    }
+bool speech_wait(speech *s) {
+    return collect(s, true);
 }
 
-/* With all threads, on the calling one: the first piece, for which there is nothing else to do, and the last. */
-static omni_status decode_here(speech *s, omni_error *err) {
-    piece p = {.codes = s->codes, .samples = s->samples, .frames = s->held};
-    if (s->held == 0) {
-        return OMNI_OK;
-    }
-    double start = engine_now();
-    TRY(code2wav_push(s->wave, s->stream, s->codes, s->held, s->samples, &p.count, err));
+/* With all threads that there are, on the calling one. */
+static void decode_here(speech_stream *u) {
+    speech *s = u->s;
+    omni_error err = {0};
+    piece p = {.codes = u->codes, .samples = s->samples, .frames = u->held};
+    const double start = engine_now();
+    omni_status status = code2wav_push(s->wave, u->wave, u->codes, u->held, s->samples, &p.count, &err);
     p.seconds = engine_now() - start;
-    s->held = 0;
-    return deliver(s, &p, err);
-}
-
-static omni_status decode_held(speech *s, omni_error *err) {
-    if (!s->decoder || s->made_samples == 0) {
-        TRY(decode_here(s, err));
+    u->held = 0;
+    if (status == OMNI_OK) {
+        deliver(u, &p);
     } else {
-        if (piece_decoder_busy(s->decoder)) {
-            if (s->held < MAX_HELD) {
-                return OMNI_OK;
+        fail_stream(u, status, &err);
+    }
+}
+
+static void decode_beside(speech_stream *u) {
+    speech *s = u->s;
+    piece_decoder_start(s->decoder, u->wave, u->codes, u->held);
+    pool_limit(s->pool, pool_threads(s->pool) - s->decoder_threads);
+    s->with_decoder = u;
+    u->decoding = true;
+    u->held = 0;
+}
+
+/* The utterance whose frames are to be decoded first: of those that have enough, the one whose listener runs out of sound first. */
+static speech_stream *next_to_decode(speech *s, double now, double *urgency) {
+    speech_stream *best = NULL;
+    for (int i = 0; i < s->count; i++) {
+        speech_stream *u = &s->streams[i];
+        if (!u->open || u->decoding || u->status != OMNI_OK || u->held == 0 || (u->held < u->piece && !u->ended)) {
+            continue;
+        }
+        const double its = slack(u, now);
+        if (!best || its < *urgency) {
+            best = u;
+            *urgency = its;
+        }
+    }
+    return best;
+}
+
+/* The first piece of an utterance and its last are decoded at once: there is nothing else to do for it. Others go to the decoder's thread; while that
+ * is busy they wait, unless too many frames have come together or a listener is about to run out of sound. */
+static bool decode_pieces(speech *s) {
+    enum { HURRY_MS = 300 };
+    bool did = false;
+    double urgency = 0;
+    for (speech_stream *u; (u = next_to_decode(s, engine_now(), &urgency)); did = true) {
+        const bool hurry = s->count > 1 && urgency < HURRY_MS / 1000.0;
+        if (!s->decoder || u->made_samples == 0 || u->ended) {
+            decode_here(u);
+        } else if (!piece_decoder_busy(s->decoder)) {
+            decode_beside(u);
+        } else if (u->held == MAX_HELD || hurry) {
+            decode_here(u);
+        } else {
+            break;
+        }
+        u->piece = u->piece * 2 < MAX_PIECE ? u->piece * 2 : MAX_PIECE;
+    }
+    return did;
+}
+
+/* ---- frames ---- */
+
+static void take_event(speech_stream *u, talker_event event, const int32_t *codes) {
+    omni_error err = {0};
+    if (event == TALKER_FRAME) {
+        memcpy(u->codes + u->held * u->s->groups, codes, (size_t)u->s->groups * sizeof *codes);
+        u->frames++;
+        u->held++;
+        if (u->frames >= u->max_frames) {
+            u->ended = true;
+            u->limit = OMNI_LIMIT_MAX_FRAMES;
+        }
+    } else if (event == TALKER_NO_MEMORY) {
+        fail_stream(u, fail(&err, OMNI_ERR_LIMIT, "the talker's key/value cache is full"), &err);
+    } else if (event != TALKER_NEEDS_TEXT) {
+        u->ended = true;
+        u->limit = event == TALKER_FULL ? OMNI_LIMIT_TALKER_CONTEXT : OMNI_LIMIT_NONE;
+    }
+}
+
+static bool can_step(const speech_stream *u) {
+    return u->open && u->status == OMNI_OK && !u->ended && !u->waits && u->held < MAX_HELD && talker_unread(u->seq) == 0 &&
+           (u->text_finished || talker_pending_text(u->seq) > 0);
+}
+
+static bool make_frames(speech *s) {
+    int n = 0;
+    for (int i = 0; i < s->count; i++) {
+        if (can_step(&s->streams[i])) {
+            s->stepped[n] = &s->streams[i];
+            s->seqs[n++] = s->streams[i].seq;
+        }
+    }
+    if (n == 0) {
+        return false;
+    }
+    omni_error err = {0};
+    const double start = engine_now();
+    omni_status status = talker_step(s->runner, s->seqs, n, s->events, s->codes, &err);
+    const double seconds = engine_now() - start;
+    for (int i = 0; i < n; i++) {
+        s->stepped[i]->talker_seconds += seconds / n;
+        if (status == OMNI_OK) {
+            take_event(s->stepped[i], s->events[i], s->codes + i * s->groups);
+        } else {
+            fail_stream(s->stepped[i], status, &err);
+        }
+    }
+    return true;
+}
+
+static bool read_prompts(speech *s, int64_t rows) {
+    bool did = false;
+    for (int i = 0; i < s->count; i++) {
+        speech_stream *u = &s->streams[i];
+        if (u->open && u->status == OMNI_OK && !u->waits && talker_unread(u->seq) > 0) {
+            omni_error err = {0};
+            const double start = engine_now();
+            omni_status status = talker_read(u->seq, rows, &err);
+            u->talker_seconds += engine_now() - start;
+            if (status != OMNI_OK) {
+                fail_stream(u, status, &err);
             }
-            TRY(collect(s, true, err));
-        }
-        piece_decoder_start(s->decoder, s->stream, s->codes, s->held);
-        pool_limit(s->pool, pool_threads(s->pool) - s->decoder_threads);
-        s->held = 0;
-    }
-    s->piece = s->piece * 2 < MAX_PIECE ? s->piece * 2 : MAX_PIECE;
-    return OMNI_OK;
-}
-
-omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err) {
-    for (int64_t made = 0; !s->ended && made < most; made++) {
-        if (s->frames >= s->max_frames) {
-            s->ended = true;
-            s->limit = OMNI_LIMIT_MAX_FRAMES;
-            break;
-        }
-        TRY(receiver_check(s->to, err));
-        talker_event event;
-        double start = engine_now();
-        TRY(talker_step(s->runner, &s->seq, 1, &event, s->codes + s->held * s->groups, err));
-        s->talker_seconds += engine_now() - start;
-        if (event == TALKER_NEEDS_TEXT) {
-            break;
-        }
-        if (event == TALKER_NO_MEMORY) {
-            return fail(err, OMNI_ERR_LIMIT, "the talker's key/value cache is full");
-        }
-        if (event != TALKER_FRAME) {
-            s->ended = true;
-            s->limit = event == TALKER_FULL ? OMNI_LIMIT_TALKER_CONTEXT : OMNI_LIMIT_NONE;
-            break;
-        }
-        s->frames++;
-        s->held++;
-        TRY(collect(s, false, err));
-        if (s->held >= s->piece) {
-            TRY(decode_held(s, err));
+            did = true;
         }
     }
-    *ended = s->ended;
-    return OMNI_OK;
+    return did;
 }
 
-omni_status speech_finish(speech *s, omni_error *err) {
-    bool ended;
-    talker_finish_text(s->seq);
-    TRY(speech_run(s, INT64_MAX, &ended, err));
-    TRY(collect(s, true, err));
-    TRY(receiver_check(s->to, err));
-    TRY(decode_here(s, err));
-    trace_append_codes(s->trace, s->codes, 0, s->groups); /* also when there is no frame at all: the tensors exist, empty */
-    trace_append(s->trace, "wav", s->samples, 0, 0);
-    return OMNI_OK;
-}
-
-void speech_account(const speech *s, omni_result *r) {
-    r->frames = s->frames;
-    r->samples = s->made_samples;
-    r->speech_limit = s->limit;
-    r->speech_cut = s->limit != OMNI_LIMIT_NONE;
-    r->seconds_talker = s->talker_seconds;
-    r->seconds_code2wav = s->code2wav_seconds;
+bool speech_step(speech *s, int64_t rows) {
+    bool did = collect(s, false);
+    did |= read_prompts(s, rows);
+    did |= make_frames(s);
+    did |= decode_pieces(s);
+    return did;
 }

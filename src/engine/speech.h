@@ -1,5 +1,5 @@
-/* Speech as a pipeline: text tokens -> talker and code predictor (frames of codes) -> code2wav (samples), each part working as soon as
- * it has input. */
+/* Speech of any number of requests: text tokens -> talker and code predictor (frames of codes) -> code2wav (samples), each part working as soon as
+ * it has input. All utterances that can go on make a frame in the same step. */
 #ifndef OMNI_ENGINE_SPEECH_H
 #define OMNI_ENGINE_SPEECH_H
 
@@ -10,27 +10,41 @@
 #include "omni.h"
 
 typedef struct speech speech;
+/* One utterance. */
+typedef struct speech_stream speech_stream;
 
-/* Working memory for one utterance at a time. positions: prompt rows and frames together, cut to the talker's own context. */
-omni_status speech_create(backend *b, talker *t, code2wav *c, int64_t positions, speech **out, omni_error *err);
-/* Whether the memory is enough for so many positions, or as much as the talker can use. */
-bool speech_fits(const speech *s, int64_t positions);
 /* Frames of an utterance where params->max_frames is 0. */
 enum { SPEECH_DEFAULT_FRAMES = 4096 };
-void speech_destroy(speech *s);
 
-/* Starts an utterance. to and t (which may be NULL) must stay until it has ended. turn: its random numbers' sequence. */
-omni_status speech_begin(speech *s, const talker_prompt *prompt, receiver *to, uint64_t turn, trace *t, omni_error *err);
-/* Further tokens of the answer. */
-omni_status speech_push(speech *s, const int32_t *ids, int64_t n, omni_error *err);
-/* Goes on until text is needed or the speech has ended (*ended), handing samples over as they are made; with most frames made in this call it
- * returns early. OMNI_CANCELLED when nobody listens any more: at most the frame and the samples under way have then been made. */
-omni_status speech_run(speech *s, int64_t most, bool *ended, omni_error *err);
-/* No more text comes: says the rest and hands over all of it; then gives the trace its tensors. */
-omni_status speech_finish(speech *s, omni_error *err);
-/* The utterance will not go on, after an error or OMNI_CANCELLED: what is under way comes to an end and is forgotten. */
-void speech_abandon(speech *s);
+/* Working memory for so many utterances at once. positions: prompt rows and frames of one, cut to the talker's own context. */
+omni_status speech_create(backend *b, talker *t, code2wav *c, int streams, int64_t positions, speech **out, omni_error *err);
+void speech_destroy(speech *s); /* every stream must be closed before; NULL is fine */
+
+/* Starts an utterance; OMNI_ERR_LIMIT when all streams are in use. to and t (which may be NULL) must stay until it is closed, media_hidden of the
+ * prompt until speech_stream_reads is false. turn: its random numbers' sequence. */
+omni_status speech_open(speech *s, const talker_prompt *opening, receiver *to, uint64_t turn, trace *t, speech_stream **out, omni_error *err);
+/* Whatever has become of it; samples under way are thrown away. NULL is fine. */
+void speech_close(speech_stream *u);
+/* Rows of the prompt are still to be read. */
+bool speech_stream_reads(const speech_stream *u);
+/* Reads them all now. */
+omni_status speech_stream_read(speech_stream *u, omni_error *err);
+/* Further tokens of the answer; then: there are no more. */
+omni_status speech_push(speech_stream *u, const int32_t *ids, int64_t n, omni_error *err);
+void speech_finish_text(speech_stream *u);
+/* Whether the speech has ended and all samples have been handed over, or it has failed: *status says. */
+bool speech_done(const speech_stream *u, omni_status *status, omni_error *err);
+/* held: nothing more is to be made for it until the reader has caught up. */
+void speech_hold(speech_stream *u, bool held);
 /* Frames, samples and times so far. */
-void speech_account(const speech *s, omni_result *r);
+void speech_account(const speech_stream *u, omni_result *r);
+
+/* One step: at most rows of the prompt of each new utterance, a frame for each that has text, samples for those that have frames enough. Returns
+ * whether anything was done. Errors are those of single utterances (speech_done). */
+bool speech_step(speech *s, int64_t rows);
+/* Waits until samples that are being made on another thread are there; false when there are none. */
+bool speech_wait(speech *s);
+/* Seconds until the first listener runs out of sound; INFINITY when nobody listens. */
+double speech_slack(const speech *s);
 
 #endif

@@ -113,6 +113,8 @@ omni_status talker_read(talker_seq *s, int64_t most, omni_error *err);
 omni_status talker_push_text(talker_seq *s, const int32_t *ids, int64_t n, omni_error *err);
 /* No more text will come. */
 void talker_finish_text(talker_seq *s);
+/* The utterance is over: its blocks go back to the pool. */
+void talker_end(talker_seq *s);
 /* Tokens pushed but not yet spoken. */
 int64_t talker_pending_text(const talker_seq *s);
 

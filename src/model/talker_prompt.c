@@ -43,6 +43,14 @@ void talker_finish_text(talker_seq *s) {
     s->text_finished = true;
 }
 
+void talker_end(talker_seq *s) {
+    s->state = SEQ_IDLE;
+    kv_seq_truncate(&s->kv, 0);
+    free(s->plan);
+    s->plan = NULL;
+    s->planned = 0;
+}
+
 int64_t talker_pending_text(const talker_seq *s) {
     return s->text_end - s->text_head;
 }
@@ -239,15 +247,11 @@ static omni_status begin(talker_seq *s, const talker_prompt *in, size_t voice, p
 
 omni_status talker_begin(talker_seq *s, const talker_prompt *in, size_t voice, const talker_sampling *sampling, omni_error *err) {
     const talker *t = s->r->t;
-    s->state = SEQ_IDLE;
-    kv_seq_truncate(&s->kv, 0);
+    talker_end(s);
     s->sampling = *sampling;
     s->frames = 0;
     s->text_head = s->text_end = 0;
     s->text_finished = s->eos_sent = false;
-    free(s->plan);
-    s->plan = NULL;
-    s->planned = 0;
     if (voice >= t->voice_count) {
         return fail(err, OMNI_ERR_ARGUMENT, "talker: voice number %zu of %zu", voice, t->voice_count);
     }

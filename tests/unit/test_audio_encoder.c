@@ -249,10 +249,10 @@ static void test_retry_takes_no_more_memory(void **state) {
         allocations = 0;
         for (int tries = 0; i == 1 && tries < 2 * needed; tries++) { /* the second one gets it piece by piece */
             refused_after = tries / 2;
-            assert_int_equal(audio_encoder_run(fresh[i], &clip, 1, embeds, &err), OMNI_ERR_MEMORY);
+            assert_int_equal(audio_encoder_run(fresh[i], &clip, 1, 0, embeds, &err), OMNI_ERR_MEMORY);
         }
         refused_after = 1000;
-        assert_int_equal(audio_encoder_run(fresh[i], &clip, 1, embeds, &err), OMNI_OK);
+        assert_int_equal(audio_encoder_run(fresh[i], &clip, 1, 0, embeds, &err), OMNI_OK);
         assert_true(i == 0 || allocations == needed);
         needed = allocations;
         f->b->ops = real;

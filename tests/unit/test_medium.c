@@ -62,26 +62,39 @@ static medium made_up(int which, int64_t count) {
     return m;
 }
 
+/* As one request reads them. */
 static omni_status encode(medium *const *media, size_t count) {
-    static const _Atomic bool stop;
-    omni_generate_params p = omni_generate_params_default();
-    receiver to = {.params = &p, .cancelled = &stop};
-    return media_encode(&model->encoders, media, count, &to, NULL, &err);
+    medium all[8];
+    assert_true(count <= 8);
+    for (size_t i = 0; i < count; i++) {
+        all[i] = *media[i];
+    }
+    omni_status status = media_items_take(&model->encoders, &model->media_cache, all, count, &err);
+    for (size_t i = 0; i < count; i++) {
+        *media[i] = all[i];
+        status = status == OMNI_OK ? media_item_encode(&model->encoders, all[i].item, &err) : status;
+    }
+    return status;
+}
+
+static const embeddings *embedded(const medium *m) {
+    assert_non_null(m->item->embedded);
+    return m->item->embedded;
 }
 
 /* The embeddings of a medium's sound on the host. */
 static float *heard(const medium *m) {
-    const size_t bytes = (size_t)m->audio_rows * (size_t)audio_encoder_width(model->encoders.audio) * sizeof(float);
+    const size_t bytes = (size_t)embedded(m)->audio_rows * (size_t)audio_encoder_width(model->encoders.audio) * sizeof(float);
     float *values = malloc(bytes);
     assert_non_null(values);
-    model->b->ops->download(model->b, values, m->audio, bytes);
+    model->b->ops->download(model->b, values, embedded(m)->audio, bytes);
     return values;
 }
 
 /* The largest difference of two sounds' embeddings. Other numbers of rows round otherwise; other sounds differ by far more. */
 static float difference(const medium *a, const medium *b) {
     float *x = heard(a), *y = heard(b), worst = 0;
-    const int64_t rows = a->audio_rows < b->audio_rows ? a->audio_rows : b->audio_rows;
+    const int64_t rows = embedded(a)->audio_rows < embedded(b)->audio_rows ? embedded(a)->audio_rows : embedded(b)->audio_rows;
     assert_true(rows > 0);
     for (int64_t i = 0; i < rows * audio_encoder_width(model->encoders.audio); i++) {
         worst = fmaxf(worst, fabsf(x[i] - y[i]));
@@ -92,7 +105,7 @@ static float difference(const medium *a, const medium *b) {
 }
 
 static void same_sound(const medium *a, const medium *b) {
-    assert_int_equal(a->audio_rows, b->audio_rows);
+    assert_int_equal(embedded(a)->audio_rows, embedded(b)->audio_rows);
     const float worst = difference(a, b);
     if (!(worst < 1e-4f)) {
         fail_msg("embeddings differ by %g", worst);
@@ -108,7 +121,7 @@ static void different_sound(const medium *a, const medium *b) {
 
 static void release(medium *media, size_t count) {
     for (size_t i = 0; i < count; i++) {
-        medium_free(&model->encoders, &media[i]);
+        medium_free(&media[i]);
     }
 }
 
@@ -182,10 +195,10 @@ static void test_two_of_everything(void **state) {
         same_sound(&mixed[i], &sounds[i]);
         medium alone = load(i % 2 ? OMNI_AUDIO : OMNI_VIDEO, paths[i], false);
         must(encode((medium *[]){&alone}, 1));
-        assert_int_equal(alone.visual_rows, mixed[i].visual_rows);
-        if (alone.visual_rows) {
-            assert_memory_equal(alone.visual, mixed[i].visual,
-                                (size_t)alone.visual_rows * (size_t)vision_encoder_config(model->encoders.vision)->out * sizeof(float));
+        assert_int_equal(embedded(&alone)->visual_rows, embedded(&mixed[i])->visual_rows);
+        if (embedded(&alone)->visual_rows) {
+            assert_memory_equal(embedded(&alone)->visual, embedded(&mixed[i])->visual,
+                                (size_t)embedded(&alone)->visual_rows * (size_t)vision_encoder_config(model->encoders.vision)->out * sizeof(float));
         }
         release(&alone, 1);
     }
@@ -302,8 +315,9 @@ static void test_silent_video(void **state) {
     assert_non_null(strstr(warnings, "silent.mp4: has no sound"));
     assert_non_null(strstr(warnings, "--use-audio-in-video"));
     assert_ptr_equal(strchr(warnings, '\n'), warnings + strlen(warnings) - 1); /* one */
-    assert_int_equal(s->media_count, 3);
-    assert_true(s->media[0].has_sound && !s->media[1].has_sound && s->media[2].has_sound); /* the sound stays one of its own */
+    assert_int_equal(s->conversation->media_count, 3);
+    assert_true(s->conversation->media[0].has_sound && !s->conversation->media[1].has_sound &&
+                s->conversation->media[2].has_sound); /* the sound stays one of its own */
     warnings[0] = 0;
     const char json[] = "[{\"role\": \"user\", \"content\": [{\"type\": \"video\", \"path\": \"" AUDIO "silent.mp4\"}]}]";
     must(omni_session_add_json(s, json, sizeof json - 1, &err));

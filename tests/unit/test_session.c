@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "engine/media_load.h"
+#include "engine/scheduler.h"
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
 
@@ -121,14 +122,14 @@ typedef void (*turn_maker)(omni_session *s, int turn);
 static omni_session *retell(const omni_session *from, const omni_session_params *p, turn_maker make) {
     omni_session *s = start(p);
     int turn = 0;
-    for (size_t i = 0; i + 1 < from->chat.count; i++) {
-        const chat_message *m = &from->chat.messages[i];
+    for (size_t i = 0; i + 1 < from->conversation->chat.count; i++) {
+        const chat_message *m = &from->conversation->chat.messages[i];
         if (m->role != CHAT_ASSISTANT) {
             make(s, turn++);
             continue;
         }
         chat_message *copy;
-        must(chat_add_message(&s->chat, CHAT_ASSISTANT, &copy, &err));
+        must(chat_add_message(&s->conversation->chat, CHAT_ASSISTANT, &copy, &err));
         for (size_t k = 0; k < m->answer.count; k++) {
             must(token_list_push(&copy->answer, m->answer.ids[k], &err));
         }
@@ -140,8 +141,8 @@ static void assert_same(const omni_session *a, const omni_session *b, const hear
     assert_string_equal(x->text, y->text);
     assert_int_equal(x->result.prompt_tokens, y->result.prompt_tokens);
     assert_int_equal(x->result.answer_tokens, y->result.answer_tokens);
-    assert_int_equal(a->seq.length, b->seq.length);
-    assert_memory_equal(decoder_logits(batch_decoder(a->batch)), decoder_logits(batch_decoder(b->batch)),
+    assert_int_equal(omni_session_used(a), omni_session_used(b));
+    assert_memory_equal(decoder_logits(batch_decoder(a->engine->batch)), decoder_logits(batch_decoder(b->engine->batch)),
                         (size_t)model->thinker->config.vocab * sizeof(float));
     assert_int_equal(x->result.frames, y->result.frames);
     assert_int_equal(x->sample_count, y->sample_count);
@@ -208,8 +209,8 @@ static void goes_on_after_a_cancelled_answer(void **state) {
     x.stop_after = 4;
     answer(s, &x, 30, true);
     assert_int_equal(x.result.finish, OMNI_FINISH_CANCELLED);
-    assert_int_equal(s->chat.count, 2);
-    assert_true(s->chat.messages[1].answer.count > 0 && s->chat.messages[1].answer.count < 30);
+    assert_int_equal(s->conversation->chat.count, 2);
+    assert_true(s->conversation->chat.messages[1].answer.count > 0 && s->conversation->chat.messages[1].answer.count < 30);
     forget(&x);
     text_turn(s, 1);
     answer(s, &x, 12, true);
@@ -232,7 +233,7 @@ static void goes_on_after_a_cancelled_prompt(void **state) {
     answer(s, &x, 8, true);
     assert_int_equal(x.result.finish, OMNI_FINISH_CANCELLED);
     assert_int_equal(x.text_size, 0);
-    assert_int_equal(s->chat.count, 1);
+    assert_int_equal(s->conversation->chat.count, 1);
     forget(&x);
     answer(s, &x, 8, true);
     assert_int_equal(x.result.finish, OMNI_FINISH_LENGTH);
@@ -290,8 +291,8 @@ static void what_is_taken_back_leaves_nothing(void **state) {
     forget(&x);
     omni_session_take_back(s);
     omni_session_take_back(s);
-    assert_int_equal(s->chat.count, 0);
-    assert_int_equal(s->media_count, 0);
+    assert_int_equal(s->conversation->chat.count, 0);
+    assert_int_equal(s->conversation->media_count, 0);
     media_turn(s, 0);
     answer(s, &x, 8, false);
     media_turn(fresh, 0);
@@ -318,7 +319,7 @@ static void a_full_context_ends_the_answer(void **state) {
     for (int i = 0; i < 2; i++) {
         assert_int_equal(omni_generate(s, &g, &h.result, &err), OMNI_ERR_LIMIT);
         assert_non_null(strstr(err.text, "64"));
-        assert_int_equal(s->chat.count, 3);
+        assert_int_equal(s->conversation->chat.count, 3);
     }
     omni_session_reset(s);
     text_turn(s, 1);
@@ -333,12 +334,13 @@ static void what_does_not_fit_is_not_encoded(void **state) {
     p.context = 100;
     omni_session *s = start(&p);
     heard h = {0};
+    const uint64_t before = model->media_cache.encoded;
     media_turn(s, 0);
     media_turn(s, 3);
     omni_generate_params g = asking(&h, 5);
     assert_int_equal(omni_generate(s, &g, &h.result, &err), OMNI_ERR_LIMIT);
     assert_non_null(strstr(err.text, "100"));
-    assert_false(s->media[0].encoded);
+    assert_int_equal(model->media_cache.encoded, before);
     omni_session_destroy(s);
 }
 
@@ -354,8 +356,8 @@ static void what_does_not_fit_is_not_decoded(void **state) {
         assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, parts, 3}, &err), OMNI_ERR_LIMIT);
         assert_non_null(strstr(err.text, "picture.jpg"));
         assert_non_null(strstr(err.text, "-c"));
-        assert_int_equal(s->chat.count, 0);
-        assert_int_equal(s->media_count, 0);
+        assert_int_equal(s->conversation->chat.count, 0);
+        assert_int_equal(s->conversation->media_count, 0);
         if (context == 100) {
             must(omni_session_add(s, &(omni_message){OMNI_USER, parts, 2}, &err));
         }
@@ -410,20 +412,20 @@ static void repeated_media_are_decoded_once(void **state) {
                                {.kind = OMNI_IMAGE, .data = other, .size = size}};
     omni_session *s = start(NULL);
     media_loading l;
-    media_loading_begin(&l, s);
+    media_loading_begin(&l, s->conversation);
     int64_t pixels[5];
     for (size_t i = 0; i < 5; i++) {
-        must(media_loading_add(&l, s, parts[i].kind, parts[i].path, parts[i].data, parts[i].size, &err));
+        must(media_loading_add(&l, s->conversation, parts[i].kind, parts[i].path, parts[i].data, parts[i].size, &err));
         pixels[i] = atomic_load(&l.budget.pixels);
     }
     assert_true(pixels[0] > 0 && pixels[1] == pixels[0] && pixels[2] == 2 * pixels[0] && pixels[3] == pixels[2] && pixels[4] == 3 * pixels[0]);
-    assert_int_equal(l.budget.rows, 5 * medium_least_rows(&s->model->encoders, &s->media[0]));
-    const patch_set *p = &s->media[0].patches;
+    assert_int_equal(l.budget.rows, 5 * medium_least_rows(&s->conversation->model->encoders, &s->conversation->media[0]));
+    const patch_set *p = &s->conversation->media[0].patches;
     const size_t n = (size_t)patch_count(p) * 3 * (size_t)(p->temporal * p->patch * p->patch);
     for (size_t i = 1; i < 4; i++) {
-        assert_memory_equal(p->levels, s->media[i].patches.levels, n);
+        assert_memory_equal(p->levels, s->conversation->media[i].patches.levels, n);
     }
-    assert_true(memcmp(p->levels, s->media[4].patches.levels, n) != 0);
+    assert_true(memcmp(p->levels, s->conversation->media[4].patches.levels, n) != 0);
     media_loading_end(&l);
     omni_session_destroy(s);
     free(bytes);
@@ -558,10 +560,10 @@ static void what_fails_leaves_nothing_behind(void **state) {
     media_turn(s, 0);
     assert_int_not_equal(omni_session_add(s, &(omni_message){OMNI_USER, parts, 2}, &err), OMNI_OK);
     assert_int_not_equal(omni_session_add_json(s, bad, sizeof bad - 1, &err), OMNI_OK);
-    assert_int_equal(s->chat.count, 1);
-    assert_int_equal(s->chat.tool_count, 0);
-    assert_int_equal(s->media_count, 1);
-    assert_true(s->params.fps != 9);
+    assert_int_equal(s->conversation->chat.count, 1);
+    assert_int_equal(s->conversation->chat.tool_count, 0);
+    assert_int_equal(s->conversation->media_count, 1);
+    assert_true(s->conversation->params.fps != 9);
     answer(s, &x, 8, true);
     media_turn(plain, 0);
     answer(plain, &y, 8, true);

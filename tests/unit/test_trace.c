@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/engine.h"
+#include "engine/scheduler.h"
 #include "gguf/safetensors.h"
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
@@ -151,21 +151,26 @@ static void a_trace_holds_what_happened(void **state) {
     omni_session *s = asked();
     listener l = {0};
     omni_result r;
-    omni_generate_params p = tracing(&l);
+    omni_generate_params p = tracing(&l), untraced = p;
+    omni_request *same; /* reads the same rows */
+    untraced.trace = NULL;
+    must(omni_request_submit(s->engine, s->conversation, &untraced, &same, &err));
+    omni_request_cancel(same);
     must(omni_generate(s, &p, &r, &err));
     assert_true(r.frames > 0 && r.samples > 0);
+    const prompt_row *rows = same->rows.rows;
     safetensors *f;
     must(safetensors_open_file(path, &f, &err));
     const int64_t read = r.prompt_tokens, answer = r.answer_tokens, vocab = model->thinker->config.vocab, width = model->thinker->config.width;
     const st_tensor *ids = tensor_of(f, "sequences", DTYPE_I64, 2, (int64_t[]){1, read + answer});
-    const token_list *said = &s->chat.messages[1].answer;
+    const token_list *said = &s->conversation->chat.messages[1].answer;
     assert_int_equal(said->count, answer);
     for (int64_t i = 0; i < read; i++) {
-        assert_int_equal(i64_at(ids, i), s->cached[i].id);
+        assert_int_equal(i64_at(ids, i), rows[i].id);
     }
     const st_tensor *positions = tensor_of(f, "position_ids", DTYPE_F32, 3, (int64_t[]){3, 1, read});
     for (int64_t i = 0; i < 3 * read; i++) {
-        assert_true(f32_at(positions, i) == s->cached[i % read].position[i / read]);
+        assert_true(f32_at(positions, i) == rows[i % read].position[i / read]);
     }
     const st_tensor *logits = tensor_of(f, "logits", DTYPE_F32, 3, (int64_t[]){1, answer, vocab});
     for (int64_t k = 0; k < answer; k++) { /* greedy: the largest is what was said */
@@ -177,11 +182,13 @@ static void a_trace_holds_what_happened(void **state) {
         assert_int_equal(i64_at(ids, read + k), said->ids[k]);
     }
     assert_finite(tensor_of(f, "accept_hidden", DTYPE_F32, 3, (int64_t[]){1, read + answer - 1, width}));
-    assert_finite(tensor_of(f, "image_embeds", DTYPE_F32, 2, (int64_t[]){s->media[0].visual_rows, width}));
-    const st_tensor *heard = tensor_of(f, "audio_embeds", DTYPE_F32, 2, (int64_t[]){s->media[1].audio_rows, width});
-    assert_memory_equal(heard->data, s->media[1].audio, heard->size); /* this backend's memory is the host's */
+    const medium *media = s->conversation->media;
+    assert_finite(tensor_of(f, "image_embeds", DTYPE_F32, 2, (int64_t[]){media[0].item->embedded->visual_rows, width}));
+    const st_tensor *heard = tensor_of(f, "audio_embeds", DTYPE_F32, 2, (int64_t[]){media[1].item->embedded->audio_rows, width});
+    assert_memory_equal(heard->data, media[1].item->embedded->audio, heard->size); /* this backend's memory is the host's */
     assert_sound(f, &l, &r);
     safetensors_close(f);
+    omni_request_free(same);
     /* A second run replaces it; speaking a text has the sound's tensors alone. */
     free(l.samples);
     l = (listener){0};
@@ -230,7 +237,7 @@ static void what_fails_leaves_no_trace(void **state) {
             assert_int_equal(status, OMNI_ERR_IO);
             assert_int_equal(spoken, OMNI_ERR_IO);
             assert_non_null(strstr(err.text, path));
-            assert_int_equal(s->chat.count, 1);
+            assert_int_equal(s->conversation->chat.count, 1);
         } else if (kind == 1) { /* the listener has had enough */
             l.left = 1;
             must(omni_generate(s, &p, &r, &err));

@@ -1,0 +1,70 @@
+/* A medium as requests hold it: decoded data until it is encoded, embeddings from then on. Conversations and requests share it by reference.
+ *
+ * Embeddings are found again by content, so a picture that another conversation has shown already is not encoded twice. */
+#ifndef OMNI_ENGINE_MEDIA_ITEM_H
+#define OMNI_ENGINE_MEDIA_ITEM_H
+
+#include <pthread.h>
+
+#include "engine/content_hash.h"
+#include "engine/medium.h"
+#include "engine/trace.h"
+#include "model/thinker.h"
+
+/* Embeddings of one content, in the backend's memory. */
+typedef struct embeddings {
+    content_hash content;
+    int64_t visual_rows, audio_rows;
+    float *visual;    /* [visual_rows, width] */
+    float *deepstack; /* [deepstack layers, visual_rows, width]; NULL when there are none */
+    float *audio;     /* [audio_rows, width] */
+    size_t bytes;
+    int holders;
+    struct embeddings *older, *newer; /* by last use */
+} embeddings;
+
+/* Those of a model. Any thread may look at counts; only the step encodes, and releases what nobody holds beyond the limit. */
+typedef struct media_cache {
+    pthread_mutex_t lock;
+    embeddings *oldest, *newest;
+    size_t bytes, limit; /* of all; of those that nobody holds any more */
+    uint64_t hits, encoded;
+} media_cache;
+
+void media_cache_init(media_cache *c, size_t limit);
+void media_cache_free(media_cache *c, backend *b); /* nobody must hold any */
+
+struct media_item {
+    _Atomic int holders;
+    media_cache *cache;
+    prompt_kind kind;
+    char *name; /* for errors */
+    int32_t grid[3];
+    double seconds_per_grid;
+    bool has_sound;
+    int64_t samples;      /* of its sound */
+    int64_t longest;      /* samples of the longest sound of the call of the reference that it belongs to (media/mel.h) */
+    content_hash content; /* of all that its embeddings depend on */
+    patch_set patches;    /* decoded; empty once encoded */
+    sound sound;
+    embeddings *embedded; /* NULL until it is encoded; the step's */
+};
+
+/* Items of a conversation's media, for a request that reads them: what a medium has decoded moves into an item of its own at the first time. The
+ * sounds that are new to requests belong to one call of the reference, as if the conversation were asked now. */
+omni_status media_items_take(const encoders *e, media_cache *cache, medium *media, size_t count, omni_error *err);
+media_item *media_item_hold(media_item *m);
+void media_item_drop(media_item *m); /* NULL is fine */
+
+/* As positions see it. */
+prompt_media media_item_prompt(const encoders *e, const media_item *m);
+/* Encodes it, unless its embeddings are known. Not for two threads at once. */
+omni_status media_item_encode(const encoders *e, media_item *m, omni_error *err);
+/* Decoded data is not needed any more. */
+void media_item_forget(media_item *m);
+/* Its embeddings as the thinker takes them; empty when it is not encoded. */
+thinker_media media_item_embedded(const media_item *m, int64_t width);
+/* What the reference's processor and encoders give for those of count items that still have their decoded data, as it names them. */
+omni_status media_items_trace(const encoders *e, media_item *const *items, size_t count, trace *t, omni_error *err);
+
+#endif

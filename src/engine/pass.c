@@ -1,0 +1,314 @@
+/* One pass of the thinker over rows of many requests, and the tokens that it gives. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/scheduler.h"
+
+/* ---- how many rows ---- */
+
+static bool wants_rows(omni_request *r) {
+    return r->state == REQUEST_RUNNING && r->encoded && request_pending(r) > 0 && !events_full(&r->events);
+}
+
+/* Rows of prompts in this pass. A step in which others wait for their next token, or speak, must not take long: its time is bounded, not its rows. */
+static int64_t prompt_budget(omni_engine *e) {
+    enum { FIRST_GUESS = 32, LEAST = 16 };
+    bool others = e->speech && isfinite(speech_slack(e->speech));
+    for (omni_request *r = e->running.oldest; r && !others; r = r->newer) {
+        others = (r->state == REQUEST_RUNNING && r->answer.count > 0 && request_pending(r) == 1) || r->state == REQUEST_SPEAKING;
+    }
+    if (!others) {
+        return e->params.batch;
+    }
+    if (e->seconds_a_row == 0) {
+        return FIRST_GUESS;
+    }
+    double seconds = e->params.prompt_seconds;
+    if (e->speech) {
+        seconds = fmin(seconds, fmax(0, speech_slack(e->speech)) / 2);
+    }
+    const double rows = seconds / e->seconds_a_row;
+    return rows < LEAST ? 0 : rows < e->params.batch ? (int64_t)rows : e->params.batch;
+}
+
+/* Sets r->piece for all. Those who wait for a single row get it; the rest of the rows goes to the oldest. Who has got nothing for long gets a little.
+ */
+static void deal_rows(omni_engine *e) {
+    enum { PATIENCE = 8, LITTLE = 16 };
+    int64_t left = prompt_budget(e), room = e->params.batch;
+    for (omni_request *r = e->running.oldest; r; r = r->newer) {
+        r->piece = 0;
+        if (!wants_rows(r)) {
+            continue;
+        }
+        const int64_t pending = request_pending(r);
+        if (pending == 1) {
+            r->piece = 1;
+            continue;
+        }
+        int64_t n = left < room ? left : room;
+        if (n == 0 && r->starved >= PATIENCE) {
+            n = LITTLE < room ? LITTLE : room;
+        }
+        r->piece = pending < n ? pending : n;
+        room -= r->piece;
+        left -= r->piece < left ? r->piece : left;
+        r->starved = r->piece > 0 ? 0 : r->starved + 1;
+    }
+}
+
+/* ---- rows into the pass ---- */
+
+/* Takes the blocks for r's piece. The hidden states of rows in a block that is copied, because others hold it too, go along. */
+static omni_status extend(omni_engine *e, omni_request *r, omni_error *err) {
+    const int64_t shared = r->seq.length % KV_BLOCK ? r->seq.block_count - 1 : -1;
+    const int32_t before = shared >= 0 ? r->seq.blocks[shared] : -1;
+    TRY(kv_seq_extend(&r->seq, r->piece, NULL, err));
+    if (e->hidden && shared >= 0 && r->seq.blocks[shared] != before) {
+        const int64_t block = KV_BLOCK * (int64_t)e->model->thinker->config.width;
+        e->model->b->ops->copy(e->model->b, e->hidden + r->seq.blocks[shared] * block, e->hidden + before * block, (size_t)block * sizeof *e->hidden);
+    }
+    return OMNI_OK;
+}
+
+static omni_status fill_rows(omni_engine *e, omni_request *r, decoder_row *rows, omni_error *err) {
+    const int64_t first = r->seq.length - r->piece, width = e->model->thinker->config.width;
+    TRY(thinker_rows(e->model->thinker, &r->rows, first, r->piece, r->embedded, r->media_count, NULL, rows, err));
+    for (int64_t i = 0; e->hidden && i < r->piece; i++) {
+        if (r->trace || r->rows.rows[first + i].media >= 0) {
+            rows[i].captured = e->hidden + kv_seq_slot(&r->seq, first + i) * width;
+        }
+    }
+    return OMNI_OK;
+}
+
+/* The inputs of the pass; how many rows in all. From the oldest to the youngest: who has to give blocks back is never in the pass yet. */
+static int64_t gather(omni_engine *e, int *count) {
+    int64_t rows = 0;
+    *count = 0;
+    for (omni_request *r = e->running.oldest, *next; r; r = next) {
+        next = r->newer;
+        if (r->piece == 0) {
+            continue;
+        }
+        omni_error err = {0};
+        if (!engine_make_room(e, r, r->piece)) {
+            next = NULL; /* those behind r had given theirs back before, and r was the last */
+            continue;
+        }
+        next = r->newer; /* younger ones may have gone */
+        omni_status status = extend(e, r, &err);
+        status = status == OMNI_OK ? fill_rows(e, r, e->rows + rows, &err) : status;
+        if (status != OMNI_OK) {
+            engine_finish(e, r, status, &err);
+            continue;
+        }
+        e->inputs[*count] = (batch_input){.seq = &r->seq, .rows = e->rows + rows, .n = r->piece, .outputs = request_pending(r) == 0};
+        e->fed[(*count)++] = r;
+        rows += r->piece;
+    }
+    return rows;
+}
+
+/* ---- tokens out ---- */
+
+static omni_status open_stream(omni_engine *e, omni_request *r, omni_error *err) {
+    int32_t *hidden_row = NULL, n = 0;
+    if (r->media_count > 0) {
+        hidden_row = malloc((size_t)r->prompt_rows * sizeof *hidden_row);
+        if (!hidden_row) {
+            return fail(err, OMNI_ERR_MEMORY, "out of memory");
+        }
+        for (int64_t i = 0; i < r->prompt_rows; i++) {
+            if (r->rows.rows[i].media >= 0) {
+                hidden_row[n++] = kv_seq_slot(&r->seq, i);
+            }
+        }
+    }
+    const talker_prompt p = {.rows = r->rows.rows,
+                             .n = r->prompt_rows,
+                             .media = r->media_rows,
+                             .media_count = r->media_count,
+                             .media_hidden = n > 0 ? e->hidden : NULL,
+                             .media_hidden_row = hidden_row};
+    omni_status status = speech_open(e->speech, &p, &r->receiver, r->turn, r->trace, &r->stream, err);
+    free(hidden_row);
+    return status;
+}
+
+/* The prompt has been read: what the answer needs. */
+static omni_status begin_answer(omni_engine *e, omni_request *r, omni_error *err) {
+    backend *b = e->model->b;
+    const size_t vocab = (size_t)e->model->thinker->config.vocab;
+    memset(e->marks, 0, vocab);
+    for (int64_t i = 0; i < r->prompt_rows; i++) {
+        e->marks[r->rows.rows[i].id] = 1;
+    }
+    TRY(b->ops->alloc(b, vocab, (void **)&r->seen, err));
+    b->ops->upload(b, r->seen, e->marks, vocab);
+    r->answering = engine_now();
+    r->result.seconds_prompt = r->answering - r->admitted - r->result.seconds_media;
+    TRY(output_open(&r->output, e->model->tokenizer, &r->receiver, r->params.speak, err));
+    r->output_open = true;
+    return r->params.speak ? open_stream(e, r, err) : OMNI_OK;
+}
+
+static sample_row sampling_of(const omni_engine *e, const omni_request *r) {
+    const omni_sampling *p = &r->params.text;
+    return (sample_row){.greedy = p->greedy,
+                        .temperature = p->temperature,
+                        .top_k = p->top_k,
+                        .top_p = p->top_p,
+                        .min_p = p->min_p,
+                        .repeat_penalty = p->repeat_penalty,
+                        .seen = r->seen,
+                        .suppress_from = (int32_t)e->model->thinker->config.vocab,
+                        .suppress_keep = -1,
+                        .seed = r->params.seed,
+                        .stage = SAMPLE_THINKER,
+                        .sequence = r->turn,
+                        .step = (uint32_t)r->answer.count};
+}
+
+/* Gives the talker what may be spoken by now. */
+static omni_status push_spoken(omni_request *r, bool last, omni_error *err) {
+    r->spoken.count = 0;
+    TRY(output_spoken(&r->output, last, &r->spoken, err));
+    return speech_push(r->stream, r->spoken.ids, (int64_t)r->spoken.count, err);
+}
+
+/* The text is complete. */
+static omni_status end_text(omni_engine *e, omni_request *r, omni_error *err) {
+    TRY(output_finish(&r->output, err));
+    if (!r->stream) {
+        engine_finish(e, r, OMNI_OK, NULL);
+        return OMNI_OK;
+    }
+    TRY(push_spoken(r, true, err));
+    speech_finish_text(r->stream);
+    r->state = REQUEST_SPEAKING;
+    return OMNI_OK;
+}
+
+static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, omni_error *err) {
+    const int64_t most = r->params.max_tokens > 0 ? r->params.max_tokens : INT64_MAX;
+    const bool end = !r->params.ignore_eos && tokenizer_is_end(e->model->tokenizer, id);
+    if (id < 0) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: the thinker computed NaN or infinite values (token %zu of the answer): its weights are damaged",
+                    gguf_path(e->model->thinker_file), r->answer.count);
+    }
+    TRY(token_list_push(&r->answer, id, err));
+    if (!end) {
+        TRY(output_token(&r->output, id, err));
+    }
+    if (end || r->output.stopped) {
+        r->result.finish = OMNI_FINISH_STOP;
+        return end_text(e, r, err);
+    }
+    if ((int64_t)r->answer.count >= most || r->seq.length >= e->params.context) {
+        r->result.finish = OMNI_FINISH_LENGTH;
+        r->result.text_limit = (int64_t)r->answer.count >= most ? OMNI_LIMIT_MAX_TOKENS : OMNI_LIMIT_CONTEXT;
+        if (r->stream) { /* as the reference: the token behind which the answer is cut is not spoken */
+            output_leave_out_last(&r->output);
+        }
+        return end_text(e, r, err);
+    }
+    if (r->stream) {
+        TRY(push_spoken(r, false, err));
+    }
+    return request_append(r, id, err);
+}
+
+/* A token for each request whose rows are complete now. */
+static void sample_tokens(omni_engine *e, int count) {
+    backend *b = e->model->b;
+    const int64_t vocab = e->model->thinker->config.vocab;
+    float *logits = decoder_logits(batch_decoder(e->batch));
+    int n = 0;
+    for (int i = 0; i < count; i++) {
+        omni_request *r = e->fed[i];
+        omni_error err = {0};
+        if (e->inputs[i].outputs == 0) {
+            continue;
+        }
+        omni_status status = r->output_open ? OMNI_OK : begin_answer(e, r, &err);
+        if (r->trace) {
+            b->ops->download(b, e->row, logits + n * vocab, (size_t)vocab * sizeof *logits);
+            trace_append(r->trace, "logits", e->row, 1, vocab);
+        }
+        e->samples[n] = sampling_of(e, r);
+        if (status != OMNI_OK) { /* its row is sampled all the same, for nobody */
+            engine_finish(e, r, status, &err);
+            e->samples[n] = (sample_row){.greedy = true, .repeat_penalty = 1, .suppress_from = (int32_t)vocab, .suppress_keep = -1};
+            r = NULL;
+        }
+        e->fed[n++] = r;
+    }
+    if (n == 0) {
+        return;
+    }
+    b->ops->sample(b, logits, n, vocab, e->samples, e->chosen);
+    b->ops->download(b, e->ids, e->chosen, (size_t)n * sizeof *e->ids);
+    for (int i = 0; i < n; i++) {
+        omni_error err = {0};
+        omni_status status = e->fed[i] ? take_token(e, e->fed[i], e->ids[i], &err) : OMNI_OK;
+        if (status != OMNI_OK) {
+            engine_finish(e, e->fed[i], status, &err);
+        }
+    }
+}
+
+static void trace_hidden(omni_engine *e, omni_request *r, int64_t first, int64_t n) {
+    const int64_t width = e->model->thinker->config.width;
+    for (int64_t i = 0; e->hidden && i < n; i++) {
+        e->model->b->ops->download(e->model->b, e->row, e->hidden + kv_seq_slot(&r->seq, first + i) * width, (size_t)width * sizeof(float));
+        trace_append(r->trace, "accept_hidden", e->row, 1, width);
+    }
+}
+
+bool engine_pass(omni_engine *e) {
+    deal_rows(e);
+    int count;
+    const int64_t rows = gather(e, &count);
+    if (count == 0) {
+        return false;
+    }
+    const omni_model *m = e->model;
+    const batch_options options = {.logits = true,
+                                   .extended = true,
+                                   .capture_layer = m->talker ? talker_get_config(m->talker)->accept_hidden_layer : 0,
+                                   .deepstack_layers = m->thinker->deepstack_layers};
+    omni_error err = {0};
+    const double start = engine_now();
+    omni_status status = batch_run(e->batch, e->inputs, count, &options, &err);
+    for (int i = 0; i < count; i++) {
+        omni_request *r = e->fed[i];
+        if (status != OMNI_OK) {
+            kv_seq_truncate(&r->seq, 0); /* nobody knows what its blocks hold */
+            engine_finish(e, r, status, &err);
+            continue;
+        }
+        if (r->trace) {
+            trace_hidden(e, r, r->seq.length - r->piece, r->piece);
+        } else if (e->params.prefix_cache) {
+            prefix_cache_add(e->prefixes, &r->chain, &r->seq);
+        }
+        if (r->answer.count == 0) {
+            const int64_t known = r->result.cached_tokens;
+            events_progress(&r->events, "reading", (uint64_t)(r->seq.length - known), (uint64_t)(r->prompt_rows - known));
+        }
+    }
+    if (status == OMNI_OK) {
+        sample_tokens(e, count);
+    }
+    if (rows >= 2 * (int64_t)count + 8) { /* mostly prompts */
+        const double seconds = (engine_now() - start) / (double)rows;
+        e->seconds_a_row = e->seconds_a_row == 0 ? seconds : 0.75 * e->seconds_a_row + 0.25 * seconds;
+    }
+    pthread_mutex_lock(&e->lock);
+    e->counters.steps++;
+    e->counters.rows += (uint64_t)rows;
+    pthread_mutex_unlock(&e->lock);
+    return true;
+}
