@@ -145,7 +145,10 @@ omni_status wav_writer_write(wav_writer *w, const float *samples, size_t count, 
 
 omni_status wav_writer_finish(wav_writer *w, omni_error *err) {
     omni_status status = OMNI_OK;
-    if (!w->stream && w->header) {
+    if (!w->stream && ftruncate(w->file.fd, (off_t)((w->header ? HEADER : 0) + w->bytes)) != 0) { /* of a write that failed, a part may be there */
+        status = fail(err, OMNI_ERR_IO, "%s: cannot be cut: %s", w->file.path, strerror(errno));
+    }
+    if (status == OMNI_OK && !w->stream && w->header) {
         uint8_t h[HEADER];
         wav_header(h, w->rate, (uint32_t)(w->bytes + HEADER - 8), (uint32_t)w->bytes);
         status = file_out_write_at(&w->file, 0, h, HEADER, err);
