@@ -23,6 +23,14 @@ static size_t count_values(const char *text, size_t size) {
 omni_status json_parse(const char *text, size_t size, size_t most_values, size_t flags, json_t **out, omni_error *err) {
     json_error_t error;
     *out = NULL;
+    const unsigned char *b = (const unsigned char *)text;
+    if (size >= 2 && ((b[0] == 0xFF && b[1] == 0xFE) || (b[0] == 0xFE && b[1] == 0xFF) || b[0] == 0 || b[1] == 0)) {
+        return fail(err, OMNI_ERR_FORMAT, "is in UTF-16 or UTF-32; JSON must be in UTF-8");
+    }
+    if (size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) { /* a byte order mark */
+        text += 3;
+        size -= 3;
+    }
     size_t values = count_values(text, size);
     if (values > most_values) {
         return fail(err, OMNI_ERR_LIMIT, "%zu values of JSON; up to %zu are taken", values, most_values);
