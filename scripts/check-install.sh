@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs a build into a temporary folder and checks what others get: the example builds through pkg-config against the shared and the
-# static library and speaks, libraries export omni_* alone, headers compile as C and C++. usage: check-install.sh [BUILD_DIR]
+# static library and speaks, libraries export omni_* alone, manual pages and completion are there, headers compile as C and C++. usage: check-install.sh [BUILD_DIR]
 set -eu
 cd "$(dirname "$0")/.."
 build=${1:-build} models=models/tiny
@@ -24,6 +24,16 @@ pc=$(find "$prefix" -name omni.pc)
 export PKG_CONFIG_PATH=${pc%/*}${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
 [ "$("$prefix/bin/omni" --version)" = "omni $(pkg-config --modversion omni)" ] || die "omni --version and omni.pc disagree"
 ok "the program and its version"
+
+for command in "" $("$prefix/bin/omni" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
+  page=$prefix/share/man/man1/omni${command:+-$command}.1
+  # shellcheck disable=SC2086
+  "$prefix/bin/omni" $command --help=man | cmp -s - "$page" || die "${page##*/} is not installed, or not the program's"
+done
+for file in bash-completion/completions/omni zsh/site-functions/_omni fish/vendor_completions.d/omni.fish; do
+  grep -q -e --max-tokens -e max-tokens "$prefix/share/$file" || die "$file is not installed, or empty"
+done
+ok "manual pages and completion scripts"
 
 wav_is_good() { # a WAV header whose size field is the file's, and some sound
   local size riff

@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/stop.h"
+#include "cli/terminal_text.h"
 
 /* Where text goes: standard output, unless sound goes there. */
 static FILE *text_output(const answer *a) {
@@ -41,7 +42,7 @@ static bool take_text(void *arg, const char *text, size_t size) {
         a->last_was_newline = text[size - 1] == '\n';
     }
     FILE *to = text_output(a);
-    a->text_failed = fwrite(text, 1, size, to) != size || fflush(to) != 0;
+    a->text_failed = !write_text(to, text, size) || fflush(to) != 0;
     return !a->text_failed;
 }
 
@@ -61,18 +62,23 @@ static bool take_progress(void *arg, const char *what, uint64_t done, uint64_t t
     return progress_show(&a->bar, what, done, total);
 }
 
+/* Characters that a terminal would obey are escaped wherever the JSON goes: its value is the same. */
 static void print_json_string(FILE *to, const char *s, size_t n) {
     fputc('"', to);
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
+    for (size_t i = 0, length; i < n; i += length) {
+        uint32_t c = 0;
+        length = utf8_character(s + i, n - i, &c);
         if (c == '"' || c == '\\') {
-            fprintf(to, "\\%c", c);
+            fprintf(to, "\\%c", (char)c);
         } else if (c == '\n') {
             fputs("\\n", to);
-        } else if (c < 0x20 || c == 0x7F) {
+        } else if (length == 0) { /* a file's name may be any bytes */
+            fputs("\\ufffd", to);
+            length = 1;
+        } else if (obeyed_by_terminals(c)) {
             fprintf(to, "\\u%04x", c);
         } else {
-            fputc(c, to);
+            fwrite(s + i, 1, length, to);
         }
     }
     fputc('"', to);
@@ -114,9 +120,9 @@ static void print_json(const answer *a, const omni_result *r) {
     }
     fprintf(to,
             ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"cached_tokens\": %lld, \"answer_tokens\": %lld, \"frames\": %lld, \"samples\": %lld, "
-            "\"speech_cut\": %s",
+            "\"speech_cut\": %s, \"seed\": %llu",
             finish[r->finish], (long long)r->prompt_tokens, (long long)r->cached_tokens, (long long)r->answer_tokens, (long long)r->frames,
-            (long long)r->samples, r->speech_cut ? "true" : "false");
+            (long long)r->samples, r->speech_cut ? "true" : "false", (unsigned long long)a->seed);
     fprintf(to,
             ", \"seconds\": {\"media\": %.4f, \"prompt\": %.4f, \"answer\": %.4f, \"first_text\": %.4f, \"first_audio\": %.4f, \"talker\": %.4f, "
             "\"code2wav\": %.4f}",
@@ -127,6 +133,52 @@ static void print_json(const answer *a, const omni_result *r) {
         print_json_string(to, a->sound_path, strlen(a->sound_path));
     }
     fprintf(to, "}\n");
+}
+
+/* One line when a limit ended the answer or its speech. */
+static void say_cut(const omni_generate_params *p, const omni_result *r) {
+    char text[96] = "", speech[96] = "";
+    if (r->finish == OMNI_FINISH_LENGTH && p->max_tokens > 0 && r->answer_tokens >= p->max_tokens) {
+        snprintf(text, sizeof text, "the answer after %lld tokens (--max-tokens)", (long long)r->answer_tokens);
+    } else if (r->finish == OMNI_FINISH_LENGTH) {
+        snprintf(text, sizeof text, "the answer after %lld tokens: the context is full (--ctx-size)", (long long)r->answer_tokens);
+    }
+    if (r->speech_cut) {
+        snprintf(speech, sizeof speech, "the speech after %lld frames (--max-frames)", (long long)r->frames);
+    }
+    if (*text || *speech) {
+        print_error("omni: cut short: %s%s%s\n", text, *text && *speech ? "; " : "", speech);
+    }
+}
+
+static void print_timing(const char *what, double seconds, int64_t count, const char *unit) {
+    print_error("omni: %16s = %10.2f ms", what, 1e3 * seconds);
+    if (count > 0) {
+        print_error(" / %5lld %ss (%8.2f ms per %s, %8.2f %ss per second)", (long long)count, unit, 1e3 * seconds / (double)count, unit,
+                    seconds > 0 ? (double)count / seconds : 0, unit);
+    }
+    print_error("\n");
+}
+
+static void print_timings(const answer *a, const omni_result *r, int sample_rate) {
+    print_error("omni: seed %llu, %lld tokens of the prompt were read before\n", (unsigned long long)a->seed, (long long)r->cached_tokens);
+    print_timing("load time", a->load_seconds, 0, NULL);
+    if (r->seconds_media > 0) {
+        print_timing("media time", r->seconds_media, 0, NULL);
+    }
+    print_timing("prompt eval time", r->seconds_prompt, r->prompt_tokens - r->cached_tokens, "token");
+    print_timing("eval time", r->seconds_answer, r->answer_tokens, "token");
+    print_timing("total time", r->seconds_media + r->seconds_prompt + r->seconds_answer, 0, NULL);
+    if (r->seconds_first_text > 0) {
+        print_timing("first text", r->seconds_first_text, 0, NULL);
+    }
+    if (r->samples > 0) {
+        const double seconds = (double)r->samples / sample_rate;
+        print_timing("first sound", r->seconds_first_audio, 0, NULL);
+        print_timing("talker", r->seconds_talker, r->frames, "frame");
+        print_timing("code2wav", r->seconds_code2wav, r->frames, "frame");
+        print_error("omni: %16s = %10.2f s, real-time factor %.2f\n", "sound", seconds, r->seconds_answer / seconds);
+    }
 }
 
 int answer_run(answer *a, omni_session *session, omni_generate_params *params, const char *text, int sample_rate) {
@@ -170,9 +222,14 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     } else {
         if (a->json && !a->text_failed) {
             print_json(a, &result);
+        } else if (!number) {
+            say_cut(params, &result);
+        }
+        if (a->verbose) {
+            print_timings(a, &result, sample_rate);
         }
         if (a->text_failed || fflush(text_output(a)) != 0) { /* who reads a conversation through a pipe waits for the whole answer */
-            fprintf(stderr, "omni: cannot write the answer to standard output\n");
+            print_error("omni: cannot write the answer to standard output\n");
             exit_status = 1;
         } else {
             exit_status = number ? 128 + number : 0;

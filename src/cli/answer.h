@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "cli/progress.h"
 #include "omni.h"
@@ -17,6 +18,9 @@ typedef struct answer {
     const char *sound_path; /* NULL: no sound */
     bool json;              /* keep the text back and print one JSON object at the end */
     omni_sound *stream;     /* open, for several answers: sound_path names it; NULL: every answer opens sound_path and closes it */
+    bool verbose;           /* timings after the answer, on standard error */
+    uint64_t seed;          /* for JSON and timings: what params->seed is */
+    double load_seconds;    /* for timings */
     progress bar;
     /* state of the running answer */
     omni_sound *sound;
@@ -26,10 +30,10 @@ typedef struct answer {
     bool last_was_newline;
 } answer;
 
-/* Runs omni_generate (text NULL) or omni_speak (text given) with callbacks set. Returns the exit status; errors are reported. The sound file
- * is complete and valid whatever the outcome, as long as any sound was made. sample_rate: samples a second of the speech.
- * While it runs, the signals of cli/stop.h stop the answer, and the exit status is 128 + the signal's number (a second one ends the program);
- * afterwards the former handlers are back. */
+/* Runs omni_generate (text NULL) or omni_speak (text given) with callbacks set. Returns the exit status; errors are reported, and so is, without
+ * json, that a limit cut the answer or its speech. The sound file is complete and valid whatever the outcome, as long as any sound was made.
+ * sample_rate: samples a second of the speech. While it runs, the signals of cli/stop.h stop the answer, and the exit status is 128 + the signal's
+ * number (a second one ends the program); afterwards the former handlers are back. */
 int answer_run(answer *a, omni_session *session, omni_generate_params *params, const char *text, int sample_rate);
 
 #endif

@@ -1,40 +1,55 @@
 #include "cli/args.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WORD = 48, HELP_COLUMN = 28 };
+#include "cli/config.h"
+#include "cli/help.h"
+#include "cli/terminal_text.h"
 
-/* Levenshtein distance, the classic dynamic programme over one row. */
-static size_t edits(const char *a, const char *b) {
-    size_t n = strlen(b), row[MAX_WORD + 1];
-    for (size_t j = 0; j <= n; j++) {
-        row[j] = j;
-    }
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            size_t replaced = diagonal + (a[i - 1] != b[j - 1]), other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            diagonal = row[j];
-            row[j] = replaced < other ? replaced : other;
-        }
-    }
-    return row[n];
+enum { MAX_WORD = 48 };
+
+static size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
 }
 
-/* One begins with the other, by more than dashes and a letter or two: --temperature for --temp. */
+/* Distance of Damerau and Levenshtein (optimal string alignment), by dynamic programming over three rows. Both have MAX_WORD letters at most. */
+static size_t edits(const char *a, const char *b) {
+    size_t n = strlen(b), rows[3][MAX_WORD + 1], *before = rows[0], *above = rows[1], *row = rows[2];
+    for (size_t j = 0; j <= n; j++) {
+        above[j] = j;
+    }
+    for (size_t i = 1; a[i - 1]; i++) {
+        row[0] = i;
+        for (size_t j = 1; j <= n; j++) {
+            row[j] = least(least(row[j - 1], above[j]) + 1, above[j - 1] + (a[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+                row[j] = least(row[j], before[j - 2] + 1);
+            }
+        }
+        size_t *spare = before;
+        before = above;
+        above = row;
+        row = spare;
+    }
+    return above[n];
+}
+
+static size_t dashes(const char *s) {
+    return strspn(s, "-/");
+}
+
+/* One begins with the other, by three letters or more: --temperature for --temp. */
 static bool shortened(const char *a, const char *b) {
-    size_t n = strlen(a), m = strlen(b), both = n < m ? n : m;
-    return both >= 5 && strncmp(a, b, both) == 0;
+    size_t n = strlen(a), m = strlen(b), both = least(n, m);
+    return both >= dashes(a) + 3 && strncmp(a, b, both) == 0;
 }
 
 const char *args_nearest(const char *word, const char *const *candidates, size_t count) {
     const char *best = NULL;
-    size_t best_edits = strlen(word) / 3 + 2;
-    for (size_t i = 0; i < count && strlen(word) <= MAX_WORD; i++) {
+    size_t letters = strlen(word) - dashes(word), best_edits = (letters < 3 ? 1 : letters / 3) + 1;
+    for (size_t i = 0; i < count && letters > 0 && strlen(word) <= MAX_WORD; i++) {
         size_t e = strlen(candidates[i]) > MAX_WORD ? SIZE_MAX : shortened(word, candidates[i]) ? 1 : edits(word, candidates[i]);
         if (e < best_edits) {
             best = candidates[i];
@@ -44,26 +59,7 @@ const char *args_nearest(const char *word, const char *const *candidates, size_t
     return best;
 }
 
-static void print_help(const command *c) {
-    printf("usage: omni %s%s%s [flags]\n%s\n\n", c->name, *c->arguments ? " " : "", c->arguments, c->summary);
-    for (size_t i = 0; i < c->flag_count; i++) {
-        const flag *f = &c->flags[i];
-        char left[96];
-        snprintf(left, sizeof left, "  %s%s%s%s%s", f->alias ? f->alias : "", f->alias ? ", " : "", f->name, f->metavar ? " " : "",
-                 f->metavar ? f->metavar : "");
-        if (strlen(left) >= HELP_COLUMN) {
-            printf("%s\n%*s%s\n", left, HELP_COLUMN, "", f->help);
-        } else {
-            printf("%-*s%s\n", HELP_COLUMN, left, f->help);
-        }
-    }
-    printf("%-*s%s\n", HELP_COLUMN, "  -h, --help", "this text");
-    if (c->details) {
-        printf("\n%s\n", c->details);
-    }
-}
-
-static const flag *find_flag(const command *c, const char *word, size_t length) {
+const flag *args_find(const command *c, const char *word, size_t length) {
     for (size_t i = 0; i < c->flag_count; i++) {
         const flag *f = &c->flags[i];
         if ((strlen(f->name) == length && strncmp(f->name, word, length) == 0) ||
@@ -72,6 +68,29 @@ static const flag *find_flag(const command *c, const char *word, size_t length) 
         }
     }
     return NULL;
+}
+
+bool args_is_path(const flag *f) {
+    static const char *const endings[] = {"FILE", "DIR", "OUT"};
+    for (size_t i = 0; f->metavar && i < sizeof endings / sizeof *endings; i++) {
+        size_t n = strlen(f->metavar), m = strcspn(f->metavar, "."), k = strlen(endings[i]);
+        n = least(n, m);
+        if (strcmp(f->metavar, "F") == 0 || (n >= k && strncmp(f->metavar + n - k, endings[i], k) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *args_choices(const flag *f, char out[static MAX_CHOICES]) {
+    if (!f->metavar || *f->metavar != '<' || !strchr(f->metavar, '|')) {
+        return NULL;
+    }
+    snprintf(out, MAX_CHOICES, "%.*s", (int)strlen(f->metavar) - 2, f->metavar + 1);
+    for (char *s = out; *s; s++) {
+        *s = *s == '|' ? ' ' : *s;
+    }
+    return out;
 }
 
 static int unknown_flag(const command *c, const char *word) {
@@ -85,18 +104,45 @@ static int unknown_flag(const command *c, const char *word) {
         near = args_nearest(word, names, c->flag_count + 1);
     }
     if (near) {
-        fprintf(stderr, "omni %s: unknown flag %s; did you mean %s?\n", c->name, word, near);
+        print_error("omni %s: unknown flag %s; did you mean %s?\n", c->name, word, near);
     } else {
-        fprintf(stderr, "omni %s: unknown flag %s; see omni %s --help\n", c->name, word, c->name);
+        print_error("omni %s: unknown flag %s; see omni %s --help\n", c->name, word, c->name);
     }
     free(names);
     return 2;
 }
 
-/* Stores a flag's value; false after explaining what is wrong with it. */
-static bool set_flag(const command *c, const flag *f, const char *text) {
+static bool set_whole(const flag *f, const char *text, const char *where) {
     char *end = NULL;
     errno = 0;
+    long long v = strtoll(text, &end, 10);
+    const bool whole = *text && !*end && errno == 0, endless = f->kind == FLAG_COUNT;
+    if (whole && (((double)v >= f->low && (double)v <= f->high) || (endless && v == -1))) {
+        *(int64_t *)f->value = v;
+        return true;
+    }
+    print_error("%s: %s takes a whole number from %.0f to %.0f%s, not \"%s\"\n", where, f->name, f->low, f->high, endless ? ", or -1" : "", text);
+    return false;
+}
+
+static bool set_switch(const flag *f, const char *text, const char *where) {
+    static const char *const words[][2] = {{"false", "true"}, {"off", "on"}, {"no", "yes"}, {"0", "1"}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        for (int yes = 0; yes < 2; yes++) {
+            if (strcmp(text, words[i][yes]) == 0) {
+                *(bool *)f->value = yes;
+                return true;
+            }
+        }
+    }
+    print_error("%s: %s takes true or false, not \"%s\"\n", where, f->name, text);
+    return false;
+}
+
+bool args_set(const flag *f, const char *text, const char *where) {
+    if (f->kind == FLAG_SET) {
+        return set_switch(f, text, where);
+    }
     if (f->kind == FLAG_STRING) {
         *(const char **)f->value = text;
         return true;
@@ -105,42 +151,40 @@ static bool set_flag(const command *c, const flag *f, const char *text) {
         flag_list *list = f->value;
         flag_entry *larger = realloc(list->entries, (list->count + 1) * sizeof *larger);
         if (!larger) {
-            fprintf(stderr, "omni %s: out of memory\n", c->name);
+            print_error("%s: out of memory\n", where);
             return false;
         }
         list->entries = larger;
         list->entries[list->count++] = (flag_entry){f->name, text};
         return true;
     }
-    if (f->kind == FLAG_INT) {
-        long long v = strtoll(text, &end, 10);
-        if (*text && !*end && errno == 0 && (double)v >= f->low && (double)v <= f->high) {
-            *(int64_t *)f->value = v;
-            return true;
-        }
-        fprintf(stderr, "omni %s: %s takes a whole number from %.0f to %.0f, not \"%s\"\n", c->name, f->name, f->low, f->high, text);
-        return false;
+    if (f->kind == FLAG_INT || f->kind == FLAG_COUNT) {
+        return set_whole(f, text, where);
     }
+    char *end = NULL;
+    errno = 0;
     double v = strtod(text, &end);
     if (*text && !*end && errno == 0 && v >= f->low && v <= f->high) {
         *(double *)f->value = v;
         return true;
     }
-    fprintf(stderr, "omni %s: %s takes a number from %g to %g, not \"%s\"\n", c->name, f->name, f->low, f->high, text);
+    print_error("%s: %s takes a number from %g to %g, not \"%s\"\n", where, f->name, f->low, f->high, text);
     return false;
 }
 
-int args_parse(const command *c, int argc, char **argv, const char **positional, size_t max_positional, size_t *positional_count) {
-    size_t count = 0;
+/* given: for each flag, whether it was. */
+static int parse(const command *c, int argc, char **argv, const char **positional, size_t max_positional, size_t *count, bool *given) {
     bool only_positional = false;
+    char where[64];
+    snprintf(where, sizeof where, "omni %s", c->name);
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i];
         if (only_positional || word[0] != '-' || word[1] == 0) {
-            if (count == max_positional) {
-                fprintf(stderr, "omni %s: unexpected argument \"%s\"; see omni %s --help\n", c->name, word, c->name);
+            if (*count == max_positional) {
+                print_error("omni %s: unexpected argument \"%s\"; see omni %s --help\n", c->name, word, c->name);
                 return 2;
             }
-            positional[count++] = word;
+            positional[(*count)++] = word;
             continue;
         }
         if (strcmp(word, "--") == 0) {
@@ -148,17 +192,21 @@ int args_parse(const command *c, int argc, char **argv, const char **positional,
             continue;
         }
         if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
-            print_help(c);
+            help_print(c);
             return 0;
         }
         const char *equals = word[1] == '-' ? strchr(word, '=') : NULL;
-        const flag *f = find_flag(c, word, equals ? (size_t)(equals - word) : strlen(word));
+        if (equals && strncmp(word, "--help=", 7) == 0) {
+            return help_print_as(c, equals + 1, i + 1 < argc ? argv[i + 1] : NULL);
+        }
+        const flag *f = args_find(c, word, equals ? (size_t)(equals - word) : strlen(word));
         if (!f) {
             return unknown_flag(c, word);
         }
+        given[f - c->flags] = true;
         if (f->kind == FLAG_SET) {
             if (equals) {
-                fprintf(stderr, "omni %s: %s takes no value\n", c->name, f->name);
+                print_error("omni %s: %s takes no value\n", c->name, f->name);
                 return 2;
             }
             *(bool *)f->value = true;
@@ -166,13 +214,27 @@ int args_parse(const command *c, int argc, char **argv, const char **positional,
         }
         const char *text = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
         if (!text) {
-            fprintf(stderr, "omni %s: %s needs a value: %s %s\n", c->name, f->name, f->name, f->metavar);
+            print_error("omni %s: %s needs a value: %s %s\n", c->name, f->name, f->name, f->metavar);
             return 2;
         }
-        if (!set_flag(c, f, text)) {
+        if (!args_set(f, text, where)) {
             return 2;
         }
     }
-    *positional_count = count;
     return -1;
+}
+
+int args_parse(const command *c, int argc, char **argv, const char **positional, size_t max_positional, size_t *positional_count) {
+    bool *given = calloc(c->flag_count + 1, sizeof *given);
+    *positional_count = 0;
+    if (!given) {
+        print_error("omni %s: out of memory\n", c->name);
+        return 1;
+    }
+    int status = parse(c, argc, argv, positional, max_positional, positional_count, given);
+    if (status < 0) {
+        status = config_apply(c, given);
+    }
+    free(given);
+    return status;
 }

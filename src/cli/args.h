@@ -1,4 +1,5 @@
-/* Command-line flags from a table: parsing, --help, and the nearest name for one that is unknown. */
+/* Command-line flags from a table: parsing, --help and what else is made of the table (cli/help.h), defaults from the configuration file
+ * (cli/config.h), and the nearest name for one that is unknown. */
 #ifndef OMNI_CLI_ARGS_H
 #define OMNI_CLI_ARGS_H
 
@@ -10,6 +11,7 @@ typedef enum flag_kind {
     FLAG_SET,    /* bool: true when given */
     FLAG_STRING, /* const char * */
     FLAG_INT,    /* int64_t, within [low, high] */
+    FLAG_COUNT,  /* int64_t, within [low, high], or -1: no limit */
     FLAG_FLOAT,  /* double, within [low, high] */
     FLAG_ENTRY,  /* flag_list: appended, with the flag's name, in the order given */
 } flag_kind;
@@ -18,7 +20,7 @@ typedef struct flag {
     const char *name, *alias; /* "--model", "-m"; alias may be NULL */
     flag_kind kind;
     void *value;
-    const char *metavar, *help;
+    const char *metavar, *help; /* metavar: see args_is_path and args_choices */
     double low, high;
 } flag;
 
@@ -39,13 +41,29 @@ typedef struct command {
     const char *details;   /* paragraphs under the flags; may be NULL */
     const flag *flags;
     size_t flag_count;
+    bool no_default_model; /* OMNI_MODEL and the configuration file give no model files */
 } command;
 
-/* Parses argv[1 ..]; positional arguments land in positional (at most max_positional). Returns -1 to go on, otherwise the exit
- * status: 0 after --help (on standard output), 2 after a mistake (explained on standard error). "--name=value" works too. */
+/* Parses argv[1 ..], then takes what was not given from the environment and the configuration file; positional arguments land in positional
+ * (at most max_positional). Returns -1 to go on, otherwise the exit status: 0 after --help (on standard output), 2 after a mistake (explained on
+ * standard error). "--name=value" works too. */
 int args_parse(const command *c, int argc, char **argv, const char **positional, size_t max_positional, size_t *positional_count);
 
-/* The candidate that is likeliest meant by word (fewest edits, about a third of its letters at most); NULL when none is near. */
+/* Gives a flag its value; false after explaining what is wrong with it. where begins the explanation: "omni run", or a file and a line. */
+bool args_set(const flag *f, const char *text, const char *where);
+
+/* The flag of that name or alias, of length bytes; NULL: none. */
+const flag *args_find(const command *c, const char *word, size_t length);
+
+/* Whether the flag's value is a file or a folder: its metavar is "F", or ends in FILE, DIR or OUT before any point. */
+bool args_is_path(const flag *f);
+
+/* "f32 f16 q8_0" of the metavar "<f32|f16|q8_0>", the values that the flag takes, in out; NULL when it is no such list. */
+enum { MAX_CHOICES = 128 };
+const char *args_choices(const flag *f, char out[static MAX_CHOICES]);
+
+/* The candidate that is likeliest meant by word: one edit of three letters (an insertion, a deletion, another letter, or two that changed
+ * places), or a name that it begins with; NULL when none is that near. */
 const char *args_nearest(const char *word, const char *const *candidates, size_t count);
 
 #endif

@@ -4,9 +4,11 @@
 
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/model_files.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/stop.h"
+#include "cli/terminal_text.h"
 
 typedef enum format { FORMAT_TABLE, FORMAT_JSON, FORMAT_CSV } format;
 
@@ -115,7 +117,7 @@ static bool parse_parts(const char *text, unsigned *parts) {
             i++;
         }
         if (i == COUNT) {
-            fprintf(stderr, "omni bench: --parts takes a list of thinker, audio, vision, talker and code2wav, not \"%.*s\"\n", (int)n, text);
+            print_error("omni bench: --parts takes a list of thinker, audio, vision, talker and code2wav, not \"%.*s\"\n", (int)n, text);
             return false;
         }
         *parts |= names[i].part;
@@ -132,18 +134,19 @@ int command_bench(int argc, char **argv) {
     thread_options_init(&threads);
     bool json = false, csv = false;
     const flag own[] = {
-        {"--model", "-m", FLAG_STRING, &p.model, "F", "thinker GGUF", 0, 0},
-        {"--mmproj", NULL, FLAG_STRING, &p.mmproj, "F", "encoders GGUF", 0, 0},
-        {"--talker", NULL, FLAG_STRING, &p.talker, "F", "talker GGUF", 0, 0},
-        {"--synthetic", NULL, FLAG_STRING, &p.synthetic, "TYPE", "random weights of the released sizes instead: q4_k_m, q8_0, ...", 0, 0},
+        {"--model", "-m", FLAG_STRING, &p.model, "F", "thinker GGUF, or a folder with the three files (default: none)", 0, 0},
+        {"--mmproj", NULL, FLAG_STRING, &p.mmproj, "F", "encoders GGUF (default: that of --model's folder, if it is one)", 0, 0},
+        {"--talker", NULL, FLAG_STRING, &p.talker, "F", "talker GGUF (default: that of --model's folder, if it is one)", 0, 0},
+        {"--synthetic", NULL, FLAG_STRING, &p.synthetic, "TYPE", "random weights of the released sizes instead: q4_k_m, q8_0, ... (default: none)", 0,
+         0},
         {"--layers", NULL, FLAG_INT, &layers, "N", "layers of the random thinker (default: as released)", 1, 1024},
         {"--parts", NULL, FLAG_STRING, &parts, "LIST", "which of thinker,audio,vision,talker,code2wav (default all)", 0, 0},
-        {"--only", NULL, FLAG_STRING, &p.only, "ROWS", "these tests, by name or by the letters it begins with: pp512,tg,audio", 0, 0},
+        {"--only", NULL, FLAG_STRING, &p.only, "ROWS", "these tests, by name or by the letters it begins with: pp512,tg,audio (default: all)", 0, 0},
         {"--repetitions", "-r", FLAG_INT, &repetitions, "N", "of each test (default 5)", 1, 1000},
         {"--n-gen", "-n", FLAG_INT, &generate, "N", "tokens of a decode test (default 32)", 1, 4096},
         {"--max-seconds", NULL, FLAG_FLOAT, &p.max_seconds, "X", "fewer repetitions of a test that takes longer (default 60)", 0.1, 100000},
-        {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "TYPE", "keys are kept as f32, f16 or q8_0 (default f32)", 0, 0},
-        {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "TYPE", "values are kept as f32, f16 or q8_0 (default f32)", 0, 0},
+        {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "<f32|f16|q8_0>", "keys are kept as (default f32)", 0, 0},
+        {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "<f32|f16|q8_0>", "values are kept as (default f32)", 0, 0},
         {"--no-repack", NULL, FLAG_SET, &p.no_repack, NULL, "leave weights as the files have them", 0, 0},
         {"--profile", NULL, FLAG_SET, &p.profile, NULL, "where the time goes, an operation a line (not in CSV)", 0, 0},
         {"--scratch", NULL, FLAG_STRING, &p.scratch_dir, "DIR", "where random files lie while they are used (default $TMPDIR or /tmp)", 0, 0},
@@ -155,14 +158,16 @@ int command_bench(int argc, char **argv) {
     memcpy(flags, own, sizeof own);
     thread_options_flags(&threads, flags + OWN);
     const command c = {
-        "bench",
-        "",
-        "Measures speed: prompts, decoding, batches, encoders, speech, and the machine itself.",
-        "ppN reads a prompt of N tokens; tgN decodes N tokens, with \"@ dD\" after D cached positions (filled with noise, which takes as\n"
-        "long to read), with \"bB\" in B sequences at once. Each row is set against what the machine's memory and arithmetic did in tests of\n"
-        "our own just before and after it. Bytes and operations are counted in the repetition that warms up.",
-        flags,
-        sizeof flags / sizeof *flags};
+        .name = "bench",
+        .arguments = "",
+        .summary = "Measures speed: prompts, decoding, batches, encoders, speech, and the machine itself.",
+        .details =
+            "ppN reads a prompt of N tokens; tgN decodes N tokens, with \"@ dD\" after D cached positions (filled with noise, which takes as\n"
+            "long to read), with \"bB\" in B sequences at once. Each row is set against what the machine's memory and arithmetic did in tests of\n"
+            "our own just before and after it. Bytes and operations are counted in the repetition that warms up.",
+        .flags = flags,
+        .flag_count = sizeof flags / sizeof *flags,
+        .no_default_model = true};
     size_t count = 0;
     int status = args_parse(&c, argc, argv, NULL, 0, &count);
     if (status >= 0) {
@@ -177,9 +182,17 @@ int command_bench(int argc, char **argv) {
                         : json && csv                                      ? "--json and --csv exclude each other"
                                                                            : NULL;
     if (wrong) {
-        fprintf(stderr, "omni bench: %s\n", wrong);
+        print_error("omni bench: %s\n", wrong);
         return 2;
     }
+    model_files files = {p.model, p.mmproj, p.talker, {0}};
+    if (p.model && (status = model_files_find("bench", WANT_MMPROJ | WANT_TALKER, &files)) >= 0) {
+        model_files_free(&files);
+        return status;
+    }
+    p.model = files.model;
+    p.mmproj = files.mmproj;
+    p.talker = files.talker;
     printer out = {.format = json ? FORMAT_JSON : csv ? FORMAT_CSV : FORMAT_TABLE};
     progress_init(&out.bar, false);
     p.layers = (int)layers;
@@ -192,12 +205,13 @@ int command_bench(int argc, char **argv) {
     stop_watch();
     omni_error err = {0};
     omni_status s = omni_bench(&p, &err);
+    model_files_free(&files);
     progress_clear(&out.bar);
     if (out.format == FORMAT_JSON) {
         puts(out.rows ? "\n]" : "[]");
     }
     if (s == OMNI_CANCELLED) {
-        fprintf(stderr, "omni bench: stopped\n");
+        print_error("omni bench: stopped\n");
         return 128 + stopped_by();
     }
     return s == OMNI_OK ? 0 : report(&err);

@@ -13,6 +13,7 @@
 #include "cli/line_editor.h"
 #include "cli/message_text.h"
 #include "cli/stop.h"
+#include "cli/terminal_text.h"
 
 /* OUT.wav, OUT-2.wav, OUT-3.wav, ...; the caller frees it. */
 static char *sound_name(const char *path, int number) {
@@ -117,7 +118,7 @@ static int generate(conversation *c) {
 static int say(conversation *c, const char *text) {
     chat_media *media = &c->st.media;
     if (media->failed) {
-        fprintf(stderr, "omni: not answered, since not all of its media could be added: %.60s%s\n", text, strlen(text) > 60 ? " ..." : "");
+        print_error("omni: not answered, since not all of its media could be added: %.60s%s\n", text, strlen(text) > 60 ? " ..." : "");
         chat_media_forget(media);
         return 1;
     }

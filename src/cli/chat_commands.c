@@ -10,6 +10,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/path_words.h"
+#include "cli/terminal_text.h"
 
 void chat_media_forget(chat_media *m) {
     for (size_t i = 0; i < m->count; i++) {
@@ -46,21 +47,21 @@ static chat_outcome add_files(chat_state *st, omni_kind kind, const char *text) 
     path_words words;
     const char *fault = path_words_split(text, &words);
     if (fault) {
-        fprintf(stderr, "omni: %s: %s\n", text, fault);
+        print_error("omni: %s: %s\n", text, fault);
     } else if (words.count == 0) {
         fprintf(stderr, "omni: which file?\n");
     }
     bool ok = !fault && words.count > 0;
     for (size_t i = 0; ok && i < words.count; i++) {
         if (access(words.paths[i], R_OK) != 0) {
-            fprintf(stderr, "omni: %s: %s\n", words.paths[i], strerror(errno));
+            print_error("omni: %s: %s\n", words.paths[i], strerror(errno));
             ok = false;
         }
     }
     for (size_t i = 0; ok && i < words.count; i++) {
         ok = chat_media_add(&st->media, kind, words.paths[i]);
         if (ok) {
-            fprintf(stderr, "%s: goes with the next message\n", words.paths[i]);
+            print_error("%s: goes with the next message\n", words.paths[i]);
         }
     }
     path_words_free(&words);
@@ -87,7 +88,7 @@ static chat_outcome set_voice(chat_state *st, const char *name) {
         report(&err);
         return CHAT_FAILED;
     }
-    fprintf(stderr, "voice: %s\n", st->params->voice);
+    print_error("voice: %s\n", st->params->voice);
     return CHAT_DONE;
 }
 
@@ -160,7 +161,7 @@ static void hint(const char *word) {
     for (size_t i = 0; i < ENTRIES; i++) {
         names[i] = entries[i].name;
     }
-    fprintf(stderr, "unknown: %s; did you mean %s? (to send it as text, begin with a space)\n", word, args_nearest(word, names, ENTRIES));
+    print_error("unknown: %s; did you mean %s? (to send it as text, begin with a space)\n", word, args_nearest(word, names, ENTRIES));
 }
 
 /* On a terminal: one word of letters behind the slash (no path) that is nearly a command. */

@@ -3,6 +3,8 @@
 #ifndef OMNI_CLI_COMMANDS_H
 #define OMNI_CLI_COMMANDS_H
 
+#include <stdbool.h>
+
 #include "omni.h"
 
 int command_run(int argc, char **argv);
@@ -14,6 +16,10 @@ int command_quantize(int argc, char **argv);
 int command_synth(int argc, char **argv);
 int command_info(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
+
+bool command_exists(const char *name);
+/* Whether any command has the flag of this name, given without its dashes. */
+bool command_has_flag(const char *name);
 
 /* Prints "omni: TEXT" on standard error and returns 1. */
 int report(const omni_error *err);

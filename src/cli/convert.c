@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "cli/stop.h"
+#include "cli/terminal_text.h"
 
 static bool show(void *arg, const char *what, uint64_t done, uint64_t total) {
     progress_show(arg, what, done, total);
@@ -25,14 +26,14 @@ static unsigned parse_parts(const char *text) {
             i++;
         }
         if (i == 3) {
-            fprintf(stderr, "omni convert: --parts takes a list of thinker, mmproj and talker, not \"%.*s\"\n", (int)n, text);
+            print_error("omni convert: --parts takes a list of thinker, mmproj and talker, not \"%.*s\"\n", (int)n, text);
             return 0;
         }
         parts |= names[i].part;
         text += n + (text[n] == ',');
     }
     if (parts == 0) {
-        fprintf(stderr, "omni convert: --parts is empty: give a list of thinker, mmproj and talker\n");
+        print_error("omni convert: --parts is empty: give a list of thinker, mmproj and talker\n");
     }
     return parts;
 }
@@ -44,18 +45,19 @@ int command_convert(int argc, char **argv) {
     const flag flags[] = {
         {"--outdir", "-o", FLAG_STRING, &p.out_dir, "OUT_DIR", "where the files go; made when missing (required)", 0, 0},
         {"--type", NULL, FLAG_STRING, &p.type, "TYPE", "f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m ... (default f16)", 0, 0},
-        {"--imatrix", NULL, FLAG_STRING, &p.imatrix, "F", "importance matrix (omni imatrix, or llama.cpp's)", 0, 0},
+        {"--imatrix", NULL, FLAG_STRING, &p.imatrix, "F", "importance matrix (omni imatrix, or llama.cpp's; default: none)", 0, 0},
         {"--name", NULL, FLAG_STRING, &p.name, "NAME", "NAME-TYPE.gguf and so on (default qwen3-omni)", 0, 0},
         {"--parts", NULL, FLAG_STRING, &parts, "LIST", "which of thinker,mmproj,talker (default all)", 0, 0},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
     };
-    const command c = {"convert",
-                       "CHECKPOINT_DIR",
-                       "Makes NAME-TYPE.gguf, mmproj-NAME-TYPE.gguf and talker-NAME-TYPE.gguf of a published checkpoint.",
-                       "CHECKPOINT_DIR holds config.json, tokenizer.json, the preprocessor configs and *.safetensors. Files appear under their\n"
-                       "names only when complete. Routers, norms, codec tables and convolutions stay at F16 or better whatever the type.",
-                       flags,
-                       sizeof flags / sizeof *flags};
+    const command c = {.name = "convert",
+                       .arguments = "CHECKPOINT_DIR",
+                       .summary = "Makes NAME-TYPE.gguf, mmproj-NAME-TYPE.gguf and talker-NAME-TYPE.gguf of a published checkpoint.",
+                       .details =
+                           "CHECKPOINT_DIR holds config.json, tokenizer.json, the preprocessor configs and *.safetensors. Files appear under their\n"
+                           "names only when complete. Routers, norms, codec tables and convolutions stay at F16 or better whatever the type.",
+                       .flags = flags,
+                       .flag_count = sizeof flags / sizeof *flags};
     const char *dir = NULL;
     size_t count = 0;
     int status = args_parse(&c, argc, argv, &dir, 1, &count);
@@ -63,8 +65,8 @@ int command_convert(int argc, char **argv) {
         return status;
     }
     if (count == 0 || !p.out_dir) {
-        fprintf(stderr, "omni convert: %s usage: omni convert CHECKPOINT_DIR -o OUT_DIR [--type TYPE]\n",
-                count == 0 ? "which checkpoint?" : "where should the files go? give -o OUT_DIR;");
+        print_error("omni convert: %s usage: omni convert CHECKPOINT_DIR -o OUT_DIR [--type TYPE]\n",
+                    count == 0 ? "which checkpoint?" : "where should the files go? give -o OUT_DIR;");
         return 2;
     }
     if (parts && (p.parts = parse_parts(parts)) == 0) {
@@ -83,20 +85,20 @@ int command_convert(int argc, char **argv) {
     progress_clear(&bar);
     for (size_t i = 0; i < out.count; i++) {
         bool large = out.bytes[i] >= 1000000000;
-        printf("%s  %.2f %s\n", out.path[i], (double)out.bytes[i] / (large ? 1e9 : 1e6), large ? "GB" : "MB");
+        print_text(stdout, "%s  %.2f %s\n", out.path[i], (double)out.bytes[i] / (large ? 1e9 : 1e6), large ? "GB" : "MB");
     }
     if (s == OMNI_CANCELLED) {
-        fprintf(stderr, "omni convert: stopped; nothing half-written was left\n");
+        print_error("omni convert: stopped; nothing half-written was left\n");
         return 128 + stopped_by();
     }
     if (s != OMNI_OK) {
         return report(&err);
     }
     if (p.imatrix && out.important == 0) {
-        fprintf(stderr, "omni convert: %s knows none of the matrices that become blocks: it made no difference\n", p.imatrix);
+        print_error("omni convert: %s knows none of the matrices that become blocks: it made no difference\n", p.imatrix);
     }
     if (!out.has_talker) {
-        fprintf(stderr, "omni convert: this checkpoint has no talker (a Thinking release, say): no talker file, text answers only\n");
+        print_error("omni convert: this checkpoint has no talker (a Thinking release, say): no talker file, text answers only\n");
     }
     return 0;
 }

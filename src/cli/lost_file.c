@@ -40,6 +40,9 @@ static void handle_fault(int number, siginfo_t *info, void *context) {
             line[used] = 0;
             const char *path = strchr(line, '/');
             if (path && at >= from && at < to) {
+                for (char *p = line; *p; p++) {
+                    *p = (unsigned char)*p < 0x20 || *p == 0x7F ? '?' : *p; /* a terminal would obey it */
+                }
                 while (atomic_flag_test_and_set(&reported)) {
                     pause(); /* another thread came upon it too, and ends the process */
                 }

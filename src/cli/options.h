@@ -21,10 +21,11 @@ typedef struct options {
     omni_model_params model;
     omni_session_params session;
     omni_generate_params generate;
-    const char *output, *prompt;
-    bool greedy, json;
+    const char *output, *prompt, *file; /* file: the prompt is read from it */
+    bool greedy, json, escape, verbose;
     thread_options threads;
-    int64_t seed, max_frames;
+    int64_t seed; /* -1: a random one */
+    int64_t max_frames;
     int64_t context, top_k, max_tokens; /* these and the next have flags in `run` alone */
     double temperature, top_p, min_p, repeat_penalty;
 } options;
@@ -32,11 +33,14 @@ typedef struct options {
 /* Defaults for values that no flag sets. */
 void options_init(options *o);
 /* Appends the shared flags to list; returns how many. list has room for OPTIONS_FLAGS. */
-enum { OPTIONS_FLAGS = 11 + THREAD_FLAGS };
+enum { OPTIONS_FLAGS = 14 + THREAD_FLAGS };
 size_t options_flags(options *o, flag *list);
 /* --cache-type-k and --cache-type-v (f32, f16, q8_0; NULL: as it is); false after explaining a name that is none of these. */
 bool options_cache_type(const char *text, omni_cache_type *type);
-/* After parsing: copies the values into the params structs. */
+/* After parsing: copies the values into the params structs, and draws the seed when none was given. */
 void options_finish(options *o);
+/* Reads the prompt's file, if there is one, or carries out the escapes of the prompt: *prompt is the text, or NULL when there is none, and the
+ * caller's to free. Returns -1 to go on, else the exit status, after reporting. */
+int options_prompt(const options *o, const char *name, char **prompt);
 
 #endif

@@ -6,19 +6,19 @@
 #include <time.h>
 #include <unistd.h>
 
-static double now(void) {
+double progress_now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 void progress_init(progress *p, bool bytes) {
-    *p = (progress){.terminal = isatty(STDERR_FILENO) == 1, .bytes = bytes, .started = now()};
+    *p = (progress){.terminal = isatty(STDERR_FILENO) == 1, .bytes = bytes, .started = progress_now()};
 }
 
 bool progress_show(void *arg, const char *what, uint64_t done, uint64_t total) {
     progress *p = arg;
-    double t = now();
+    double t = progress_now();
     if (!p->what || strcmp(p->what, what) != 0) {
         p->what = what;
         p->started = t;

@@ -12,6 +12,8 @@ typedef struct progress {
     const char *what;
 } progress;
 
+/* Seconds of the monotonic clock. */
+double progress_now(void);
 void progress_init(progress *p, bool bytes);
 /* Fits omni_progress; arg is the progress. Returns true. */
 bool progress_show(void *arg, const char *what, uint64_t done, uint64_t total);

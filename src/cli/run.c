@@ -1,72 +1,18 @@
 #define _GNU_SOURCE
 /* omni run: one answer (-p or --messages), or a conversation (cli/chat.c). */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/answer.h"
 #include "cli/chat.h"
 #include "cli/commands.h"
+#include "cli/input.h"
+#include "cli/model_files.h"
 #include "cli/options.h"
+#include "cli/terminal_text.h"
 
 enum { MAX_MESSAGES_FILE = 512 << 20 }; /* bytes; media may be inside as base64 */
-
-/* A whole file, or standard input for "-"; NULL after reporting. The caller frees it. */
-static char *read_text(const char *path, size_t *size) {
-    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
-    if (!f) {
-        fprintf(stderr, "omni: %s: cannot open: %s\n", path, strerror(errno));
-        return NULL;
-    }
-    size_t capacity = 1 << 16, used = 0;
-    char *text = malloc(capacity);
-    while (text) {
-        used += fread(text + used, 1, capacity - used, f);
-        if (used < capacity || capacity > MAX_MESSAGES_FILE) {
-            break;
-        }
-        char *larger = realloc(text, capacity *= 2);
-        if (!larger) {
-            free(text);
-        }
-        text = larger;
-    }
-    const char *fault = !text ? "out of memory" : ferror(f) ? strerror(errno) : used > MAX_MESSAGES_FILE ? "larger than 512 MiB" : NULL;
-    if (f != stdin) {
-        fclose(f);
-    }
-    if (fault) {
-        fprintf(stderr, "omni: %s: %s\n", path, fault);
-        free(text);
-        return NULL;
-    }
-    *size = used;
-    return text;
-}
-
-static omni_kind kind_of(const char *name) {
-    return strcmp(name, "--image") == 0 ? OMNI_IMAGE : strcmp(name, "--audio") == 0 ? OMNI_AUDIO : OMNI_VIDEO;
-}
-
-/* The media of the flags, in their order, with room for one part more; NULL after reporting. The caller frees it. */
-static omni_part *media_parts(const flag_list *media) {
-    omni_part *parts = calloc(media->count + 1, sizeof *parts);
-    if (!parts) {
-        fprintf(stderr, "omni: out of memory\n");
-        return NULL;
-    }
-    for (size_t i = 0; i < media->count; i++) {
-        parts[i] = (omni_part){.kind = kind_of(media->entries[i].name), .path = media->entries[i].value};
-        if (strcmp(parts[i].path, "-") != 0 && access(parts[i].path, R_OK) != 0) { /* said now, not after loading the model */
-            fprintf(stderr, "omni: %s: cannot open: %s\n", parts[i].path, strerror(errno));
-            free(parts);
-            return NULL;
-        }
-    }
-    return parts;
-}
 
 /* The system message; then, with a prompt, the user's message: media, then the text. Without, both are left to the conversation. */
 static omni_status add_prompt(omni_session *session, omni_part *parts, size_t media_count, const char *system, const char *prompt, omni_error *err) {
@@ -94,35 +40,166 @@ static omni_status in_file(omni_status status, const char *path, omni_error *err
 }
 
 static void print_warning(void *arg, const char *text) {
-    (void)arg;
-    fprintf(stderr, "omni: warning: %s\n", text);
+    print_error("omni: warning: %s\n", text);
 }
 
-/* Standard input holds one thing: a medium, or the conversation. */
-static bool check_standard_input(const flag_list *media, const char *prompt) {
-    size_t count = 0;
-    for (size_t i = 0; i < media->count; i++) {
-        count += strcmp(media->entries[i].value, "-") == 0;
+/* What the flags of run say besides those that speak has too. */
+typedef struct run_flags {
+    flag_list media, stops;
+    const char *messages, *system, *tools, *cache_k, *cache_v;
+} run_flags;
+
+/* Texts that flags and files gave; run_texts_free releases them. */
+typedef struct run_texts {
+    char *prompt, *system, *json, *tools;
+    size_t json_size, tools_size;
+    char **stops;
+    size_t stop_count;
+    omni_part *parts;
+} run_texts;
+
+static void run_texts_free(run_texts *t) {
+    for (size_t i = 0; i < t->stop_count; i++) {
+        free(t->stops[i]);
     }
-    if (count > 1 || (count == 1 && !prompt)) {
-        fprintf(stderr, count > 1 ? "omni run: - (standard input) can be one medium only\n"
-                                  : "omni run: a medium from standard input (-) needs -p: without it the conversation is read from there\n");
-        return false;
+    char *const owned[] = {t->prompt, t->system, t->json, t->tools};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
+        free(owned[i]);
     }
-    return true;
+    free(t->stops);
+    free(t->parts);
+}
+
+/* A copy of a flag's text, its escapes carried out when they shall be. */
+static char *own_text(const options *o, const char *text) {
+    char *copy = strdup(text);
+    if (!copy) {
+        print_error("omni run: out of memory\n");
+    } else if (o->escape) {
+        input_unescape(copy);
+    }
+    return copy;
+}
+
+static bool own_stops(const options *o, const flag_list *stops, run_texts *t) {
+    t->stops = calloc(stops->count + 1, sizeof *t->stops);
+    for (size_t i = 0; t->stops && i < stops->count; i++) {
+        t->stops[i] = own_text(o, stops->entries[i].value);
+        t->stop_count += t->stops[i] != NULL;
+    }
+    return t->stops && t->stop_count == stops->count;
+}
+
+/* Wrong usage that the table of flags cannot see: 2 after saying so, else -1. */
+static int check_flags(const options *o, const run_flags *f) {
+    if (f->messages && (o->prompt || o->file || f->media.count > 0 || f->system)) {
+        print_error("omni run: --messages is the whole conversation: leave -p, -f, --system and media flags out\n");
+        return 2;
+    }
+    if (o->generate.ignore_eos && o->max_tokens <= 0) {
+        print_error("omni run: --ignore-eos needs --max-tokens N, or the answer has no end\n");
+        return 2;
+    }
+    const char **paths = calloc(f->media.count + 3, sizeof *paths);
+    if (!paths) {
+        print_error("omni run: out of memory\n");
+        return 1;
+    }
+    bool by_pipe = false;
+    paths[0] = o->file;
+    paths[1] = f->messages;
+    paths[2] = f->tools;
+    for (size_t i = 0; i < f->media.count; i++) {
+        paths[3 + i] = f->media.entries[i].value;
+        by_pipe |= strcmp(paths[3 + i], "-") == 0;
+    }
+    by_pipe |= f->tools && strcmp(f->tools, "-") == 0;
+    const bool twice = input_read_twice("run", paths, f->media.count + 3), talks = !o->prompt && !o->file && !f->messages;
+    free(paths);
+    if (!twice && talks && by_pipe) {
+        print_error("omni run: a conversation reads standard input, which cannot be a file (-) too: give a prompt with -p\n");
+    }
+    return twice || (talks && by_pipe) ? 2 : -1;
+}
+
+/* Everything that is read before the model: -1, or the exit status after reporting. */
+static int read_texts(const options *o, const run_flags *f, run_texts *t) {
+    int status = options_prompt(o, "run", &t->prompt);
+    if (status >= 0) {
+        return status;
+    }
+    return own_stops(o, &f->stops, t) && (!f->system || (t->system = own_text(o, f->system))) &&
+                   (!f->messages || (t->json = input_read(f->messages, MAX_MESSAGES_FILE, &t->json_size))) &&
+                   (!f->tools || (t->tools = input_read(f->tools, MAX_MESSAGES_FILE, &t->tools_size))) && (t->parts = input_media(&f->media))
+               ? -1
+               : 1;
+}
+
+/* Opens the model and adds what was read to a new conversation. */
+static omni_status begin(options *o, const run_flags *f, run_texts *t, omni_model **model, omni_session **session, omni_error *err) {
+    omni_status status = omni_model_open(&o->model, model, err);
+    if (status == OMNI_OK && o->context == 0) {
+        o->session.context = omni_model_context(*model);
+    }
+    status = status != OMNI_OK ? status : omni_session_create(*model, &o->session, session, err);
+    if (status == OMNI_OK && o->model.talker) {
+        status = omni_model_find_voice(*model, o->generate.voice, &o->generate.voice, err);
+    }
+    if (status == OMNI_OK && t->tools) {
+        status = in_file(omni_session_set_tools(*session, t->tools, t->tools_size, err), f->tools, err);
+    }
+    if (status == OMNI_OK && t->json) {
+        return in_file(omni_session_add_json(*session, t->json, t->json_size, err), f->messages, err);
+    }
+    return status != OMNI_OK ? status : add_prompt(*session, t->parts, f->media.count, t->system, t->prompt, err);
+}
+
+/* With the flags parsed and the model's files found. */
+static int answer_or_chat(options *o, const run_flags *f, run_texts *t) {
+    omni_error err = {0};
+    omni_model *model = NULL;
+    omni_session *session = NULL;
+    if (o->output && omni_sound_check(o->output, &err) != OMNI_OK) {
+        return report(&err);
+    }
+    int status = read_texts(o, f, t);
+    if (status >= 0) {
+        return status;
+    }
+    o->generate.stop = (const char *const *)t->stops;
+    o->generate.stop_count = t->stop_count;
+    answer a = {.sound_path = o->output, .json = o->json, .verbose = o->verbose, .seed = o->generate.seed};
+    progress_init(&a.bar, true);
+    o->model.progress = progress_show;
+    o->model.progress_arg = &a.bar;
+    const double started = progress_now();
+    omni_status opened = begin(o, f, t, &model, &session, &err);
+    a.load_seconds = progress_now() - started;
+    progress_clear(&a.bar);
+    if (opened != OMNI_OK) {
+        status = report(&err);
+    } else {
+        progress_init(&a.bar, false);
+        status = t->json || t->prompt ? answer_run(&a, session, &o->generate, NULL, omni_model_sample_rate(model))
+                                      : chat(&a, model, session, &o->generate, t->system, t->parts, f->media.count);
+    }
+    omni_session_destroy(session);
+    omni_model_close(model);
+    return status;
 }
 
 int command_run(int argc, char **argv) {
     options o;
     options_init(&o);
-    flag_list media = {0}, stops = {0};
-    const char *messages = NULL, *system = NULL, *tools = NULL, *cache_k = NULL, *cache_v = NULL;
+    run_flags f = {0};
     int64_t max_video_frames = 0;
     const flag own[] = {
-        {"--mmproj", NULL, FLAG_STRING, &o.model.mmproj, "F", "encoders GGUF: pictures, sound, video", 0, 0},
-        {"--image", NULL, FLAG_ENTRY, &media, "F", "a picture, - for standard input; media come before the text, in the order of their flags", 0, 0},
-        {"--audio", NULL, FLAG_ENTRY, &media, "F", "a sound", 0, 0},
-        {"--video", NULL, FLAG_ENTRY, &media, "F", "a video (or frames as .npy, uint8 [frames, height, width, 3])", 0, 0},
+        {"--mmproj", NULL, FLAG_STRING, &o.model.mmproj, "F",
+         "encoders GGUF: pictures, sound, video (default: that of --model's folder, if it is one)", 0, 0},
+        {"--image", NULL, FLAG_ENTRY, &f.media, "F", "a picture; media come before the text, in the order of their flags; - reads standard input", 0,
+         0},
+        {"--audio", NULL, FLAG_ENTRY, &f.media, "F", "a sound; may be repeated", 0, 0},
+        {"--video", NULL, FLAG_ENTRY, &f.media, "F", "a video, or frames as .npy, uint8 [frames, height, width, 3]; may be repeated", 0, 0},
         {"--fps", NULL, FLAG_FLOAT, &o.session.fps, "X", "frames a second taken from a video (default 2)", 0.01, 240},
         {"--use-audio-in-video", NULL, FLAG_SET, &o.session.use_audio_in_video, NULL,
          "hear a video's own sound; for .npy frames the --audio files are the videos' sounds", 0, 0},
@@ -132,112 +209,61 @@ int command_run(int argc, char **argv) {
         {"--max-audio-seconds", NULL, FLAG_FLOAT, &o.session.max_audio_seconds, "X", "length of a sound at most (default 3600)", 0.001, 1e9},
         {"--max-media-memory", NULL, FLAG_INT, &o.session.max_media_memory, "N",
          "bytes that decoding a message's media takes at most (default 805306368)", 1, 9007199254740992.0},
-        {"--system", "-sys", FLAG_STRING, &system, "TEXT", "system prompt", 0, 0},
-        {"--messages", NULL, FLAG_STRING, &messages, "FILE.json", "a whole conversation: a list of {\"role\", \"content\"}; - reads standard input",
+        {"--system", "-sys", FLAG_STRING, &f.system, "TEXT", "system prompt (default: none)", 0, 0},
+        {"--messages", NULL, FLAG_STRING, &f.messages, "FILE.json",
+         "a whole conversation: a list of {\"role\", \"content\"}, or an OpenAI request; - reads standard input (default: none)", 0, 0},
+        {"--no-local-files", NULL, FLAG_SET, &o.session.forbid_files, NULL,
+         "media in --messages as data: URLs only: for JSON of someone who may not read files here", 0, 0},
+        {"--tools", NULL, FLAG_STRING, &f.tools, "FILE.json", "tools that the model may call, OpenAI's list; - reads standard input (default: none)",
          0, 0},
-        {"--tools", NULL, FLAG_STRING, &tools, "FILE.json", "tools that the model may call (OpenAI's list)", 0, 0},
-        {"--temp", NULL, FLAG_FLOAT, &o.temperature, "X", "temperature (default 0.7; speech has its own sampling)", 0, 100},
+        {"--temp", NULL, FLAG_FLOAT, &o.temperature, "X", "temperature; speech has its own sampling (default 0.7)", 0, 100},
         {"--top-k", NULL, FLAG_INT, &o.top_k, "N", "choose among the N likeliest tokens; 0: all (default 20)", 0, 1 << 30},
         {"--top-p", NULL, FLAG_FLOAT, &o.top_p, "X", "choose among the likeliest tokens that sum to X (default 0.8)", 0, 1},
-        {"--min-p", NULL, FLAG_FLOAT, &o.min_p, "X", "leave out tokens under X times the likeliest (default 0: off)", 0, 1},
-        {"--repeat-penalty", NULL, FLAG_FLOAT, &o.repeat_penalty, "X", "make tokens that have occurred less likely (default 1: off)", 0.01, 100},
-        {"--max-tokens", "-n", FLAG_INT, &o.max_tokens, "N", "tokens of answer at most (default: up to the context's end)", 1, 1 << 30},
-        {"--ctx-size", "-c", FLAG_INT, &o.context, "N", "tokens of conversation kept (default 8192, or what the model allows)", 1, 1 << 30},
+        {"--min-p", NULL, FLAG_FLOAT, &o.min_p, "X", "leave out tokens under X times the likeliest; 0: off (default 0)", 0, 1},
+        {"--repeat-penalty", NULL, FLAG_FLOAT, &o.repeat_penalty, "X", "make tokens that have occurred less likely; 1: off (default 1)", 0.01, 100},
+        {"--max-tokens", "-n", FLAG_COUNT, &o.max_tokens, "N", "tokens of answer at most; -1: up to the context's end (default -1)", 1, 1 << 30},
+        {"--ctx-size", "-c", FLAG_INT, &o.context, "N", "tokens of conversation kept; 0: as many as the model allows (default 8192, or those)", 0,
+         1 << 30},
         {"--ignore-eos", NULL, FLAG_SET, &o.generate.ignore_eos, NULL, "go on past the end of the answer, up to --max-tokens", 0, 0},
-        {"--stop", "-r", FLAG_ENTRY, &stops, "TEXT", "end the answer before this text; may be repeated", 0, 0},
-        {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "TYPE", "keys are kept as f32, f16 or q8_0 (default f32)", 0, 0},
-        {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "TYPE", "values are kept as f32, f16 or q8_0 (default f32)", 0, 0},
+        {"--stop", "-r", FLAG_ENTRY, &f.stops, "TEXT", "end the answer before this text; may be repeated", 0, 0},
+        {"--cache-type-k", "-ctk", FLAG_STRING, &f.cache_k, "<f32|f16|q8_0>", "keys are kept as (default f32)", 0, 0},
+        {"--cache-type-v", "-ctv", FLAG_STRING, &f.cache_v, "<f32|f16|q8_0>", "values are kept as (default f32)", 0, 0},
     };
     flag flags[OPTIONS_FLAGS + sizeof own / sizeof *own];
-    size_t flag_count = options_flags(&o, flags);
+    size_t flag_count = options_flags(&o, flags), count;
     memcpy(flags + flag_count, own, sizeof own);
-    flag_count += sizeof own / sizeof *own;
-    const command c = {"run",
-                       "",
-                       "Answers with text, and with speech when -o is given. Without -p and --messages: a conversation.",
-                       "In a conversation: /image F, /audio F, /video F add media to the next message; /voice NAME, /reset, /quit.",
-                       flags,
-                       flag_count};
-    size_t count;
+    const command c = {.name = "run",
+                       .arguments = "",
+                       .summary = "Answers with text, and with speech when -o is given. Without -p, -f and --messages: a conversation.",
+                       .details = "In a conversation: /image F, /audio F, /video F add media to the next message; /voice NAME, /reset, /quit.",
+                       .flags = flags,
+                       .flag_count = flag_count + sizeof own / sizeof *own};
     int status = args_parse(&c, argc, argv, NULL, 0, &count);
-    omni_part *parts = NULL;
-    char *json = NULL, *tools_json = NULL;
-    size_t json_size = 0, tools_size = 0;
-    const char **stop_texts = calloc(stops.count + 1, sizeof *stop_texts);
-    omni_model *model = NULL;
-    omni_session *session = NULL;
-    if (status >= 0) {
-        goto done;
+    model_files files = {0};
+    run_texts texts = {0};
+    if (status < 0) {
+        options_finish(&o);
+        o.session.max_video_frames = (int)max_video_frames;
+        o.session.on_warning = print_warning;
+        status = options_cache_type(f.cache_k, &o.session.cache_type_k) && options_cache_type(f.cache_v, &o.session.cache_type_v) ? -1 : 2;
     }
-    status = 2;
-    options_finish(&o);
-    o.session.max_video_frames = (int)max_video_frames;
-    o.session.on_warning = print_warning;
-    if (!options_cache_type(cache_k, &o.session.cache_type_k) || !options_cache_type(cache_v, &o.session.cache_type_v)) {
-        goto done;
+    status = status < 0 ? check_flags(&o, &f) : status;
+    if (status < 0) {
+        files = (model_files){o.model.model, o.model.mmproj, o.model.talker, {0}};
+        const bool media = f.media.count > 0 || f.messages || (!o.prompt && !o.file);
+        status = model_files_find("run", (media ? WANT_MMPROJ : 0) | (o.output ? WANT_TALKER : 0), &files);
+        o.model.model = files.model;
+        o.model.mmproj = files.mmproj;
+        o.model.talker = files.talker;
     }
-    if (!o.model.model) {
-        fprintf(stderr, "omni run: give the model with --model F; see omni run --help\n");
-        goto done;
+    if (status < 0 && o.output && !o.model.talker) {
+        print_error("omni run: -o needs the talker: give it with --talker F\n");
+        status = 2;
     }
-    if (messages && (o.prompt || media.count > 0 || system)) {
-        fprintf(stderr, "omni run: --messages is the whole conversation: leave -p, --system and media flags out\n");
-        goto done;
-    }
-    if (!check_standard_input(&media, o.prompt)) {
-        goto done;
-    }
-    if (o.generate.ignore_eos && o.max_tokens == 0) {
-        fprintf(stderr, "omni run: --ignore-eos needs --max-tokens N, or the answer has no end\n");
-        goto done;
-    }
-    if (o.output && !o.model.talker) {
-        fprintf(stderr, "omni run: -o needs the talker: give it with --talker F\n");
-        goto done;
-    }
-    omni_error err = {0};
-    if (o.output && omni_sound_check(o.output, &err) != OMNI_OK) {
-        status = report(&err);
-        goto done;
-    }
-    status = 1;
-    for (size_t i = 0; stop_texts && i < stops.count; i++) {
-        stop_texts[i] = stops.entries[i].value;
-    }
-    o.generate.stop = stop_texts;
-    o.generate.stop_count = stop_texts ? stops.count : 0;
-    if (!(parts = media_parts(&media)) || (messages && !(json = read_text(messages, &json_size))) ||
-        (tools && !(tools_json = read_text(tools, &tools_size)))) {
-        goto done;
-    }
-    answer a = {.sound_path = o.output, .json = o.json};
-    progress_init(&a.bar, true);
-    o.model.progress = progress_show;
-    o.model.progress_arg = &a.bar;
-    if (omni_model_open(&o.model, &model, &err) != OMNI_OK || omni_session_create(model, &o.session, &session, &err) != OMNI_OK ||
-        (o.model.talker && omni_model_find_voice(model, o.generate.voice, &o.generate.voice, &err) != OMNI_OK) ||
-        (tools && in_file(omni_session_set_tools(session, tools_json, tools_size, &err), tools, &err) != OMNI_OK) ||
-        (json && in_file(omni_session_add_json(session, json, json_size, &err), messages, &err) != OMNI_OK) ||
-        (!json && add_prompt(session, parts, media.count, system, o.prompt, &err) != OMNI_OK)) {
-        progress_clear(&a.bar);
-        status = report(&err);
-        goto done;
-    }
-    progress_clear(&a.bar);
-    progress_init(&a.bar, false);
-    if (json || o.prompt) {
-        status = answer_run(&a, session, &o.generate, NULL, omni_model_sample_rate(model));
-    } else {
-        status = chat(&a, model, session, &o.generate, system, parts, media.count);
-    }
-done:
-    omni_session_destroy(session);
-    omni_model_close(model);
-    free(json);
-    free(tools_json);
-    free(parts);
-    free(media.entries);
-    free(stops.entries);
-    free(stop_texts);
+    status = status < 0 ? answer_or_chat(&o, &f, &texts) : status;
+    run_texts_free(&texts);
+    model_files_free(&files);
+    free(f.media.entries);
+    free(f.stops.entries);
     return status;
 }

@@ -1,55 +1,72 @@
 /* omni speak: says a text, without running the thinker's layers. */
-#include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/answer.h"
 #include "cli/commands.h"
+#include "cli/model_files.h"
 #include "cli/options.h"
+#include "cli/terminal_text.h"
+
+static int speak(options *o, const char *text) {
+    omni_error err = {0};
+    if (omni_sound_check(o->output, &err) != OMNI_OK) {
+        return report(&err);
+    }
+    answer a = {.sound_path = o->output, .json = o->json, .verbose = o->verbose, .seed = o->generate.seed};
+    progress_init(&a.bar, true);
+    o->model.progress = progress_show;
+    o->model.progress_arg = &a.bar;
+    o->model.embeddings_only = true;
+    omni_model *model = NULL;
+    omni_session *session = NULL;
+    int status;
+    const double started = progress_now();
+    if (omni_model_open(&o->model, &model, &err) != OMNI_OK || omni_session_create(model, &o->session, &session, &err) != OMNI_OK ||
+        omni_model_find_voice(model, o->generate.voice, &o->generate.voice, &err) != OMNI_OK) {
+        progress_clear(&a.bar);
+        status = report(&err);
+    } else {
+        a.load_seconds = progress_now() - started;
+        progress_clear(&a.bar);
+        progress_init(&a.bar, false);
+        status = answer_run(&a, session, &o->generate, text, omni_model_sample_rate(model));
+    }
+    omni_session_destroy(session);
+    omni_model_close(model);
+    return status;
+}
 
 int command_speak(int argc, char **argv) {
     options o;
     options_init(&o);
     flag flags[OPTIONS_FLAGS];
-    const command c = {"speak",
-                       "",
-                       "Says exactly the text given with -p.",
-                       "Only the thinker's token embeddings and the talker are loaded.",
-                       flags,
-                       options_flags(&o, flags)};
+    const command c = {.name = "speak",
+                       .arguments = "",
+                       .summary = "Says exactly the text given with -p or -f.",
+                       .details = "Only the thinker's token embeddings and the talker are loaded.",
+                       .flags = flags,
+                       .flag_count = options_flags(&o, flags)};
     size_t count;
     int status = args_parse(&c, argc, argv, NULL, 0, &count);
     if (status >= 0) {
         return status;
     }
     options_finish(&o);
-    if (!o.model.model || !o.model.talker || !o.prompt || !o.output) {
-        fprintf(stderr, "omni speak: %s; usage: omni speak --model F --talker F -p TEXT -o OUT.wav\n",
-                !o.model.model    ? "give the thinker file with --model F"
-                : !o.model.talker ? "give the talker file with --talker F"
-                : !o.prompt       ? "give the text with -p TEXT"
-                                  : "give the output with -o OUT.wav");
-        return 2;
+    model_files files = {o.model.model, NULL, o.model.talker, {0}};
+    char *text = NULL;
+    status = model_files_find("speak", WANT_TALKER, &files);
+    o.model.model = files.model;
+    o.model.talker = files.talker;
+    if (status < 0 && (!o.model.talker || !(o.prompt || o.file) || !o.output)) {
+        print_error("omni speak: %s; usage: omni speak --model F --talker F -p TEXT -o OUT.wav\n",
+                    !o.model.talker         ? "give the talker file with --talker F"
+                    : !(o.prompt || o.file) ? "give the text with -p TEXT, or its file with -f FILE"
+                                            : "give the output with -o OUT.wav");
+        status = 2;
     }
-    omni_error err = {0};
-    if (omni_sound_check(o.output, &err) != OMNI_OK) {
-        return report(&err);
-    }
-    answer a = {.sound_path = o.output, .json = o.json};
-    progress_init(&a.bar, true);
-    o.model.progress = progress_show;
-    o.model.progress_arg = &a.bar;
-    o.model.embeddings_only = true;
-    omni_model *model = NULL;
-    omni_session *session = NULL;
-    if (omni_model_open(&o.model, &model, &err) != OMNI_OK || omni_session_create(model, &o.session, &session, &err) != OMNI_OK ||
-        omni_model_find_voice(model, o.generate.voice, &o.generate.voice, &err) != OMNI_OK) {
-        progress_clear(&a.bar);
-        status = report(&err);
-    } else {
-        progress_clear(&a.bar);
-        progress_init(&a.bar, false);
-        status = answer_run(&a, session, &o.generate, o.prompt, omni_model_sample_rate(model));
-    }
-    omni_session_destroy(session);
-    omni_model_close(model);
+    status = status < 0 ? options_prompt(&o, "speak", &text) : status;
+    status = status < 0 ? speak(&o, text) : status;
+    free(text);
+    model_files_free(&files);
     return status;
 }

@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "cli/stop.h"
+#include "cli/terminal_text.h"
 
 static bool show(void *arg, const char *what, uint64_t done, uint64_t total) {
     progress_show(arg, what, done, total);
@@ -20,23 +21,23 @@ int command_synth(int argc, char **argv) {
         {"--type", NULL, FLAG_STRING, &p.type, "TYPE", "f32, f16, bf16, q8_0, q4_0, q4_k, q6_k, q4_k_m, ... (default q8_0)", 0, 0},
         {"--layers", NULL, FLAG_INT, &layers, "N", "decoder layers of the thinker (default: as released); give a talker's file the same number", 1,
          1024},
-        {"--parts", NULL, FLAG_STRING, &part, "PART", "thinker, mmproj (the encoders) or talker (default thinker)", 0, 0},
+        {"--parts", NULL, FLAG_STRING, &part, "<thinker|mmproj|talker>", "thinker, mmproj (the encoders) or talker (default thinker)", 0, 0},
         {"--seed", "-s", FLAG_INT, &seed, "N", "another seed, other values (default 0)", 0, 9007199254740992.0},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
     };
-    const command c = {"synth",
-                       "OUT.gguf",
-                       "Writes a model file of the released sizes with random weights, to measure speed without a download.",
-                       "The thinker's file also runs in other engines that know the architecture qwen3vlmoe. What it says is noise.",
-                       flags,
-                       sizeof flags / sizeof *flags};
+    const command c = {.name = "synth",
+                       .arguments = "OUT.gguf",
+                       .summary = "Writes a model file of the released sizes with random weights, to measure speed without a download.",
+                       .details = "The thinker's file also runs in other engines that know the architecture qwen3vlmoe. What it says is noise.",
+                       .flags = flags,
+                       .flag_count = sizeof flags / sizeof *flags};
     size_t count = 0;
     int status = args_parse(&c, argc, argv, &p.path, 1, &count);
     if (status >= 0) {
         return status;
     }
     if (count == 0) {
-        fprintf(stderr, "omni synth: which file should be written? usage: omni synth OUT.gguf [--type TYPE] [--layers N]\n");
+        print_error("omni synth: which file should be written? usage: omni synth OUT.gguf [--type TYPE] [--layers N]\n");
         return 2;
     }
     p.part = strcmp(part, "thinker") == 0  ? OMNI_PART_THINKER
@@ -44,7 +45,7 @@ int command_synth(int argc, char **argv) {
              : strcmp(part, "talker") == 0 ? OMNI_PART_TALKER
                                            : 0;
     if (!p.part) {
-        fprintf(stderr, "omni synth: --parts takes one of thinker, mmproj and talker, not \"%s\"\n", part);
+        print_error("omni synth: --parts takes one of thinker, mmproj and talker, not \"%s\"\n", part);
         return 2;
     }
     progress bar;
@@ -60,12 +61,12 @@ int command_synth(int argc, char **argv) {
     omni_status s = omni_synth(&p, &bytes, &err);
     progress_clear(&bar);
     if (s == OMNI_CANCELLED) {
-        fprintf(stderr, "omni synth: stopped; nothing half-written was left\n");
+        print_error("omni synth: stopped; nothing half-written was left\n");
         return 128 + stopped_by();
     }
     if (s != OMNI_OK) {
         return report(&err);
     }
-    printf("%s  %.2f GB\n", p.path, (double)bytes / 1e9);
+    print_text(stdout, "%s  %.2f GB\n", p.path, (double)bytes / 1e9);
     return 0;
 }

@@ -178,7 +178,8 @@ class Conversation(Chat):
                 while not seen.endswith(b"\n"):
                     self.assertTrue(select.select([p.stdout], [], [], harness.LONG)[0], "no answer")
                     seen += os.read(p.stdout.fileno(), 65536)
-            self.assertEqual(p.communicate(timeout=harness.LONG), (b"", b""))
+            out, err = p.communicate(timeout=harness.LONG)
+            self.assertEqual((out, err.count(b"cut short: the answer after 6 tokens")), (b"", 0 if how else 2), err)
 
     def test_lost_output_ends_it(self):
         with open("/dev/full", "w") as full:

@@ -9,6 +9,8 @@ THINKER, MMPROJ, TALKER = (os.path.join(TINY, n) for n in
 MEDIA = os.path.join(ROOT, "models", "media")
 PICTURE, QUESTION = os.path.join(MEDIA, "picture.jpg"), os.path.join(MEDIA, "question.ogg")
 VIDEOS = os.path.join(ROOT, "tests", "data", "media", "video")
+os.environ.pop("OMNI_MODEL", None)  # the user's own settings
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
 LONG = int(os.environ.get("OMNI_TEST_SECONDS", 120))  # after which a run counts as hanging: generous, a sanitizer may be on
 
 
@@ -25,23 +27,29 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder.name, name)
 
-    def omni(self, *args, stdin=b"", status=0, text=True, env={}):
+    def omni(self, *args, stdin=b"", status=0, text=True, env={}, **how):
         """Runs omni; the exit status must be as given. Returns (standard output, standard error)."""
         if isinstance(stdin, str):
             stdin = stdin.encode()
         r = subprocess.run([OMNI, *map(str, args)], input=stdin, capture_output=True, timeout=LONG, cwd=self.folder.name,
-                           env={**os.environ, **env})
+                           env={**os.environ, **env}, **how)
         err = r.stderr.decode(errors="replace")
         self.assertEqual(r.returncode, status, f"omni {' '.join(map(str, args))}: {err}")
         return (r.stdout.decode() if text else r.stdout), err
 
-    def fails(self, *args, say, status=1, stdin=b""):
+    def fails(self, *args, say, status=1, stdin=b"", **how):
         """omni must fail with one line on standard error that has every text of say, and write nothing on standard output."""
-        out, err = self.omni(*args, status=status, stdin=stdin)
+        out, err = self.omni(*args, status=status, stdin=stdin, **how)
         self.assertEqual(out, "")
         self.assertEqual(err.count("\n"), 1, err)
         for part in [say] if isinstance(say, str) else say:
             self.assertIn(part, err)
+
+    def write(self, name, text):
+        """A file of the test's folder; returns its name."""
+        with open(self.path(name), "wb") as f:
+            f.write(text.encode() if isinstance(text, str) else text)
+        return name
 
     def start(self, *args, **how):
         p = subprocess.Popen([OMNI, *map(str, args)], cwd=self.folder.name, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how})
@@ -90,12 +98,14 @@ class Case(unittest.TestCase):
 class Terminal:
     """omni on a pseudo-terminal."""
 
-    def __init__(self, case, *args):
+    def __init__(self, case, *args, stdout=None):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(case.folder.name)
             os.environ.update(TERM="xterm", HOME=case.folder.name)
-            os.execv(OMNI, [OMNI, *map(str, args)])
+            if stdout:  # standard error alone is the terminal
+                os.dup2(os.open(case.path(stdout), os.O_WRONLY | os.O_CREAT), 1)
+            os.execv(OMNI, [OMNI, *(a if isinstance(a, bytes) else str(a) for a in args)])
         self.seen, self.done = "", None
         case.addCleanup(self.close)
 
