@@ -9,6 +9,6 @@ static const char media_containers[] = /* with pictures and sound */
     /* pictures alone */
     "mpegvideo,h264,hevc,ivf,gif,apng,mjpeg,m4v,av1,obu,yuv4mpegpipe,vc1,"
     /* sound alone */
-    "wav,w64,aiff,au,caf,mp3,aac,loas,flac,amr,wv,tta,ape,ac3,eac3,dts,truehd,mlp,dsf,iff,voc,nistsphere";
+    "wav,w64,aiff,au,caf,mp3,aac,loas,flac,amr,wv,tta,ac3,eac3,dts,voc,nistsphere";
 
 #endif

@@ -162,6 +162,19 @@ static int find_track(const AVFormatContext *f) {
     return first;
 }
 
+/* Lossless encodings with long adaptive filters: silence takes next to no bytes and, for each sample, a microsecond or more, far beyond what the
+ * budget counts a sample for. */
+static bool is_costly(enum AVCodecID id) {
+    static const enum AVCodecID costly[] = {AV_CODEC_ID_APE,         AV_CODEC_ID_MP4ALS, AV_CODEC_ID_TAK,   AV_CODEC_ID_DST,
+                                            AV_CODEC_ID_WMALOSSLESS, AV_CODEC_ID_MLP,    AV_CODEC_ID_TRUEHD};
+    for (size_t i = 0; i < sizeof costly / sizeof *costly; i++) {
+        if (costly[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* d->stream is -1 where there is no sound. */
 static omni_status decoder_open(decoder *d, source *s, const char *name, omni_error *err) {
     char text[AV_ERROR_MAX_STRING_SIZE];
@@ -209,6 +222,10 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
     if (!codec) {
         return fail(err, OMNI_ERR_UNSUPPORTED, "%s: sound encoded as %s, which this build of libavcodec cannot decode; give WAV, FLAC or MP3", name,
                     avcodec_get_name(track->codecpar->codec_id));
+    }
+    if (is_costly(codec->id)) {
+        return fail(err, OMNI_ERR_UNSUPPORTED, "%s: sound encoded as %s, of which few bytes can take long to decode; give WAV, FLAC or MP3", name,
+                    codec->name);
     }
     d->codec = avcodec_alloc_context3(codec);
     if (!d->codec) {

@@ -187,7 +187,7 @@ static void test_two_of_everything(void **state) {
         sounds[i] = load(OMNI_AUDIO, paths[i], false);
         assert_true(mixed[i].has_sound);
         all[i] = &mixed[i];
-        only[i] = &sounds[i];
+        only[N - 1 - i] = &sounds[i];
     }
     must(encode(all, N));
     must(encode(only, N));

@@ -156,6 +156,29 @@ static void test_limits_say_which(void **state) {
     assert_null(s.samples);
 }
 
+/* Sounds of one message share a budget; what fails gives its memory back. */
+static void test_budget_of_a_message(void **state) {
+    int16_t values[16000] = {0};
+    static uint8_t wav[44 + sizeof values];
+    const size_t size = make_wav(wav, 16000, 1, values, 16000, 32000);
+    omni_error err;
+    budget b;
+    budget_init(&b, &(budget_limits){.audio_seconds = 1});
+    sound first, second;
+    assert_int_equal(sound_load_memory(wav, size, "one.wav", &(sound_options){.budget = &b}, &first, &err), OMNI_OK);
+    const int64_t held = b.held;
+    assert_true(held >= 16000 * (int64_t)sizeof(float));
+    assert_int_equal(sound_load_memory(wav, size, "two.wav", &(sound_options){.budget = &b}, &second, &err), OMNI_ERR_LIMIT);
+    assert_non_null(strstr(err.text, "two.wav"));
+    assert_non_null(strstr(err.text, "--max-audio-seconds"));
+    assert_int_equal(b.held, held);
+    sound_free(&first);
+    budget_init(&b, &(budget_limits){.memory = 60000});
+    assert_int_equal(sound_load_memory(wav, size, "one.wav", &(sound_options){.budget = &b}, &first, &err), OMNI_ERR_LIMIT);
+    assert_non_null(strstr(err.text, "--max-media-memory"));
+    assert_int_equal(b.held, 0);
+}
+
 static void test_errors_name_the_file(void **state) {
     omni_error err;
     sound s;
@@ -284,6 +307,7 @@ int main(void) {
         cmocka_unit_test(test_channels_are_averaged_first),
         cmocka_unit_test(test_length_is_rounded_up),
         cmocka_unit_test(test_limits_say_which),
+        cmocka_unit_test(test_budget_of_a_message),
         cmocka_unit_test(test_errors_name_the_file),
         cmocka_unit_test(test_changes_of_the_rate),
         cmocka_unit_test(test_not_a_number_is_refused),

@@ -328,10 +328,88 @@ static void test_as_ffmpeg(void **state) {
     }
 }
 
+/* A file in a scratch folder, made by FFmpeg's own program from half a second of pictures and sound; false where it lacks an encoder. */
+static bool ffmpeg_makes(const char *path, const char *how) {
+    char command[1024];
+    snprintf(command, sizeof command,
+             "ffmpeg -v quiet -nostdin -y -f lavfi -i testsrc=size=64x64:rate=25:duration=0.5 -f lavfi -i "
+             "'aevalsrc=0.4*sin(2000*t)|0.3*sin(3000*t):s=48000:d=0.5' %s %s",
+             how, path);
+    return system(command) == 0;
+}
+
+/* Whatever the container of a video, its sound is read, as FFmpeg reads it. */
+static void test_sound_of_videos(void **state) {
+    if (system("command -v ffmpeg >/dev/null") != 0) {
+        skip();
+    }
+    static const struct {
+        const char *name, *how;
+    } cases[] = {{"v.flv", "-c:v flv -c:a pcm_s16le -ar 44100"},
+                 {"v.asf", "-c:v mpeg4 -c:a wmav2"},
+                 {"v.mpg", "-c:v mpeg1video -c:a mp2"},
+                 {"v.mxf", "-c:v mpeg2video -c:a pcm_s16le"},
+                 {"v.ts", "-c:v mpeg2video -c:a ac3"},
+                 {"v.avi", "-c:v mpeg4 -c:a pcm_s16le"},
+                 {"v.3gp", "-c:v mpeg4 -c:a aac"},
+                 {"v.nut", "-c:v mpeg4 -c:a flac"},
+                 {"v.mov", "-c:v mpeg4 -c:a alac"}};
+    char folder[] = "/tmp/omni-test-sound-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    int made = 0;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/%s", folder, cases[k].name);
+        if (!ffmpeg_makes(path, cases[k].how)) {
+            unlink(path);
+            continue;
+        }
+        made++;
+        omni_error err;
+        sound s;
+        const int rate = strcmp(cases[k].name, "v.flv") == 0 ? 44100 : 48000;
+        if (sound_load(path, &(sound_options){.rate = rate}, &s, &err) != OMNI_OK) {
+            fail_msg("%s", err.text);
+        }
+        int64_t count;
+        float *want = ffmpeg_decodes(path, &count), worst = 0;
+        for (int64_t i = 0; i < count && i < s.count; i++) {
+            worst = fmaxf(worst, fabsf(s.samples[i] - want[i]));
+        }
+        if (s.count != count || count == 0 || !(worst < 1e-4f)) {
+            fail_msg("%s: %lld samples, FFmpeg %lld, largest difference %g", cases[k].name, (long long)s.count, (long long)count, worst);
+        }
+        free(want);
+        sound_free(&s);
+        unlink(path);
+    }
+    rmdir(folder);
+    assert_true(made > 5);
+}
+
+/* Lossless encodings that take far longer to decode than their bytes suggest are refused, whatever container they come in. */
+static void test_costly_encodings(void **state) {
+    char folder[] = "/tmp/omni-test-sound-XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/a.mka", folder);
+    const bool made = ffmpeg_makes(path, "-map 1:a -c:a truehd -strict -2");
+    omni_error err;
+    sound s;
+    const omni_status status = made ? sound_load(path, NULL, &s, &err) : OMNI_OK;
+    unlink(path);
+    rmdir(folder);
+    if (!made) {
+        skip();
+    }
+    assert_int_equal(status, OMNI_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "truehd"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_shape), cmocka_unit_test(test_orders_and_sizes), cmocka_unit_test(test_cut_anywhere),
-        cmocka_unit_test(test_cut_au),      cmocka_unit_test(test_cut_flac),         cmocka_unit_test(test_as_ffmpeg),
+        cmocka_unit_test(test_every_shape),     cmocka_unit_test(test_orders_and_sizes), cmocka_unit_test(test_cut_anywhere),
+        cmocka_unit_test(test_cut_au),          cmocka_unit_test(test_cut_flac),         cmocka_unit_test(test_as_ffmpeg),
+        cmocka_unit_test(test_sound_of_videos), cmocka_unit_test(test_costly_encodings),
     };
     return cmocka_run_group_tests_name("sound_files", tests, NULL, NULL);
 }
