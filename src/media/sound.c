@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
-#include <libavutil/log.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -376,7 +375,7 @@ static omni_status decode_all(decoder *d, sound_mix *m, int64_t size, omni_error
 }
 
 static omni_status load(source *s, const char *name, const sound_options *options, sound *out, omni_error *err) {
-    av_log_set_level(AV_LOG_QUIET);
+    media_limit_libav();
     sound_mix m = {.name = name};
     m.options = options ? *options : (sound_options){0};
     m.options.rate = m.options.rate ? m.options.rate : 16000;

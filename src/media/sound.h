@@ -6,7 +6,7 @@
  * rate comes through unchanged, bit for bit.
  *
  * Nothing outside the given file or memory is opened, whatever the content names. libav's own messages are switched off for
- * the whole process at the first call. */
+ * the whole process at the first call, and it gets at most 512 MiB at once from then on. */
 #ifndef OMNI_MEDIA_SOUND_H
 #define OMNI_MEDIA_SOUND_H
 

@@ -235,7 +235,7 @@ static omni_status open_format(container *c, omni_error *err) {
 
 omni_status container_open(container *c, const video_bytes *bytes, const video_limits *limits, omni_error *err) {
     *c = (container){.bytes = bytes, .budget = limits->budget, .max_packets = limits->frames * PACKETS_A_FRAME + PACKETS_MORE};
-    av_log_set_level(AV_LOG_QUIET);
+    media_limit_libav();
     TRY(open_format(c, err));
     c->stream = av_find_best_stream(c->format, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
     if (c->stream < 0) {

@@ -1,9 +1,11 @@
 /* Sound files by their bytes: every shape of PCM in WAV, files cut off anywhere, joined files. */
+#define _GNU_SOURCE
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -266,6 +268,26 @@ static void test_cut_flac(void **state) {
     free(data);
 }
 
+/* An index that claims more samples than the file has bytes costs little. */
+static void test_claimed_index(void **state) {
+    omni_error err;
+    char *data;
+    size_t size;
+    assert_int_equal(file_read(AUDIO "a.m4a", 1 << 20, &data, &size, &err), OMNI_OK);
+    uint8_t *sizes = memmem(data, size, "stsz", 4), *chunks = memmem(data, size, "stsc", 4);
+    assert_true(sizes && chunks);
+    memcpy(sizes + 8, "\0\0\0\1\4\0\0\0", 8); /* 67,108,864 samples of one byte */
+    memcpy(chunks + 8, "\0\0\0\1", 4);        /* all */
+    memcpy(chunks + 16, "\4\0\0\0", 4);       /* in the first chunk */
+    struct rusage before, after;
+    getrusage(RUSAGE_SELF, &before);
+    sound s;
+    assert_int_equal(sound_load_memory(data, size, "index.m4a", NULL, &s, &err), OMNI_ERR_FORMAT);
+    getrusage(RUSAGE_SELF, &after);
+    assert_true(after.ru_maxrss - before.ru_maxrss < 400000); /* KiB; its entries would take 1.6 GB */
+    free(data);
+}
+
 /* What FFmpeg's own program decodes from a file: the mean of its two channels. */
 static float *ffmpeg_decodes(const char *path, int64_t *count) {
     char command[512];
@@ -407,9 +429,9 @@ static void test_costly_encodings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_shape),     cmocka_unit_test(test_orders_and_sizes), cmocka_unit_test(test_cut_anywhere),
-        cmocka_unit_test(test_cut_au),          cmocka_unit_test(test_cut_flac),         cmocka_unit_test(test_as_ffmpeg),
-        cmocka_unit_test(test_sound_of_videos), cmocka_unit_test(test_costly_encodings),
+        cmocka_unit_test(test_every_shape), cmocka_unit_test(test_orders_and_sizes), cmocka_unit_test(test_cut_anywhere),
+        cmocka_unit_test(test_cut_au),      cmocka_unit_test(test_cut_flac),         cmocka_unit_test(test_claimed_index),
+        cmocka_unit_test(test_as_ffmpeg),   cmocka_unit_test(test_sound_of_videos),  cmocka_unit_test(test_costly_encodings),
     };
     return cmocka_run_group_tests_name("sound_files", tests, NULL, NULL);
 }
