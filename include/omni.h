@@ -94,7 +94,7 @@ typedef struct omni_session_params {
      * videos are fewer frames taken. Pixels and samples are allowed in proportion to the bytes of the files, since honest ones grow with them. */
     double max_audio_seconds; /* one sound's length (3600); all channels of all sounds: as many samples at 16 kHz for 512 KiB of files */
     int max_video_frames;     /* frames taken from one video (768) */
-    int64_t max_pixels;       /* decoded, summed over pictures and frames, for 64 KiB of files (134,217,728) */
+    int64_t max_pixels;       /* decoded: of all pictures for 512 KiB of files, of all frames for 64 KiB (100,000,000) */
     int64_t max_media_memory; /* bytes that files, decoders and decoded media hold at once (805,306,368) */
     /* Told what was left out of something added without an error: one line, without the newline, valid during the call. May be NULL. */
     void (*on_warning)(void *arg, const char *text);

@@ -5,14 +5,14 @@
 #   cmake -B build-asan -G Ninja -DOMNI_SANITIZE=address,undefined && ninja -C build-asan omni
 #   scripts/hostile.sh build-asan/omni [-k KINDS] [-c CHECKPOINT] [options of tests/hostile.py]
 #
-# -k  which of gguf,quantised,sound,image,video,json,chat,imatrix,safetensors,checkpoint (default all)
+# -k  which of gguf,quantised,sound,image,video,json,chat,imatrix,safetensors,checkpoint,bombs (default all)
 # -c  a folder with a small checkpoint, whose files are damaged and converted (default: a very small one, made here)
 # The last line counts: damaged files, refused, accepted, not handled cleanly.
 set -u
 [ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 omni=$1
 shift
-kinds=gguf,quantised,sound,image,video,json,chat,imatrix,safetensors,checkpoint checkpoint=
+kinds=gguf,quantised,sound,image,video,json,chat,imatrix,safetensors,checkpoint,bombs checkpoint=
 while [[ ${1-} = -[kc] ]]; do
     if [ "$1" = -k ]; then kinds=$2; else checkpoint=$2; fi
     shift 2
@@ -150,6 +150,13 @@ damage_checkpoint() {
         "$scratch/separate"/{tokenizer_config.json,vocab.json,merges.txt} "$checkpoint"/model*.index.json "$checkpoint"/model*.safetensors; do
         [ -f "$file" ] && damage "$file" convert {dir} -o {out} -t 1
     done
+}
+
+# Not damaged but dear: small files that stand for a lot. Sanitizers take a multiple of time and memory.
+damage_bombs() {
+    local tool=${omni%/*}/media_cost scale=()
+    nm "$tool" 2>/dev/null | grep -q __asan_init && scale=(--seconds 20 --megabytes 4096)
+    "$here/tests/bombs.py" "$tool" "${scale[@]}" || failed=1
 }
 
 for kind in ${kinds//,/ }; do

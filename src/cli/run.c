@@ -204,7 +204,7 @@ int command_run(int argc, char **argv) {
         {"--use-audio-in-video", NULL, FLAG_SET, &o.session.use_audio_in_video, NULL,
          "hear a video's own sound; for .npy frames the --audio files are the videos' sounds", 0, 0},
         {"--max-pixels", NULL, FLAG_INT, &o.session.max_pixels, "N",
-         "pixels decoded of pictures and frames for 64 KiB of a message's files, more for larger ones (default 134217728)", 1, 9007199254740992.0},
+         "pixels decoded of a message's media, in proportion more for large files (default 100000000)", 1, 9007199254740992.0},
         {"--max-video-frames", NULL, FLAG_INT, &max_video_frames, "N", "frames taken from a video at most (default 768)", 1, 1 << 30},
         {"--max-audio-seconds", NULL, FLAG_FLOAT, &o.session.max_audio_seconds, "X", "length of a sound at most (default 3600)", 0.001, 1e9},
         {"--max-media-memory", NULL, FLAG_INT, &o.session.max_media_memory, "N",

@@ -2,10 +2,10 @@
 
 #include <math.h>
 
-static const int64_t DEFAULT_PIXELS = (int64_t)128 << 20, DEFAULT_MEMORY = (int64_t)768 << 20, DEFAULT_FILE = (int64_t)4 << 30;
+static const int64_t DEFAULT_PIXELS = 100000000, DEFAULT_MEMORY = (int64_t)768 << 20, DEFAULT_FILE = (int64_t)4 << 30;
 static const double DEFAULT_SECONDS = 3600, SOUND_RATE = 16000;
 /* Bytes of files for which pixels and samples are allowed once more. */
-static const double PIXELS_SHARE = 1 << 16, SAMPLES_SHARE = 1 << 19;
+static const double PICTURES_SHARE = 1 << 19, FRAMES_SHARE = 1 << 16, SAMPLES_SHARE = 1 << 19;
 
 void budget_init(budget *b, const budget_limits *limits) {
     *b = (budget){.context = INT64_MAX, .sound_samples = INT64_MAX};
@@ -30,25 +30,49 @@ omni_status budget_file(budget *b, const char *name, int64_t bytes, omni_error *
     return OMNI_OK;
 }
 
-static double allowed_pixels(const budget *b) {
-    return (double)b->limits.pixels * (1 + (double)b->bytes / PIXELS_SHARE);
+static double allowed_pixels(const budget *b, double share) {
+    return (double)b->limits.pixels * (1 + (double)b->bytes / share);
 }
 
-bool budget_fits_pixels(const budget *b, double pixels) {
-    return (double)atomic_load(&b->pixels) + pixels <= allowed_pixels(b);
+/* Shares of what is allowed that are taken; together they are at most 1, so that a mixture costs no more than either. */
+static double pictures_taken(const budget *b) {
+    return (double)b->pixels / allowed_pixels(b, PICTURES_SHARE);
 }
 
-omni_status budget_pixels(budget *b, const char *name, int64_t width, int64_t height, double frames, omni_error *err) {
+static double frames_taken(const budget *b) {
+    return (double)atomic_load(&b->frames) / allowed_pixels(b, FRAMES_SHARE);
+}
+
+static omni_status too_many(const budget *b, const char *name, int64_t width, int64_t height, double asked, double allowed, omni_error *err) {
+    return fail(err, OMNI_ERR_LIMIT,
+                "%s: %lld x %lld pixels: %.0f decoded from %lld bytes, over the limit of %.0f pixels for media of that size; raise it with "
+                "--max-pixels (now %lld)",
+                name, (long long)width, (long long)height, asked, (long long)b->bytes, allowed, (long long)b->limits.pixels);
+}
+
+omni_status budget_pixels(budget *b, const char *name, int64_t width, int64_t height, omni_error *err) {
     TRY(budget_stopped(b, err));
-    const double allowed = allowed_pixels(b);
-    const double asked = (double)atomic_load(&b->pixels) + (double)width * (double)height * frames;
+    const double allowed = allowed_pixels(b, PICTURES_SHARE) * (1 - frames_taken(b));
+    const double asked = (double)b->pixels + (double)width * (double)height;
     if (asked > allowed) {
-        return fail(err, OMNI_ERR_LIMIT,
-                    "%s: %lld x %lld pixels: %.0f decoded from %lld bytes, over the limit of %.0f pixels for media of that size; raise it with "
-                    "--max-pixels (now %lld)",
-                    name, (long long)width, (long long)height, asked, (long long)b->bytes, allowed, (long long)b->limits.pixels);
+        return too_many(b, name, width, height, asked, allowed, err);
     }
-    atomic_store(&b->pixels, (int64_t)asked);
+    b->pixels = (int64_t)asked;
+    return OMNI_OK;
+}
+
+bool budget_fits_frames(const budget *b, double pixels) {
+    return (double)atomic_load(&b->frames) + pixels <= allowed_pixels(b, FRAMES_SHARE) * (1 - pictures_taken(b));
+}
+
+omni_status budget_frames(budget *b, const char *name, int64_t width, int64_t height, double frames, omni_error *err) {
+    TRY(budget_stopped(b, err));
+    const double pixels = (double)width * (double)height * frames;
+    if (!budget_fits_frames(b, pixels)) {
+        const double allowed = allowed_pixels(b, FRAMES_SHARE) * (1 - pictures_taken(b));
+        return too_many(b, name, width, height, (double)atomic_load(&b->frames) + pixels, allowed, err);
+    }
+    atomic_fetch_add(&b->frames, (int64_t)pixels);
     return OMNI_OK;
 }
 

@@ -19,7 +19,7 @@
 
 /* 0 takes the default. */
 typedef struct budget_limits {
-    int64_t pixels;       /* width * height, summed over pictures and frames, for 64 KiB of files; twice as many for twice that (134,217,728) */
+    int64_t pixels;       /* width * height, summed over pictures, for 512 KiB of files, or over frames, for 64 KiB (100,000,000) */
     double audio_seconds; /* length of one sound (3600); the channels of all sounds may have as many samples at 16 kHz for 512 KiB of files */
     int64_t memory;       /* bytes held at once: files, decoders' frames, decoded media (805,306,368) */
     int64_t file_bytes;   /* of one file (4 GiB); files that are read into memory also count as such */
@@ -28,7 +28,8 @@ typedef struct budget_limits {
 typedef struct budget {
     budget_limits limits;   /* zeros replaced */
     int64_t bytes;          /* of the files so far */
-    _Atomic int64_t pixels; /* taken so far */
+    int64_t pixels;         /* of pictures, taken so far */
+    _Atomic int64_t frames; /* pixels of frames */
     int64_t samples;        /* of all channels */
     _Atomic int64_t held;   /* bytes */
     int64_t rows, context;  /* of the context: taken so far, and how many there are; INT64_MAX: not checked */
@@ -46,10 +47,12 @@ void budget_init(budget *b, const budget_limits *limits);
 
 /* A file of so many bytes comes in: its size is checked, and allows pixels and samples in proportion. */
 omni_status budget_file(budget *b, const char *name, int64_t bytes, omni_error *err);
-/* width * height * frames pixels will be decoded. */
-omni_status budget_pixels(budget *b, const char *name, int64_t width, int64_t height, double frames, omni_error *err);
-/* Whether so many more would fit; from any thread. */
-bool budget_fits_pixels(const budget *b, double pixels);
+/* A picture will be decoded. */
+omni_status budget_pixels(budget *b, const char *name, int64_t width, int64_t height, omni_error *err);
+/* So many frames of a video will be, or were; parts of frames stand for those that cost less. */
+omni_status budget_frames(budget *b, const char *name, int64_t width, int64_t height, double frames, omni_error *err);
+/* Whether so many pixels more of frames would fit; from any thread. */
+bool budget_fits_frames(const budget *b, double pixels);
 /* count samples of each of so many channels were, or will be, decoded. */
 omni_status budget_samples(budget *b, const char *name, int64_t count, int channels, omni_error *err);
 /* A sound of so many samples at the rate asked for: fits it into the seconds of one sound, and into the context? */

@@ -8,8 +8,8 @@
 
 #include "media/image_formats.h"
 
-/* A progressive file may repeat scans without end, each costing a pass over the whole picture. */
-enum { MAX_SCANS = 500, MAX_SCANS_LARGE = 60, LARGE_PIXELS = 16 << 20 };
+/* A progressive file may repeat scans without end, each costing a pass over the whole picture: this part of a pixel each. */
+enum { SCAN_SHARE = 32 };
 
 typedef struct jpeg_state {
     struct jpeg_error_mgr errors;
@@ -20,7 +20,7 @@ typedef struct jpeg_state {
     const char *name;
     omni_error *err;
     omni_status status;
-    int max_scans;
+    int scans; /* so far */
     image im;
     uint8_t *row; /* four channels, for CMYK */
 } jpeg_state;
@@ -61,9 +61,13 @@ static void source_skip(j_decompress_ptr info, long n) {
 
 static void on_progress(j_common_ptr info) {
     jpeg_state *s = info->client_data;
-    if (((j_decompress_ptr)info)->input_scan_number > s->max_scans) {
-        s->status = fail(s->err, OMNI_ERR_LIMIT, "%s: a JPEG of more than %d scans", s->name, s->max_scans);
-        longjmp(s->back, 1);
+    const int scan = ((j_decompress_ptr)info)->input_scan_number;
+    if (scan > s->scans) {
+        s->scans = scan;
+        s->status = budget_pixels(s->in->budget, s->name, s->im.width, s->im.height / SCAN_SHARE, s->err);
+        if (s->status != OMNI_OK) {
+            longjmp(s->back, 1);
+        }
     }
 }
 
@@ -103,7 +107,6 @@ static void decode(struct jpeg_decompress_struct *info, jpeg_state *s) {
         return;
     }
     int width = s->im.width;
-    s->max_scans = (int64_t)width * s->im.height > LARGE_PIXELS ? MAX_SCANS_LARGE : MAX_SCANS;
     info->out_color_space = channels == 1 ? JCS_GRAYSCALE : channels == 3 ? JCS_RGB : JCS_CMYK;
     if (channels != 3) {
         s->row = malloc((size_t)width * 4);

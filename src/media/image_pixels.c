@@ -16,7 +16,7 @@ omni_status image_allocate(int64_t width, int64_t height, int besides, const ima
     if (width < 1 || height < 1 || width > INT32_MAX || height > INT32_MAX) {
         return fail(err, OMNI_ERR_FORMAT, "%s: an image of %lld x %lld pixels", s->name, (long long)width, (long long)height);
     }
-    TRY(budget_pixels(b, s->name, width, height, 1, err));
+    TRY(budget_pixels(b, s->name, width, height, err));
     int64_t bytes;
     if (__builtin_mul_overflow(width * height, 3 + besides, &bytes)) {
         bytes = INT64_MAX;

@@ -13,6 +13,7 @@
 
 #include "media/containers.h"
 #include "media/media_file.h"
+#include "media/mp4_index.h"
 #include "media/sound_mix.h"
 
 enum { IO_BUFFER = 1 << 15, VORBIS_BLOCK = 8192 };
@@ -396,7 +397,10 @@ static omni_status load(source *s, const char *name, const sound_options *option
         return fail(err, OMNI_ERR_FORMAT, "%s: empty", name);
     }
     decoder d = {.stream = -1};
-    omni_status status = decoder_open(&d, s, name, err);
+    omni_status status = mp4_index_check(s->data, (size_t)s->size, name, m.options.budget, err);
+    if (status == OMNI_OK) {
+        status = decoder_open(&d, s, name, err);
+    }
     if (status == OMNI_OK && d.stream >= 0) {
         status = decode_all(&d, &m, s->size, err);
     }

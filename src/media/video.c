@@ -97,7 +97,7 @@ static omni_status open_array(const video_bytes *bytes, const patch_params *p, c
         return fail(err, OMNI_ERR_LIMIT, "%s: %lld frames, over the limit of %lld", path, (long long)a.frames, (long long)o->file_frames);
     }
     TRY(check_length(path, (double)a.frames / o->fps, o->seconds, err));
-    TRY(budget_pixels(o->budget, path, a.width, a.height, (double)a.frames, err));
+    TRY(budget_frames(o->budget, path, a.width, a.height, (double)a.frames, err));
     TRY(patches_reserve(a.frames, a.height, a.width, p, o->budget, path, NULL, err));
     out->indices = malloc((size_t)a.frames * sizeof *out->indices);
     if (!out->indices) {

@@ -10,9 +10,10 @@
 #include <libavutil/imgutils.h>
 
 #include "media/containers.h"
+#include "media/mp4_index.h"
 
 /* Reading a damaged file always ends: every packet counts, those of other streams and those that fail too. */
-enum { PACKETS_A_FRAME = 64, PACKETS_MORE = 100000, MEMORY_BUFFER = 1 << 16, MOST_STREAMS = 100, MOST_THREADS = 16 };
+enum { PACKETS_A_FRAME = 64, PACKETS_MORE = 100000, MEMORY_BUFFER = 1 << 16, MOST_STREAMS = 1000, MOST_THREADS = 16 };
 
 static const char *av_text(int code, char buffer[AV_ERROR_MAX_STRING_SIZE]) {
     return av_strerror(code, buffer, AV_ERROR_MAX_STRING_SIZE) == 0 ? buffer : "unknown error";
@@ -116,7 +117,7 @@ static int get_frame(AVCodecContext *codec, AVFrame *frame, int flags) {
         return AVERROR(ENOMEM);
     }
     const int64_t made = atomic_fetch_add(&c->made_room, pixels) + pixels;
-    if (!budget_fits_pixels(c->budget, (double)made * c->share) || budget_stopped(c->budget, NULL) != OMNI_OK) {
+    if (!budget_fits_frames(c->budget, (double)made * c->share) || budget_stopped(c->budget, NULL) != OMNI_OK) {
         return AVERROR(ENOMEM); /* container_charge says why */
     }
     const int planes = av_image_get_buffer_size(frame->format, frame->width, frame->height, 1);
@@ -156,9 +157,9 @@ omni_status container_charge(container *c, int width, int height, int shown, omn
         return budget_no_memory(c->budget, name, refused, err);
     }
     if (made > 0) {
-        TRY(budget_pixels(c->budget, name, width, height, (double)made * c->share / ((double)width * height), err));
+        TRY(budget_frames(c->budget, name, width, height, (double)made * c->share / ((double)width * height), err));
     }
-    return shown > 0 ? budget_pixels(c->budget, name, width, height, shown * c->share, err) : OMNI_OK;
+    return shown > 0 ? budget_frames(c->budget, name, width, height, shown * c->share, err) : OMNI_OK;
 }
 
 omni_status container_decoder(container *c, omni_error *err) {
@@ -236,6 +237,7 @@ static omni_status open_format(container *c, omni_error *err) {
 omni_status container_open(container *c, const video_bytes *bytes, const video_limits *limits, omni_error *err) {
     *c = (container){.bytes = bytes, .budget = limits->budget, .max_packets = limits->frames * PACKETS_A_FRAME + PACKETS_MORE};
     media_limit_libav();
+    TRY(mp4_index_check(bytes->data, bytes->size, bytes->name, c->budget, err));
     TRY(open_format(c, err));
     c->stream = av_find_best_stream(c->format, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
     if (c->stream < 0) {

@@ -151,7 +151,7 @@ static omni_status take_frame(decoding *d, omni_error *err) {
     if (d->taken == d->n || d->indices[d->taken] != index) {
         return OMNI_OK;
     }
-    TRY(budget_pixels(d->limits->budget, d->path, d->v.width, d->v.height, 1, err));
+    TRY(budget_frames(d->limits->budget, d->path, d->v.width, d->v.height, 1, err));
     TRY(convert(&d->v, d->path, d->frame, err));
     const uint8_t *rgb = d->v.rgb;
     if (d->v.turned) {
