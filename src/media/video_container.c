@@ -157,7 +157,10 @@ omni_status container_charge(container *c, int width, int height, int shown, omn
         return budget_no_memory(c->budget, name, refused, err);
     }
     if (made > 0) {
-        TRY(budget_frames(c->budget, name, width, height, (double)made * c->share / ((double)width * height), err));
+        /* a decoder with threads may not know its size yet */
+        const bool known = width > 0 && height > 0;
+        const double frames = known ? (double)made / ((double)width * height) : 1;
+        TRY(budget_frames(c->budget, name, known ? width : made, known ? height : 1, frames * c->share, err));
     }
     return shown > 0 ? budget_frames(c->budget, name, width, height, shown * c->share, err) : OMNI_OK;
 }

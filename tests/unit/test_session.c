@@ -1,6 +1,7 @@
 /* Conversations through the public interface, on the tiny model that ships with the sources: what a session answers turn by turn, from its cache, is
  * bit for bit what a new session answers to the whole conversation; nothing that goes wrong on the way leaves a trace in it. */
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "engine/media_load.h"
@@ -395,6 +399,34 @@ static void limits_of_media_are_settings(void **state) {
     }
 }
 
+static void *cancel_soon(void *arg) {
+    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    omni_cancel(arg);
+    return NULL;
+}
+
+/* A pipe that nobody writes to: omni_cancel, from another thread, ends the waiting and leaves the conversation as it was. */
+static void adding_media_can_be_cancelled(void **state) {
+    static const omni_kind kinds[] = {OMNI_IMAGE, OMNI_AUDIO, OMNI_VIDEO};
+    char folder[] = "/tmp/omni-test-session-XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/pipe", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    omni_session *s = start(NULL);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        const omni_part part = {.kind = kinds[i], .path = path};
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, cancel_soon, s), 0);
+        assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, &part, 1}, &err), OMNI_CANCELLED);
+        pthread_join(thread, NULL);
+        assert_int_equal(s->conversation->chat.count, 0);
+        assert_int_equal(s->conversation->media_count, 0);
+    }
+    omni_session_destroy(s);
+    unlink(path);
+    rmdir(folder);
+}
+
 /* The same medium again is a copy of what was decoded: as file, as bytes, and a part that differs is none. */
 static void repeated_media_are_decoded_once(void **state) {
     char *bytes;
@@ -722,6 +754,7 @@ int main(void) {
         cmocka_unit_test(what_does_not_fit_is_not_decoded),
         cmocka_unit_test(limits_of_media_are_settings),
         cmocka_unit_test(repeated_media_are_decoded_once),
+        cmocka_unit_test(adding_media_can_be_cancelled),
         cmocka_unit_test(stop_strings),
         cmocka_unit_test(listening_for_markup),
         cmocka_unit_test(many_sessions_of_one_model),
