@@ -80,7 +80,10 @@ static int open_unnamed(const char *folder, mode_t mode) {
 static omni_status check_sticky(const char *path, const struct stat *entry, omni_error *err) {
     char *folder = folder_of(path);
     struct stat st;
-    bool shared = folder && stat(folder, &st) == 0 && (st.st_mode & S_ISVTX) && (st.st_mode & S_IWOTH);
+    if (!folder) {
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
+    }
+    bool shared = stat(folder, &st) == 0 && (st.st_mode & S_ISVTX) && (st.st_mode & S_IWOTH);
     free(folder);
     const uid_t me = geteuid();
     bool link = S_ISLNK(entry->st_mode);
@@ -100,6 +103,9 @@ static omni_status resolve(const char *path, char **target, bool *existing, stru
         if (stat(path, st) == 0) {
             *existing = true;
             *target = S_ISLNK(entry.st_mode) ? realpath(path, NULL) : NULL;
+            if (S_ISLNK(entry.st_mode) && !*target && errno == ENOMEM) {
+                return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
+            }
         } else if (errno != ENOENT) {
             return fail(err, OMNI_ERR_IO, "%s: cannot follow the link: %s", path, strerror(errno));
         } /* else a link to nothing, which is replaced itself */
@@ -139,7 +145,7 @@ static omni_status open_new(file_out *out, bool existing, const struct stat *st,
         out->fd = with_new_name(out->path, open_named, -1, mode, &out->temporary);
     }
     if (out->fd < 0) {
-        return fail(err, OMNI_ERR_IO, "%s: cannot create: %s", out->path, strerror(errno));
+        return fail(err, errno == ENOMEM ? OMNI_ERR_MEMORY : OMNI_ERR_IO, "%s: cannot create: %s", out->path, strerror(errno));
     }
     if (existing && !keep_rights(out->fd, st)) {
         return fail(err, OMNI_ERR_IO, "%s: cannot give the new file the rights of the old one: %s", out->path, strerror(errno));
@@ -214,7 +220,7 @@ omni_status file_out_commit(file_out *f, omni_error *err) {
     if (fsync(f->fd) != 0) {
         status = fail(err, OMNI_ERR_IO, "%s: cannot sync: %s", f->path, strerror(errno));
     } else if (!f->in_place && !f->temporary && with_new_name(f->path, link_named, f->fd, 0, &f->temporary) < 0) {
-        status = fail(err, OMNI_ERR_IO, "%s: cannot be given its name: %s", f->path, strerror(errno));
+        status = fail(err, errno == ENOMEM ? OMNI_ERR_MEMORY : OMNI_ERR_IO, "%s: cannot be given its name: %s", f->path, strerror(errno));
     } else if (!f->in_place && rename(f->temporary, f->path) != 0) {
         status = fail(err, OMNI_ERR_IO, "%s: cannot rename to %s: %s", f->temporary, f->path, strerror(errno));
     } else {

@@ -153,9 +153,15 @@ static void talker_memory(const gguf *g, description *d) {
     d->fixed_bytes = plus(d->fixed_bytes, length ? times(times(window, 2 * (length - 1) + BLOCK), 4) : 0);
 }
 
-static const char *text_key(gguf *g, const char *name) {
-    const char *text;
-    return gguf_maybe_str(g, name, "", &text, NULL) == OMNI_OK ? text : "";
+/* "" for a key that is missing or no text: any file can be described. */
+static omni_status text_key(gguf *g, const char *name, const char **out, omni_error *err) {
+    omni_error odd;
+    omni_status status = gguf_maybe_str(g, name, "", out, &odd);
+    if (status == OMNI_ERR_MEMORY) {
+        return fail(err, status, "%s", odd.text);
+    }
+    *out = status == OMNI_OK ? *out : "";
+    return OMNI_OK;
 }
 
 static const char *kind_of(const char *architecture) {
@@ -169,8 +175,10 @@ static const char *kind_of(const char *architecture) {
     return "other";
 }
 
-void describe_gguf(gguf *g, description *out) {
-    *out = (description){.architecture = text_key(g, "general.architecture"), .name = text_key(g, "general.name")};
+omni_status describe_gguf(gguf *g, description *out, omni_error *err) {
+    *out = (description){0};
+    TRY(text_key(g, "general.architecture", &out->architecture, err));
+    TRY(text_key(g, "general.name", &out->name, err));
     out->kind = kind_of(out->architecture);
     bool thinker = strcmp(out->kind, "thinker") == 0, encoders = strcmp(out->kind, "encoders") == 0, talker = strcmp(out->kind, "talker") == 0;
     uint64_t expert_values = 0;
@@ -191,6 +199,7 @@ void describe_gguf(gguf *g, description *out) {
     } else if (talker) {
         talker_memory(g, out);
     }
+    return OMNI_OK;
 }
 
 /* "thinker.visual", "talker.code_predictor", "talker.model", "code2wav": as much of a name as tells the parts of the model. */
@@ -233,8 +242,10 @@ omni_status gguf_describe(const char *path, bool json, char **text, omni_error *
     }
     gguf *g = NULL;
     TRY(gguf_open(path, &g, err));
-    describe_gguf(g, &d);
-    omni_status status = describe_gguf_render(g, &d, json, text, err);
+    omni_status status = describe_gguf(g, &d, err);
+    if (status == OMNI_OK) {
+        status = describe_gguf_render(g, &d, json, text, err);
+    }
     gguf_close(g);
     return status;
 }

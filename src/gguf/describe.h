@@ -43,7 +43,8 @@ typedef struct description {
     uint64_t fixed_bytes; /* a talker's: keys and values of code predictor and code2wav, whose least number is fixed */
 } description;
 
-void describe_gguf(gguf *g, description *out);
+/* Fails only when there is no memory. */
+omni_status describe_gguf(gguf *g, description *out, omni_error *err);
 void describe_checkpoint(const safetensors *s, description *out);
 
 /* *text is the caller's to free(). */

@@ -152,6 +152,15 @@ static omni_status finish_text(FILE *f, char **buffer, size_t *size, omni_status
 
 /* ---- JSON ---- */
 
+/* jansson gives NULL for a value when there is no memory, and does not put NULL anywhere. *ok: whether everything has been put so far. */
+static void put(bool *ok, json_t *object, const char *key, json_t *value) {
+    *ok = json_object_set_new(object, key, value) == 0 && *ok;
+}
+
+static void append(bool *ok, json_t *array, json_t *value) {
+    *ok = json_array_append_new(array, value) == 0 && *ok;
+}
+
 /* The first bytes of a string, made valid UTF-8. */
 static json_t *json_text(gguf_str s) {
     size_t n = s.size > JSON_STRING_BYTES ? JSON_STRING_BYTES : s.size, length;
@@ -198,14 +207,14 @@ static json_t *json_element(gguf_type type, const uint8_t **p) {
 }
 
 /* A value as itself; an array as its length, element type and first elements. */
-static json_t *json_value(const gguf_key *k) {
+static json_t *json_value(bool *ok, const gguf_key *k) {
     const uint8_t *p = k->value;
     if (k->type != GGUF_ARRAY) {
         return json_element(k->type, &p);
     }
     json_t *values = json_array();
     for (uint64_t i = 0; i < k->count && i < JSON_ELEMENTS; i++) {
-        json_array_append_new(values, json_element(k->element, &p));
+        append(ok, values, json_element(k->element, &p));
     }
     return json_pack("{s:s, s:I, s:o}", "array_of", gguf_type_name(k->element), "count", (json_int_t)k->count, "first", values);
 }
@@ -220,111 +229,107 @@ static json_t *json_sum(const char *label, const char *name, const tensor_sum *s
                      json_count(s->bytes));
 }
 
-static void json_sums(json_t *root, const description *d) {
+static void json_sums(bool *ok, json_t *root, const description *d) {
     json_t *types = json_array(), *parts = json_array();
     for (uint32_t t = 0; t < DTYPE_COUNT; t++) {
         if (d->types[t].tensors) {
             json_t *type = json_sum("type", dtype_find(t)->name, &d->types[t]);
-            json_object_set_new(type, "computable", json_boolean(dtype_computable(t)));
-            json_array_append_new(types, type);
+            put(ok, type, "computable", json_boolean(dtype_computable(t)));
+            append(ok, types, type);
         }
     }
     for (size_t i = 0; i < d->part_count; i++) {
         size_t n;
         char *name = utf8_repair(d->parts[i].name, strlen(d->parts[i].name), &n); /* a long name may have been cut within a character */
-        json_array_append_new(parts, json_sum("part", name ? name : "", &d->parts[i].sum));
+        append(ok, parts, name ? json_sum("part", name, &d->parts[i].sum) : NULL);
         free(name);
     }
-    json_object_set_new(root, "tensor_count", json_count(d->all.tensors));
-    json_object_set_new(root, "value_count", json_count(d->all.values));
-    json_object_set_new(root, "tensor_bytes", json_count(d->all.bytes));
-    json_object_set_new(root, "types", types);
-    json_object_set_new(root, "parts", parts);
+    put(ok, root, "tensor_count", json_count(d->all.tensors));
+    put(ok, root, "value_count", json_count(d->all.values));
+    put(ok, root, "tensor_bytes", json_count(d->all.bytes));
+    put(ok, root, "types", types);
+    put(ok, root, "parts", parts);
 }
 
-static json_t *json_memory(const description *d) {
+static json_t *json_memory(bool *ok, const description *d) {
     json_t *contexts = json_array();
     for (size_t i = 0; i < d->context_count; i++) {
         const context_memory *c = &d->contexts[i];
-        json_array_append_new(contexts, json_pack("{s:o, s:o, s:o}", "positions", json_count(c->positions), "f32_bytes", json_count(c->f32_bytes),
-                                                  "f16_bytes", json_count(c->f16_bytes)));
+        append(ok, contexts,
+               json_pack("{s:o, s:o, s:o}", "positions", json_count(c->positions), "f32_bytes", json_count(c->f32_bytes), "f16_bytes",
+                         json_count(c->f16_bytes)));
     }
     json_t *memory =
         json_pack("{s:o, s:o, s:o}", "weight_bytes", json_count(d->all.bytes), "key_value", contexts, "fixed_bytes", json_count(d->fixed_bytes));
     if (d->context_length) {
-        json_object_set_new(memory, "context_length", json_count(d->context_length));
+        put(ok, memory, "context_length", json_count(d->context_length));
     }
     return memory;
 }
 
-static json_t *json_tensor(const char *name, dtype type, int n_dims, const int64_t *shape, size_t bytes) {
+static json_t *json_tensor(bool *ok, const char *name, dtype type, int n_dims, const int64_t *shape, size_t bytes) {
     json_t *dims = json_array();
     for (int i = 0; i < n_dims; i++) {
-        json_array_append_new(dims, json_integer(shape[i]));
+        append(ok, dims, json_integer(shape[i]));
     }
     return json_pack("{s:s, s:s, s:o, s:I}", "name", name, "type", dtype_find((uint32_t)type)->name, "shape", dims, "bytes", (json_int_t)bytes);
 }
 
-static json_t *gguf_json(const gguf *g, const description *d) {
+static json_t *gguf_json(bool *ok, const gguf *g, const description *d) {
     json_t *root = json_object(), *metadata = json_object(), *tensors = json_array();
-    size_t n;
-    char *path = utf8_repair(gguf_path(g), strlen(gguf_path(g)), &n);
-    json_object_set_new(root, "file", json_string(path ? path : ""));
-    free(path);
-    json_object_set_new(root, "format", json_string("gguf"));
-    json_object_set_new(root, "version", json_integer(gguf_version(g)));
-    json_object_set_new(root, "files", json_count(gguf_part_count(g)));
-    json_object_set_new(root, "bytes", json_count(gguf_file_size(g)));
-    json_object_set_new(root, "kind", json_string(d->kind));
-    json_object_set_new(root, "architecture", json_text((gguf_str){d->architecture, strlen(d->architecture)}));
-    json_object_set_new(root, "name", json_text((gguf_str){d->name, strlen(d->name)}));
-    json_object_set_new(root, "usable", json_boolean(!d->unusable));
-    json_sums(root, d);
+    put(ok, root, "file", json_text((gguf_str){gguf_path(g), strlen(gguf_path(g))}));
+    put(ok, root, "format", json_string("gguf"));
+    put(ok, root, "version", json_integer(gguf_version(g)));
+    put(ok, root, "files", json_count(gguf_part_count(g)));
+    put(ok, root, "bytes", json_count(gguf_file_size(g)));
+    put(ok, root, "kind", json_string(d->kind));
+    put(ok, root, "architecture", json_text((gguf_str){d->architecture, strlen(d->architecture)}));
+    put(ok, root, "name", json_text((gguf_str){d->name, strlen(d->name)}));
+    put(ok, root, "usable", json_boolean(!d->unusable));
+    json_sums(ok, root, d);
     if (d->active_values) {
-        json_object_set_new(root, "active_value_count", json_count(d->active_values));
+        put(ok, root, "active_value_count", json_count(d->active_values));
     }
-    json_object_set_new(root, "memory", json_memory(d));
+    put(ok, root, "memory", json_memory(ok, d));
     for (size_t i = 0; i < gguf_key_count(g); i++) {
         gguf_str name = gguf_key_name(g, i);
         char *key = strndup(name.data, name.size);
+        *ok = key && *ok;
         if (key) {
-            json_object_set_new(metadata, key, json_value(&g->keys[i]));
+            put(ok, metadata, key, json_value(ok, &g->keys[i]));
         }
         free(key);
     }
-    json_object_set_new(root, "metadata", metadata);
+    put(ok, root, "metadata", metadata);
     for (size_t i = 0; i < gguf_tensor_count(g); i++) {
         const tensor *t = gguf_tensor_at(g, i);
-        json_t *entry = json_tensor(t->name, t->type, t->n_dims, t->ne, t->size);
-        json_object_set_new(entry, "offset", json_count((uint64_t)((const uint8_t *)t->data - g->data)));
-        json_array_append_new(tensors, entry);
+        json_t *entry = json_tensor(ok, t->name, t->type, t->n_dims, t->ne, t->size);
+        put(ok, entry, "offset", json_count((uint64_t)((const uint8_t *)t->data - g->data)));
+        append(ok, tensors, entry);
     }
-    json_object_set_new(root, "tensors", tensors);
+    put(ok, root, "tensors", tensors);
     return root;
 }
 
-static json_t *checkpoint_json(const safetensors *s, const char *path, const description *d) {
+static json_t *checkpoint_json(bool *ok, const safetensors *s, const char *path, const description *d) {
     json_t *root = json_object(), *tensors = json_array();
-    size_t n;
-    char *name = utf8_repair(path, strlen(path), &n);
-    json_object_set_new(root, "file", json_string(name ? name : ""));
-    free(name);
-    json_object_set_new(root, "format", json_string("safetensors"));
-    json_object_set_new(root, "kind", json_string(d->kind));
-    json_sums(root, d);
+    put(ok, root, "file", json_text((gguf_str){path, strlen(path)}));
+    put(ok, root, "format", json_string("safetensors"));
+    put(ok, root, "kind", json_string(d->kind));
+    json_sums(ok, root, d);
     for (size_t i = 0; i < safetensors_count(s); i++) {
         const st_tensor *t = safetensors_at(s, i);
         const char *file = strrchr(t->file, '/');
-        json_t *entry = json_tensor(t->name, t->type, t->n_dims, t->shape, t->size);
-        json_object_set_new(entry, "file", json_string(file ? file + 1 : t->file));
-        json_array_append_new(tensors, entry);
+        json_t *entry = json_tensor(ok, t->name, t->type, t->n_dims, t->shape, t->size);
+        put(ok, entry, "file", json_string(file ? file + 1 : t->file));
+        append(ok, tensors, entry);
     }
-    json_object_set_new(root, "tensors", tensors);
+    put(ok, root, "tensors", tensors);
     return root;
 }
 
-static omni_status finish_json(json_t *root, const char *path, char **text, omni_error *err) {
-    *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+static omni_status finish_json(json_t *root, bool ok, const char *path, char **text, omni_error *err) {
+    *text = root && ok ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(root);
     return *text ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
 }
@@ -334,7 +339,9 @@ static omni_status finish_json(json_t *root, const char *path, char **text, omni
 omni_status describe_gguf_render(const gguf *g, const description *d, bool json, char **text, omni_error *err) {
     *text = NULL;
     if (json) {
-        return finish_json(gguf_json(g, d), gguf_path(g), text, err);
+        bool ok = true;
+        json_t *root = gguf_json(&ok, g, d);
+        return finish_json(root, ok, gguf_path(g), text, err);
     }
     char *buffer = NULL;
     size_t size = 0;
@@ -348,7 +355,9 @@ omni_status describe_gguf_render(const gguf *g, const description *d, bool json,
 omni_status describe_checkpoint_render(const safetensors *s, const char *path, const description *d, bool json, char **text, omni_error *err) {
     *text = NULL;
     if (json) {
-        return finish_json(checkpoint_json(s, path, d), path, text, err);
+        bool ok = true;
+        json_t *root = checkpoint_json(&ok, s, path, d);
+        return finish_json(root, ok, path, text, err);
     }
     char *buffer = NULL;
     size_t size = 0;

@@ -124,6 +124,7 @@ static int get_frame(AVCodecContext *codec, AVFrame *frame, int flags) {
     const int64_t estimate = planes > 0 ? planes + planes / 4 : pixels * 3;
     held_frame *h = malloc(sizeof *h);
     if (!h) {
+        atomic_store(&c->starved, true);
         return AVERROR(ENOMEM);
     }
     if (!budget_try_hold(c->budget, estimate)) {
@@ -135,6 +136,9 @@ static int get_frame(AVCodecContext *codec, AVFrame *frame, int flags) {
     if (code < 0) {
         budget_release(c->budget, estimate);
         free(h);
+        if (code == AVERROR(ENOMEM)) {
+            atomic_store(&c->starved, true);
+        }
         return code;
     }
     *h = (held_frame){frame->buf[0], c->budget, estimate};
@@ -143,6 +147,7 @@ static int get_frame(AVCodecContext *codec, AVFrame *frame, int flags) {
         budget_release(c->budget, estimate);
         free(h);
         av_frame_unref(frame);
+        atomic_store(&c->starved, true);
         return AVERROR(ENOMEM);
     }
     frame->buf[0] = counted;
@@ -155,6 +160,9 @@ omni_status container_charge(container *c, int width, int height, int shown, omn
     TRY(budget_stopped(c->budget, err));
     if (refused) {
         return budget_no_memory(c->budget, name, refused, err);
+    }
+    if (atomic_load(&c->starved)) { /* else the frame would pass for a damaged one, and be left out */
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory for a frame of %d x %d", name, width, height);
     }
     if (made > 0) {
         /* a decoder with threads may not know its size yet */
@@ -193,12 +201,18 @@ omni_status container_decoder(container *c, omni_error *err) {
     c->codec->thread_count = (int)(most < 1 ? 1 : most < cores && most < MOST_THREADS ? most : cores < MOST_THREADS ? cores : MOST_THREADS);
     int code = avcodec_open2(c->codec, codec, NULL);
     if (code < 0) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: cannot start the %s decoder: %s", path, codec->name, av_text(code, text));
+        return fail(err, code == AVERROR(ENOMEM) ? OMNI_ERR_MEMORY : OMNI_ERR_FORMAT, "%s: cannot start the %s decoder: %s", path, codec->name,
+                    av_text(code, text));
     }
     return OMNI_OK;
 }
 
 /* ---- the container ---- */
+
+/* What libavformat's error code means, where anything but a lack of memory means `other`. */
+static omni_status status_of(int code, omni_status other) {
+    return code == AVERROR(ENOMEM) ? OMNI_ERR_MEMORY : other;
+}
 
 static omni_status open_format(container *c, omni_error *err) {
     const char *path = c->bytes->name;
@@ -226,13 +240,13 @@ static omni_status open_format(container *c, omni_error *err) {
     av_free(url);
     if (code < 0) {
         TRY(budget_stopped(c->budget, err));
-        return fail(err, code == AVERROR(ENOENT) || code == AVERROR(EACCES) ? OMNI_ERR_IO : OMNI_ERR_FORMAT, "%s: cannot open as a video: %s", path,
-                    av_text(code, text));
+        return fail(err, code == AVERROR(ENOENT) || code == AVERROR(EACCES) ? OMNI_ERR_IO : status_of(code, OMNI_ERR_FORMAT),
+                    "%s: cannot open as a video: %s", path, av_text(code, text));
     }
     code = avformat_find_stream_info(c->format, NULL);
     if (code < 0) {
         TRY(budget_stopped(c->budget, err));
-        return fail(err, OMNI_ERR_FORMAT, "%s: cannot read the video's streams: %s", path, av_text(code, text));
+        return fail(err, status_of(code, OMNI_ERR_FORMAT), "%s: cannot read the video's streams: %s", path, av_text(code, text));
     }
     return OMNI_OK;
 }
@@ -265,6 +279,9 @@ omni_status container_packet(container *c, AVPacket *packet, int *got, omni_erro
         int code = av_read_frame(c->format, packet);
         if (code == AVERROR(EAGAIN)) {
             continue;
+        }
+        if (code == AVERROR(ENOMEM)) {
+            return fail(err, OMNI_ERR_MEMORY, "%s: out of memory while reading", c->bytes->name);
         }
         if (code < 0) {
             return budget_stopped(c->budget, err);

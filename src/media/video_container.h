@@ -22,6 +22,7 @@ typedef struct container {
     double share;              /* of a frame's pixels, each time that the decoder makes room for one */
     _Atomic int64_t made_room; /* pixels of such frames since the last charge */
     _Atomic int64_t refused;   /* bytes that did not fit into the budget; 0: none */
+    atomic_bool starved;       /* the system had no memory for a frame */
 } container;
 
 /* Opens the file or the bytes. container_close is needed whatever the outcome. Nothing is decoded yet. */

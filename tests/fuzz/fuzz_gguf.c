@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             }
         }
         description d;
-        describe_gguf(g, &d);
+        describe_gguf(g, &d, NULL);
         for (int json = 0; json < 2; json++) {
             char *text;
             if (describe_gguf_render(g, &d, json, &text, &err) == OMNI_OK) {

@@ -1,0 +1,411 @@
+/* Every allocation, every write and every start of a thread fails once, in turn, in everything that the library does: the call says so with the
+ * right status, nothing crashes, nothing is left on disk, and what was there before goes on as if nothing had been tried. Under
+ * AddressSanitizer nothing leaks either.
+ *
+ * make test tries the first calls of each operation and then fewer and fewer; OMNI_FAILURES=all tries every one. */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "omni.h"
+
+#include "failing.h"
+#include "scratch.h"
+
+#include "convert_checkpoint.h"
+
+#include <cmocka.h> /* last: it defines a macro named fail */
+
+#define MODELS TEST_DATA "/../../models"
+#define THINKER MODELS "/tiny/qwen3-omni-f16.gguf"
+#define MMPROJ MODELS "/tiny/mmproj-qwen3-omni-f16.gguf"
+#define TALKER MODELS "/tiny/talker-qwen3-omni-f16.gguf"
+
+static omni_error err;
+static omni_model *model; /* shared by what needs one */
+
+/* ------------------------------------------------------------------------------------------------ the loop */
+
+/* Does one thing from the start to the end, releases what it made, and returns its status. Whatever it prepares it does with failures off. */
+typedef omni_status (*operation)(void);
+
+/* What a failure that did not matter may be: work goes on in another way, with the same result. */
+typedef enum tolerance { MUST_FAIL, MAY_SUCCEED } tolerance;
+
+static long next_call(long n, int density) {
+    const char *all = getenv("OMNI_FAILURES");
+    return all && strcmp(all, "all") == 0 ? n + 1 : n + 1 + n / density;
+}
+
+/* Fails call 1, 2, ... of op until it succeeds untouched. density: the larger, the more of the later calls are tried. Returns how many were. */
+static int each_failure(const char *name, operation op, failing kind, omni_status expected, int error, tolerance t, int density) {
+    int before = files_in_folder(false), tried = 0;
+    for (long n = 1; n < 1000000; n = next_call(n, density)) {
+        err = (omni_error){0};
+        fail_call(kind, n, error);
+        omni_status status = op();
+        bool failed = failed_call();
+        if (!failed) {
+            if (status != OMNI_OK) {
+                fail_msg("%s: fails without a reason after %ld calls: %s", name, n, err.text);
+            }
+            assert_true(tried > 0); /* else this test tests nothing */
+            return tried;
+        }
+        tried++;
+        if (status == OMNI_OK && t == MUST_FAIL) {
+            fail_msg("%s: call %ld fails and nobody says so", name, n);
+        }
+        if (status != OMNI_OK && (status != expected || err.code != expected || !err.text[0])) {
+            fail_msg("%s: call %ld fails: status %d, error %d \"%s\"", name, n, status, err.code, err.text);
+        }
+        if (status != OMNI_OK && files_in_folder(false) != before) {
+            fail_msg("%s: call %ld fails and leaves a file", name, n);
+        }
+    }
+    fail_msg("%s: never ends", name);
+    return 0;
+}
+
+static void each_allocation(const char *name, operation op, int density) {
+    each_failure(name, op, FAIL_ALLOCATION, OMNI_ERR_MEMORY, ENOMEM, MUST_FAIL, density);
+}
+
+static void each_write(const char *name, operation op, int density) {
+    each_failure(name, op, FAIL_DISK, OMNI_ERR_IO, ENOSPC, MAY_SUCCEED, density);
+    each_failure(name, op, FAIL_DISK, OMNI_ERR_IO, EIO, MAY_SUCCEED, density);
+}
+
+/* ------------------------------------------------------------------------------------------------ models and sessions */
+
+static omni_model_params tiny(void) {
+    omni_model_params p = omni_model_params_default();
+    p.model = THINKER;
+    p.mmproj = MMPROJ;
+    p.talker = TALKER;
+    p.threads = 2;
+    return p;
+}
+
+static omni_status open_model(void) {
+    omni_model_params p = tiny();
+    omni_model *m = NULL;
+    omni_status status = omni_model_open(&p, &m, &err);
+    assert_true((status == OMNI_OK) == (m != NULL));
+    omni_model_close(m);
+    return status;
+}
+
+static void opening(void **state) {
+    each_allocation("open", open_model, 12);
+    each_failure("open", open_model, FAIL_THREAD, OMNI_ERR_MEMORY, EAGAIN, MUST_FAIL, 100);
+}
+
+static omni_status make_session(void) {
+    omni_session_params p = omni_session_params_default();
+    p.context = 300;
+    omni_session *s = NULL;
+    omni_status status = omni_session_create(model, &p, &s, &err);
+    assert_true((status == OMNI_OK) == (s != NULL));
+    omni_session_destroy(s);
+    return status;
+}
+
+static void sessions(void **state) {
+    each_allocation("session", make_session, 100);
+}
+
+/* What was said, text and sound. */
+typedef struct said {
+    char text[4096];
+    size_t size, samples;
+    double sum;
+} said;
+
+static bool take_text(void *arg, const char *text, size_t size) {
+    said *s = arg;
+    if (s->size + size < sizeof s->text) {
+        memcpy(s->text + s->size, text, size);
+        s->size += size;
+    }
+    return true;
+}
+
+static bool take_audio(void *arg, const float *samples, size_t count) {
+    said *s = arg;
+    for (size_t i = 0; i < count; i++) {
+        s->sum += (double)samples[i] * (double)(1 + (s->samples + i) % 97);
+    }
+    s->samples += count;
+    return true;
+}
+
+static omni_status answer(omni_session *s, bool speak, said *out) {
+    omni_generate_params p = omni_generate_params_default();
+    *out = (said){0};
+    p.text.greedy = p.speech.greedy = p.ignore_eos = true;
+    p.max_tokens = 4;
+    p.max_frames = 3;
+    p.speak = speak;
+    p.on_text = take_text;
+    p.on_audio = take_audio;
+    p.arg = out;
+    return omni_generate(s, &p, NULL, &err);
+}
+
+static omni_status add(omni_session *s, omni_kind kind, const char *path, const char *text) {
+    const omni_part parts[] = {{.kind = kind, .path = path}, {.kind = OMNI_TEXT, .text = text}};
+    return omni_session_add(s, &(omni_message){OMNI_USER, parts + !path, path ? 2 : 1}, &err);
+}
+
+static omni_session *new_session(void) {
+    omni_session_params p = omni_session_params_default();
+    p.context = 600;
+    omni_session *s;
+    assert_int_equal(omni_session_create(model, &p, &s, &err), OMNI_OK);
+    return s;
+}
+
+/* A turn that fails somewhere and is then asked again, beside the same turn in a session that nothing ever happened to. */
+static struct {
+    omni_kind kind;
+    const char *path;
+    bool speak;
+} turn;
+
+static said untouched;
+
+static omni_status one_turn(void) {
+    long n = atomic_load(&failing_at);
+    int kind = atomic_load(&failing_kind);
+    atomic_store(&failing_kind, FAIL_NOTHING);
+    omni_session *s = new_session();
+    atomic_store(&failing_kind, kind);
+    said heard;
+    omni_status status = add(s, turn.kind, turn.path, "What is this?");
+    bool added = status == OMNI_OK;
+    if (added) {
+        status = answer(s, turn.speak, &heard);
+    }
+    atomic_store(&failing_kind, FAIL_NOTHING);
+    if (status != OMNI_OK) {
+        const omni_error first = err;
+        if (!added && add(s, turn.kind, turn.path, "What is this?") != OMNI_OK) {
+            fail_msg("after call %ld failed: %s", n, err.text);
+        }
+        if (answer(s, turn.speak, &heard) != OMNI_OK) {
+            fail_msg("after call %ld failed: %s", n, err.text);
+        }
+        err = first;
+    }
+    if (heard.size != untouched.size || memcmp(heard.text, untouched.text, heard.size) != 0 || heard.samples != untouched.samples ||
+        heard.sum != untouched.sum) {
+        fail_msg("after call %ld failed (status %d) the answer is another: \"%s\" (%zu samples), not \"%s\" (%zu)", n, status, heard.text,
+                 heard.samples, untouched.text, untouched.samples);
+    }
+    omni_session_destroy(s);
+    return status;
+}
+
+static void turns_of(const char *name, omni_kind kind, const char *path, bool speak, int density) {
+    turn.kind = kind;
+    turn.path = path;
+    turn.speak = speak;
+    omni_session *s = new_session();
+    assert_int_equal(add(s, kind, path, "What is this?"), OMNI_OK);
+    assert_int_equal(answer(s, speak, &untouched), OMNI_OK);
+    omni_session_destroy(s);
+    each_allocation(name, one_turn, density);
+}
+
+static void turns(void **state) {
+    turns_of("text", OMNI_TEXT, NULL, false, 8);
+    turns_of("speech", OMNI_TEXT, NULL, true, 6);
+    turns_of("picture", OMNI_IMAGE, TEST_DATA "/media/image/baseline.jpg", false, 6);
+    turns_of("png", OMNI_IMAGE, TEST_DATA "/media/image/grey-alpha.png", false, 3);
+    turns_of("gif", OMNI_IMAGE, TEST_DATA "/media/image/animation.gif", false, 3);
+    turns_of("webp", OMNI_IMAGE, TEST_DATA "/media/image/animation.webp", false, 3);
+    turns_of("sound", OMNI_AUDIO, TEST_DATA "/audio/a.opus", false, 4);
+    turns_of("video", OMNI_VIDEO, TEST_DATA "/audio/v.mp4", false, 4);
+}
+
+/* ------------------------------------------------------------------------------------------------ files */
+
+static omni_status convert(void) {
+    omni_convert_params p = omni_convert_params_default();
+    p.checkpoint = p.out_dir = folder;
+    p.name = "micro";
+    p.threads = 2;
+    omni_converted made;
+    omni_status status = omni_convert(&p, &made, &err);
+    if (status == OMNI_OK) {
+        for (size_t i = 0; i < made.count; i++) {
+            unlink(made.path[i]);
+        }
+    }
+    return status;
+}
+
+static void converting(void **state) {
+    write_checkpoint(false, NULL);
+    each_write("convert", convert, 4);
+}
+
+static omni_status quantize(void) {
+    omni_quantize_params p = omni_quantize_params_default();
+    p.input = THINKER;
+    p.output = in_folder("q.gguf");
+    p.type = "q8_0";
+    p.threads = 2;
+    omni_status status = omni_quantize(&p, NULL, &err);
+    if (status == OMNI_OK) {
+        assert_int_equal(unlink(in_folder("q.gguf")), 0);
+    }
+    return status;
+}
+
+static void quantizing(void **state) {
+    each_allocation("quantize", quantize, 6);
+    each_write("quantize", quantize, 6);
+}
+
+static omni_status collect(void) {
+    omni_imatrix_params p = omni_imatrix_params_default();
+    p.model = tiny();
+    p.model.mmproj = p.model.talker = NULL;
+    p.text = TEST_DATA "/convert/micro_config.json";
+    p.piece_bytes = 100;
+    p.max_pieces = 2;
+    p.output = in_folder("i.gguf");
+    omni_status status = omni_imatrix(&p, NULL, &err);
+    if (status == OMNI_OK) {
+        assert_int_equal(unlink(in_folder("i.gguf")), 0);
+    }
+    return status;
+}
+
+static void importance(void **state) {
+    each_allocation("imatrix", collect, 6);
+    each_write("imatrix", collect, 6);
+}
+
+static omni_status describe_as(const char *path, bool json) {
+    char *text = NULL;
+    omni_status status = omni_describe(path, json, &text, &err);
+    assert_true((status == OMNI_OK) == (text != NULL));
+    omni_free(text);
+    return status;
+}
+
+static omni_status describe_text(void) {
+    return describe_as(TALKER, false);
+}
+
+static omni_status describe_json(void) {
+    return describe_as(THINKER, true);
+}
+
+static void describing(void **state) {
+    each_allocation("describe", describe_text, 20);
+    each_allocation("describe as JSON", describe_json, 20);
+}
+
+static omni_status tokenize(void) {
+    omni_tokenizer *t = NULL;
+    omni_status status = omni_tokenizer_open(THINKER, &t, &err);
+    if (status == OMNI_OK) {
+        int32_t *ids;
+        size_t count;
+        status = omni_tokenize(t, "A word <|im_start|> and 123 more of them, e\u0301!", 47, true, &ids, &count, &err);
+        assert_true(status == OMNI_OK || !ids);
+        omni_free(ids);
+    }
+    omni_tokenizer_close(t);
+    return status;
+}
+
+static void tokenizing(void **state) {
+    each_allocation("tokenizer", tokenize, 20);
+}
+
+static omni_status write_sound(void) {
+    static float samples[5000];
+    omni_sound *s = NULL;
+    omni_status status = omni_sound_open(in_folder("s.wav"), 24000, &s, &err);
+    if (status == OMNI_OK) {
+        status = omni_sound_write(s, samples, 5000, &err);
+        if (status == OMNI_OK) {
+            status = omni_sound_write(s, samples, 700, &err);
+        }
+        const omni_error first = err;
+        omni_status last = omni_sound_close(s, &err); /* of what was written until then a valid file may be made */
+        if (status != OMNI_OK) {
+            err = first;
+            if (last == OMNI_OK) {
+                unlink(in_folder("s.wav"));
+            }
+        } else {
+            status = last;
+        }
+    }
+    if (status == OMNI_OK) {
+        assert_int_equal(unlink(in_folder("s.wav")), 0);
+    }
+    return status;
+}
+
+static void sounds(void **state) {
+    each_allocation("sound", write_sound, 100);
+    each_write("sound", write_sound, 100);
+}
+
+static omni_status replace_link(void) {
+    int kind = atomic_exchange(&failing_kind, FAIL_NOTHING);
+    put_file("target.wav", "old", 3);
+    assert_int_equal(symlink("target.wav", in_folder("link.wav")), 0);
+    atomic_store(&failing_kind, kind);
+    omni_sound *s = NULL;
+    omni_status status = omni_sound_open(in_folder("link.wav"), 24000, &s, &err);
+    if (status == OMNI_OK) {
+        status = omni_sound_close(s, &err);
+    }
+    struct stat st;
+    assert_int_equal(lstat(in_folder("link.wav"), &st), 0);
+    assert_true(S_ISLNK(st.st_mode)); /* what a link points to is replaced, never the link */
+    assert_int_equal(stat(in_folder("target.wav"), &st), 0);
+    assert_int_equal(st.st_size, status == OMNI_OK ? 44 : 3);
+    unlink(in_folder("link.wav"));
+    unlink(in_folder("target.wav"));
+    return status;
+}
+
+static void links(void **state) {
+    each_allocation("link", replace_link, 100);
+    each_write("link", replace_link, 100);
+}
+
+/* ------------------------------------------------------------------------------------------------ */
+
+static int set_up(void **state) {
+    failing_set_up();
+    omni_model_params p = tiny();
+    return make_folder(state) == 0 && omni_model_open(&p, &model, &err) == OMNI_OK ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    omni_model_close(model);
+    return remove_folder(state);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]); /* one of them alone */
+    }
+    const struct CMUnitTest tests[] = {cmocka_unit_test(opening),    cmocka_unit_test(sessions),   cmocka_unit_test(turns),
+                                       cmocka_unit_test(describing), cmocka_unit_test(tokenizing), cmocka_unit_test(sounds),
+                                       cmocka_unit_test(links),      cmocka_unit_test(quantizing), cmocka_unit_test(importance),
+                                       cmocka_unit_test(converting)};
+    return cmocka_run_group_tests_name("failures", tests, set_up, tear_down);
+}
