@@ -208,17 +208,18 @@ static omni_status load_deepstack(vision_weights *w, gguf *g, vision_config *c, 
     gguf_type element;
     int64_t flags = gguf_array_count(g, "clip.vision.is_deepstack_layers", &element);
     if (flags == c->layers && element == GGUF_BOOL) {
-        int32_t *on = malloc((size_t)flags * sizeof *on);
-        omni_status status = on ? gguf_need_i32s(g, "clip.vision.is_deepstack_layers", (size_t)flags, on, NULL) : OMNI_ERR_MEMORY;
+        bool *on = malloc((size_t)flags * sizeof *on);
+        omni_status status = on ? gguf_need_bools(g, "clip.vision.is_deepstack_layers", (size_t)flags, on, err)
+                                : fail(err, OMNI_ERR_MEMORY, "out of memory for the flags of %d layers", c->layers);
         for (int n = 0; status == OMNI_OK && n < c->layers; n++) {
             if (on[n] && w->layers[n].deepstack < 0) {
-                free(on);
-                return fail(err, OMNI_ERR_FORMAT,
-                            "%s: clip.vision.is_deepstack_layers names layer %d, but there is no tensor v.deepstack.%d.fc1.weight", gguf_path(g), n,
-                            n);
+                status =
+                    fail(err, OMNI_ERR_FORMAT, "%s: clip.vision.is_deepstack_layers names layer %d, but there is no tensor v.deepstack.%d.fc1.weight",
+                         gguf_path(g), n, n);
             }
         }
         free(on);
+        TRY(status);
     }
     for (int n = 0; n < c->layers; n++) {
         if (w->layers[n].deepstack >= 0) {

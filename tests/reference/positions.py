@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random conversations with media, expanded and positioned by the reference implementation.
 
-    positions.py write FILE [--cases N] [--seed N] [--small]     cases as tests/unit/test_positions.c reads them
+    positions.py write FILE [--cases N] [--seed N] [--small] [--merge N]     cases as tests/unit/test_positions.c reads them
     positions.py check TEST_POSITIONS [--cases N] [--seed N]     writes cases to a temporary file and runs the test on it
 
 Needs torch and transformers (>= 5.17).
@@ -110,7 +110,7 @@ def make_case(rng, p, m, small):
 def write(path, cases, seed, small):
     rng, p, m = random.Random(seed), processor(), model()
     with open(path, "w") as f:
-        f.write(f"# made by tests/reference/positions.py, seed {seed}\n")
+        f.write(f"# made by tests/reference/positions.py, seed {seed}, merge {MERGE}\n")
         for _ in range(cases):
             f.write(make_case(rng, p, m, small) + "\n")
 
@@ -122,7 +122,9 @@ if __name__ == "__main__":
     a.add_argument("--cases", type=int, default=300)
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--small", action="store_true")
+    a.add_argument("--merge", type=int, default=2, help="spatial merge of the vision encoder (2)")
     o = a.parse_args()
+    MERGE = o.merge
     if o.what == "write":
         write(o.path, o.cases, o.seed, o.small)
     else:

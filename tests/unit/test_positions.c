@@ -13,17 +13,17 @@
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
 
-static const prompt_markup markup = {.image = 10,
-                                     .video = 11,
-                                     .audio = 12,
-                                     .vision_start = 13,
-                                     .vision_end = 14,
-                                     .audio_start = 15,
-                                     .audio_end = 16,
-                                     .spatial_merge = 2,
-                                     .ids_per_second = 13};
+static prompt_markup markup = {.image = 10,
+                               .video = 11,
+                               .audio = 12,
+                               .vision_start = 13,
+                               .vision_end = 14,
+                               .audio_start = 15,
+                               .audio_end = 16,
+                               .spatial_merge = 2,
+                               .ids_per_second = 13};
 
-static const char *cases_path = TEST_DATA "/positions.txt";
+static const char *cases_path; /* given on the command line */
 
 static int32_t *read_ids(FILE *f, long n) {
     int32_t *ids = calloc((size_t)n + 1, sizeof *ids);
@@ -125,12 +125,15 @@ static void run_case(FILE *f, long number) {
     free(want);
 }
 
-static void reference_cases(void **state) {
-    FILE *f = fopen(cases_path, "r");
+static void run_file(const char *path) {
+    FILE *f = fopen(path, "r");
     assert_non_null(f);
     char word[256];
     long number = 0;
     assert_non_null(fgets(word, sizeof word, f)); /* how it was made */
+    const char *merge = strstr(word, "merge ");
+    assert_non_null(merge);
+    markup.spatial_merge = atoi(merge + strlen("merge "));
     while (fscanf(f, "%15s", word) == 1) {
         assert_string_equal(word, "case");
         run_case(f, number++);
@@ -138,6 +141,17 @@ static void reference_cases(void **state) {
     fclose(f);
     assert_true(number > 0);
     printf("%ld cases\n", number);
+    markup.spatial_merge = 2;
+}
+
+static void reference_cases(void **state) {
+    if (cases_path) {
+        run_file(cases_path);
+        return;
+    }
+    run_file(TEST_DATA "/positions.txt");
+    run_file(TEST_DATA "/positions_merge1.txt");
+    run_file(TEST_DATA "/positions_merge3.txt");
 }
 
 static void refused(void **state) {

@@ -340,6 +340,68 @@ static void unicode_classes_are_the_reference_s(void **state) {
     free(classes);
 }
 
+static uint32_t crc32_of(uint32_t crc, const void *data, size_t n) {
+    const uint8_t *p = data;
+    crc = ~crc;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= p[i];
+        for (int k = 0; k < 8; k++) {
+            crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+        }
+    }
+    return ~crc;
+}
+
+/* The sum over the NFC of `before` c `after`. */
+static uint32_t add_nfc(const uint8_t *classes, uint32_t crc, const char *before, uint32_t c, const char *after) {
+    char text[32], *composed;
+    size_t n = strlen(before), size;
+    omni_error err;
+    memcpy(text, before, n);
+    n += utf8_encode(c, text + n);
+    memcpy(text + n, after, strlen(after));
+    n += strlen(after);
+    assert_int_equal(unicode_nfc(classes, text, n, &composed, &size, &err), OMNI_OK);
+    crc = crc32_of(crc, composed, size);
+    if (composed != text) {
+        free(composed);
+    }
+    return crc;
+}
+
+/* Every code point, against tests/reference/make_unicode_digests.py. */
+static void every_code_point(void **state) {
+    uint8_t *classes = unicode_classes();
+    FILE *f = fopen(TEST_DATA "/text/unicode.txt", "r");
+    assert_non_null(f);
+    char line[128];
+    unsigned first, want_classes, want_nfc, blocks = 0;
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%x %x %x", &first, &want_classes, &want_nfc) != 3) {
+            continue; /* how it was made */
+        }
+        uint32_t of_classes = 0, of_nfc = 0;
+        for (uint32_t c = first; c < first + 4096; c++) {
+            if (c >= 0xD800 && c < 0xE000) {
+                continue;
+            }
+            const uint8_t class = classes[c] & CLASS_MASK;
+            of_classes = crc32_of(of_classes, &class, 1);
+            of_nfc = add_nfc(classes, of_nfc, "", c, "");
+            of_nfc = add_nfc(classes, of_nfc, "e", c, "\xCC\xA3");
+            of_nfc = add_nfc(classes, of_nfc, "", c, "\xCC\x81\xCD\x85\xCC\xB4");
+        }
+        if (of_classes != want_classes || of_nfc != want_nfc) {
+            fail_msg("of U+%04X to U+%04X some are not what the reference takes them for: %s", first, first + 4095,
+                     of_classes != want_classes ? "letters, numbers or whitespace" : "composition");
+        }
+        blocks++;
+    }
+    assert_int_equal(blocks, 0x110);
+    fclose(f);
+    free(classes);
+}
+
 /* ---- damaged vocabularies ---- */
 
 typedef struct vocabulary {
@@ -413,8 +475,66 @@ static void damaged_vocabularies_are_refused(void **state) {
     expect_open(&(vocabulary){.bad_eos = true}, OMNI_ERR_FORMAT, "eos_token_id");
 }
 
+/* Markup is matched as the `tokenizers` library does it: the first place, and there the longest token, whatever its id; one given twice is the first.
+ */
+static void the_longest_markup_is_taken(void **state) {
+    char path[] = "/tmp/test_tokenizer_XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    gguf_writer *w;
+    assert_int_equal(gguf_writer_create(path, &w, NULL), OMNI_OK);
+    gguf_put_str(w, "general.architecture", "qwen3vlmoe");
+    gguf_put_str(w, "tokenizer.ggml.model", "gpt2");
+    gguf_put_str(w, "tokenizer.ggml.pre", "qwen2");
+    char names[256][4];
+    gguf_str tokens[261];
+    int32_t types[261];
+    for (uint32_t byte = 0, next = 256; byte < 256; byte++) {
+        bool printable = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+        tokens[byte] = (gguf_str){names[byte], utf8_encode(printable ? byte : next++, names[byte])};
+        types[byte] = 1;
+    }
+    static const char *const added[] = {"<a", "<a>b", "<a>", "a>bcd", "<a>bc<"};
+    for (int i = 0; i < 5; i++) {
+        tokens[256 + i] = (gguf_str){added[i], strlen(added[i])};
+        types[256 + i] = i % 2 ? 4 : 3; /* user defined and control alike */
+    }
+    gguf_put_strs(w, "tokenizer.ggml.tokens", tokens, 261);
+    gguf_put_i32s(w, "tokenizer.ggml.token_type", types, 261);
+    gguf_put_strs(w, "tokenizer.ggml.merges", NULL, 0);
+    gguf_put_u32(w, "tokenizer.ggml.eos_token_id", 5);
+    assert_int_equal(gguf_writer_begin(w, NULL), OMNI_OK);
+    assert_int_equal(gguf_writer_finish(w, NULL), OMNI_OK);
+    gguf *g;
+    tokenizer *t;
+    omni_error err = {0};
+    assert_int_equal(gguf_open(path, &g, &err), OMNI_OK);
+    if (tokenizer_open(g, &t, &err) != OMNI_OK) {
+        fail_msg("%s", err.text);
+    }
+    static const struct {
+        const char *text;
+        int32_t ids[8];
+        size_t count;
+    } texts[] = {{"<a>bx", {257, 'x'}, 2},         {"<a>cx", {258, 'c', 'x'}, 3}, {"<ax", {256, 'x'}, 2},         {"<a>bcd", {257, 'c', 'd'}, 3},
+                 {"<a>bc<a>", {260, 'a', '>'}, 3}, {"a>bcd<a>b", {259, 257}, 2},  {"<<a>b<a", {'<', 257, 256}, 3}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        token_list ids = {0};
+        assert_int_equal(tokenizer_encode(t, TOKENIZE_MARKUP, texts[i].text, strlen(texts[i].text), &ids, &err), OMNI_OK);
+        assert_int_equal(ids.count, texts[i].count);
+        assert_memory_equal(ids.ids, texts[i].ids, ids.count * sizeof *ids.ids);
+        token_list_free(&ids);
+    }
+    tokenizer_close(t);
+    gguf_close(g);
+    remove(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_code_point),
+        cmocka_unit_test(the_longest_markup_is_taken),
         cmocka_unit_test(ids_equal_the_reference),
         cmocka_unit_test(decoding_gives_the_text_back),
         cmocka_unit_test(streams_never_split_a_character),

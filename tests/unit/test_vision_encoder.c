@@ -1,4 +1,5 @@
 /* The vision encoder on a small model with random weights, against transformers (make_vision_vectors.py). */
+#define _GNU_SOURCE
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -184,11 +185,34 @@ static void survives_damage(void **state) {
     assert_in_range(refused, 1, 10000);
 }
 
+/* A flag that asks for a merger whose tensors are not there would silently change the answer. */
+static void deepstack_flags_need_tensors(void **state) {
+    fixture *f = *state;
+    static const char key[] = "clip.vision.is_deepstack_layers";
+    char *data;
+    size_t size;
+    omni_error err;
+    assert_int_equal(file_read(TEST_DATA "/vision/encoder.gguf", LIMIT, &data, &size, &err), OMNI_OK);
+    char *flags = memmem(data, size, key, strlen(key));
+    assert_non_null(flags);
+    flags += strlen(key) + 4 + 4 + 8; /* the key's type, the elements', their number */
+    assert_memory_equal(flags, "\1\0\1", 3);
+    flags[1] = 1;
+    gguf *g;
+    vision_encoder *v;
+    assert_int_equal(gguf_open_memory(data, size, "altered", &g, &err), OMNI_OK);
+    assert_int_equal(vision_encoder_open(f->b, g, &v, &err), OMNI_ERR_FORMAT);
+    assert_non_null(strstr(err.text, "names layer 1"));
+    gguf_close(g);
+    free(data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_transformers),
         cmocka_unit_test(refuses_other_grids),
         cmocka_unit_test(survives_damage),
+        cmocka_unit_test(deepstack_flags_need_tensors),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
