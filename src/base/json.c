@@ -39,7 +39,8 @@ omni_status json_parse(const char *text, size_t size, size_t most_values, size_t
     if (*out) {
         return OMNI_OK;
     }
-    if (json_error_code(&error) == json_error_out_of_memory) {
+    /* Without memory for its first buffer jansson fails before it has filled anything in. */
+    if (json_error_code(&error) == json_error_out_of_memory || (error.line < 0 && !error.text[0])) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu values of JSON", values);
     }
     char *quoted = strstr(error.text, " near '"); /* what follows is a piece of the text, line ends and all */

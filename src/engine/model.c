@@ -26,7 +26,6 @@ omni_status engine_pool_create(int threads, const omni_scheduling *s, pool **out
 }
 
 static omni_status open_encoders(omni_model *m, const char *path, omni_error *err) {
-    TRY(gguf_open(path, &m->mmproj_file, err));
     encoders *e = &m->encoders;
     if (vision_encoder_present(m->mmproj_file)) {
         TRY(vision_encoder_open(m->b, m->mmproj_file, &e->vision, err));
@@ -49,7 +48,6 @@ static omni_status open_encoders(omni_model *m, const char *path, omni_error *er
 }
 
 static omni_status open_talker(omni_model *m, const char *path, omni_error *err) {
-    TRY(gguf_open(path, &m->talker_file, err));
     TRY(talker_open(m->b, m->talker_file, &m->thinker->weights.token_embd, &m->talker, err));
     TRY(code2wav_open(m->b, m->talker_file, &m->code2wav, err));
     const talker_config *c = talker_get_config(m->talker);
@@ -64,30 +62,47 @@ static omni_status open_talker(omni_model *m, const char *path, omni_error *err)
     return OMNI_OK;
 }
 
-/* 0 where there is none: opening it will say so. */
-static uint64_t file_bytes(const char *path) {
-    gguf *g = NULL;
-    uint64_t bytes = path && gguf_open(path, &g, NULL) == OMNI_OK ? gguf_file_size(g) : 0;
-    gguf_close(g);
-    return bytes;
+/* Opened before anything is loaded, so that the progress knows the whole. */
+static omni_status open_files(omni_model *m, const omni_model_params *p, uint64_t *to_load, omni_error *err) {
+    *to_load = 0;
+    TRY(gguf_open(p->model, &m->thinker_file, err));
+    if (!p->embeddings_only) {
+        *to_load += gguf_file_size(m->thinker_file);
+    }
+    if (p->mmproj && !p->embeddings_only) {
+        TRY(gguf_open(p->mmproj, &m->mmproj_file, err));
+        *to_load += gguf_file_size(m->mmproj_file);
+    }
+    if (p->talker) {
+        TRY(gguf_open(p->talker, &m->talker_file, err));
+        *to_load += gguf_file_size(m->talker_file);
+    }
+    return OMNI_OK;
 }
 
 static omni_status open_all(omni_model *m, const omni_model_params *p, omni_error *err) {
+    uint64_t to_load;
     cpu_backend_keep_rows(m->b, p->no_repack);
-    m->b->loading = (weights_progress){.tell = p->progress, .arg = p->progress_arg};
-    m->b->loading.total = (p->embeddings_only ? 0 : file_bytes(p->model) + file_bytes(p->mmproj)) + file_bytes(p->talker);
     const char *wanted = getenv("OMNI_PROFILE");
     if (wanted && *wanted && *wanted != '0') {
         TRY(profile_install(m->b, err));
     }
     m->encoders.b = m->b;
-    TRY(gguf_open(p->model, &m->thinker_file, err));
+    TRY(open_files(m, p, &to_load, err));
+    m->b->loading = (weights_progress){.tell = p->progress, .arg = p->progress_arg, .total = to_load};
     TRY(thinker_open(m->b, m->thinker_file, p->embeddings_only, &m->thinker, err));
     TRY(tokenizer_open(m->thinker_file, &m->tokenizer, err));
-    if (p->mmproj && !p->embeddings_only) {
+    if (m->mmproj_file) {
         TRY(open_encoders(m, p->mmproj, err));
     }
-    return p->talker ? open_talker(m, p->talker, err) : OMNI_OK;
+    if (m->talker_file) {
+        TRY(open_talker(m, p->talker, err));
+    }
+    /* Tensors that are used where the file has them were not counted. */
+    if (p->progress && !p->progress(p->progress_arg, "loading", to_load, to_load)) {
+        return fail(err, OMNI_CANCELLED, "cancelled");
+    }
+    return OMNI_OK;
 }
 
 omni_status omni_model_open(const omni_model_params *params, omni_model **out, omni_error *err) {

@@ -102,8 +102,20 @@ int __wrap_open(const char *path, int flags, ...) {
     return __real_open(path, flags, mode);
 }
 
+/* Parsing counts as one allocation, which jansson is then refused at once: when a later one fails it may misread the text and say nothing. */
+static _Thread_local enum { JSON_WORKS, JSON_PARSES, JSON_STARVES } json_state;
+
 static void *json_malloc(size_t size) {
-    return fails_now(FAIL_ALLOCATION) ? NULL : __real_malloc(size);
+    return json_state == JSON_STARVES || (json_state == JSON_WORKS && fails_now(FAIL_ALLOCATION)) ? NULL : __real_malloc(size);
+}
+
+json_t *__real_json_loadb(const char *text, size_t size, size_t flags, json_error_t *error);
+json_t *__wrap_json_loadb(const char *text, size_t size, size_t flags, json_error_t *error);
+json_t *__wrap_json_loadb(const char *text, size_t size, size_t flags, json_error_t *error) {
+    json_state = fails_now(FAIL_ALLOCATION) ? JSON_STARVES : JSON_PARSES;
+    json_t *value = __real_json_loadb(text, size, flags, error);
+    json_state = JSON_WORKS;
+    return value;
 }
 
 /* Call first: jansson's allocations count too. */

@@ -231,6 +231,35 @@ static void turns(void **state) {
     turns_of("video", OMNI_VIDEO, TEST_DATA "/audio/v.mp4", false, 4);
 }
 
+static omni_status add_json(void) {
+    static const char json[] =
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"Be short.\"},"
+        " {\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"Hi \\u00e4\"}, {\"type\": \"text\", \"text\": \"and\"}]},"
+        " {\"role\": \"assistant\", \"content\": \"Yes?\", \"tool_calls\": [{\"id\": \"1\", \"type\": \"function\","
+        " \"function\": {\"name\": \"f\", \"arguments\": \"{\\\"a\\\": [1, 2]}\"}}]},"
+        " {\"role\": \"tool\", \"content\": \"3\"}],"
+        " \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}},"
+        " {\"type\": \"function\", \"function\": {\"name\": \"g\"}}]}";
+    int kind = atomic_exchange(&failing_kind, FAIL_NOTHING);
+    omni_session *s = new_session();
+    atomic_store(&failing_kind, kind);
+    omni_status status = omni_session_add_json(s, json, strlen(json), &err);
+    atomic_store(&failing_kind, FAIL_NOTHING);
+    if (status != OMNI_OK) { /* and what failed leaves nothing behind that stands in the way */
+        const omni_error first = err;
+        if (omni_session_add_json(s, json, strlen(json), &err) != OMNI_OK) {
+            fail_msg("messages, after a failure: %s", err.text);
+        }
+        err = first;
+    }
+    omni_session_destroy(s);
+    return status;
+}
+
+static void messages(void **state) {
+    each_allocation("messages", add_json, 10);
+}
+
 /* ------------------------------------------------------------------------------------------------ files */
 
 static omni_status convert(void) {
@@ -250,6 +279,7 @@ static omni_status convert(void) {
 
 static void converting(void **state) {
     write_checkpoint(false, NULL);
+    each_allocation("convert", convert, 4);
     each_write("convert", convert, 4);
 }
 
@@ -291,10 +321,15 @@ static void importance(void **state) {
     each_write("imatrix", collect, 6);
 }
 
+static char *untouched_description;
+
 static omni_status describe_as(const char *path, bool json) {
     char *text = NULL;
     omni_status status = omni_describe(path, json, &text, &err);
     assert_true((status == OMNI_OK) == (text != NULL));
+    if (status == OMNI_OK && untouched_description) {
+        assert_string_equal(text, untouched_description);
+    }
     omni_free(text);
     return status;
 }
@@ -303,13 +338,27 @@ static omni_status describe_text(void) {
     return describe_as(TALKER, false);
 }
 
+/* jansson does without some allocations: then nothing may be missing. */
 static omni_status describe_json(void) {
     return describe_as(THINKER, true);
 }
 
+static omni_status describe_checkpoint(void) {
+    return describe_as(TEST_DATA "/decoder.safetensors", true);
+}
+
 static void describing(void **state) {
-    each_allocation("describe", describe_text, 20);
-    each_allocation("describe as JSON", describe_json, 20);
+    const struct {
+        omni_status (*op)(void);
+        const char *path;
+        bool json;
+    } ways[] = {{describe_text, TALKER, false}, {describe_json, THINKER, true}, {describe_checkpoint, TEST_DATA "/decoder.safetensors", true}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        assert_int_equal(omni_describe(ways[i].path, ways[i].json, &untouched_description, &err), OMNI_OK);
+        each_failure(ways[i].path, ways[i].op, FAIL_ALLOCATION, OMNI_ERR_MEMORY, ENOMEM, ways[i].json ? MAY_SUCCEED : MUST_FAIL, 20);
+        omni_free(untouched_description);
+        untouched_description = NULL;
+    }
 }
 
 static omni_status tokenize(void) {
@@ -404,8 +453,8 @@ int main(int argc, char **argv) {
         cmocka_set_test_filter(argv[1]); /* one of them alone */
     }
     const struct CMUnitTest tests[] = {cmocka_unit_test(opening),    cmocka_unit_test(sessions),   cmocka_unit_test(turns),
-                                       cmocka_unit_test(describing), cmocka_unit_test(tokenizing), cmocka_unit_test(sounds),
-                                       cmocka_unit_test(links),      cmocka_unit_test(quantizing), cmocka_unit_test(importance),
-                                       cmocka_unit_test(converting)};
+                                       cmocka_unit_test(messages),   cmocka_unit_test(describing), cmocka_unit_test(tokenizing),
+                                       cmocka_unit_test(sounds),     cmocka_unit_test(links),      cmocka_unit_test(quantizing),
+                                       cmocka_unit_test(importance), cmocka_unit_test(converting)};
     return cmocka_run_group_tests_name("failures", tests, set_up, tear_down);
 }
