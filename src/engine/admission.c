@@ -91,6 +91,11 @@ void engine_finish(omni_engine *e, omni_request *r, omni_status status, const om
         b->ops->release(b, r->seen);
         r->seen = NULL;
     }
+    omni_error starved;
+    if (r->events.starved && (status == OMNI_OK || status == OMNI_CANCELLED)) { /* else what is missing would pass for the receiver's wish */
+        status = fail(&starved, OMNI_ERR_MEMORY, "out of memory for what was to be handed out");
+        err = &starved;
+    }
     r->status = status;
     if (status != OMNI_OK) {
         r->err = *err;

@@ -66,6 +66,7 @@ static void announce(event_queue *q) {
 
 static bool append(event_queue *q, event_node *n) {
     if (!n) {
+        q->starved = true;
         return false;
     }
     pthread_mutex_lock(&q->lock);

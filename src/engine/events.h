@@ -22,7 +22,8 @@ typedef struct event_queue {
     bool progressed; /* a progress has not been read yet: only the newest counts */
     char what[32];
     uint64_t done, total;
-    bool ended; /* the end is in the queue, or has been read */
+    bool ended;   /* the end is in the queue, or has been read */
+    bool starved; /* there was no memory for an event: what was to be said is lost. The writer's */
     void (*wakeup)(void *arg);
     void *wakeup_arg;
 } event_queue;
