@@ -290,8 +290,8 @@ static omni_status run(job *j, quantize_result *result, omni_error *err) {
         }
         return j->status;
     }
-    if (o->progress) {
-        o->progress(o->arg, j->total, j->total);
+    if (o->progress && !o->progress(o->arg, j->total, j->total)) {
+        return fail(err, OMNI_CANCELLED, "stopped; nothing was written");
     }
     gguf_writer *w = j->w;
     j->w = NULL; /* freed by the call below, whatever the outcome */

@@ -252,6 +252,9 @@ static omni_status write_values(const synth_options *o, const mapping *m, gguf_w
     }
     if (w.tiles) {
         pool_for(p, (int64_t)m->count, 1, write_tensors, &w);
+        if (w.status == OMNI_OK && o->progress && !o->progress(o->arg, w.total, w.total)) { /* of the end, one thread alone may not know */
+            w.status = fail(err, OMNI_CANCELLED, "cancelled");
+        }
     } else {
         w.status = fail(err, OMNI_ERR_MEMORY, "out of memory");
     }

@@ -40,10 +40,16 @@ typedef struct reading {
     size_t total; /* pieces */
 } reading;
 
+static omni_status tell(const reading *r, omni_error *err) {
+    const omni_imatrix_params *p = r->p;
+    const bool go_on = !p->progress || p->progress(p->progress_arg, "reading", r->result.pieces, r->total);
+    return go_on ? OMNI_OK : fail(err, OMNI_CANCELLED, "stopped; nothing was written");
+}
+
 static omni_status read_piece(reading *r, const omni_part *parts, size_t count, omni_error *err) {
     const omni_imatrix_params *p = r->p;
-    if (p->progress && !p->progress(p->progress_arg, "reading", r->result.pieces, r->total)) {
-        return fail(err, OMNI_CANCELLED, "stopped; nothing was written");
+    if (r->result.pieces == 0) {
+        TRY(tell(r, err));
     }
     omni_session_reset(r->session);
     const omni_message message = {OMNI_USER, parts, count};
@@ -57,7 +63,7 @@ static omni_status read_piece(reading *r, const omni_part *parts, size_t count, 
     TRY(omni_generate(r->session, &g, &done, err));
     r->result.pieces++;
     r->result.tokens += done.prompt_tokens + done.answer_tokens;
-    return OMNI_OK;
+    return tell(r, err);
 }
 
 static omni_status read_corpus(reading *r, const char *text, size_t size, size_t piece, omni_error *err) {
