@@ -140,6 +140,11 @@ OMNI_API omni_status omni_session_take_back(omni_session *session);
  * with "messages", and optionally "tools", "fps", "use_audio_in_video" (they hold for what is added later, too) and "audio": sounds
  * of videos that have none, such as .npy frames. A failure leaves everything as it was. */
 OMNI_API omni_status omni_session_add_json(omni_session *session, const char *json, size_t size, omni_error *err);
+/* The same with a whole request, OpenAI's for chat completions, say: what stands beside its messages about the answer goes into *params
+ * (temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, max_tokens or max_completion_tokens), where omni_session_add_json refuses
+ * it. The texts of params->stop are then the session's, until the next such call. */
+typedef struct omni_generate_params omni_generate_params;
+OMNI_API omni_status omni_session_add_request(omni_session *session, const char *json, size_t size, omni_generate_params *params, omni_error *err);
 /* Tools that the model may call, in place of any given before: OpenAI's "tools" list as JSON text. Before the first message. */
 OMNI_API omni_status omni_session_set_tools(omni_session *session, const char *json, size_t size, omni_error *err);
 
@@ -153,7 +158,7 @@ typedef struct omni_sampling {
     float repeat_penalty; /* 1: off */
 } omni_sampling;
 
-typedef struct omni_generate_params {
+struct omni_generate_params {
     omni_sampling text;      /* defaults: temperature 0.7, top-k 20, top-p 0.8 */
     omni_sampling speech;    /* defaults: temperature 0.9, top-k 50, penalty 1.05; greedy makes the residual codes greedy too */
     uint64_t seed;           /* the same seed and conversation give the same answer; every turn, and text and speech, draw numbers of their own */
@@ -181,7 +186,7 @@ typedef struct omni_generate_params {
     /* For requests, which have events in place of callbacks. */
     bool reasoning_apart, tool_calls_apart; /* OMNI_EVENT_REASONING and OMNI_EVENT_TOOL_CALL come; else such markup is text, as it is */
     const char *owner; /* what it has computed is found again by requests of the same owner alone; NULL: by those that name none */
-} omni_generate_params;
+};
 
 typedef enum omni_finish { OMNI_FINISH_STOP, OMNI_FINISH_LENGTH, OMNI_FINISH_CANCELLED } omni_finish;
 
@@ -252,6 +257,8 @@ OMNI_API void omni_conversation_free(omni_conversation *conversation);
 /* As the calls of the same names on sessions. Media are decoded by the calling thread. */
 OMNI_API omni_status omni_conversation_add(omni_conversation *conversation, const omni_message *message, omni_error *err);
 OMNI_API omni_status omni_conversation_add_json(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
+OMNI_API omni_status omni_conversation_add_request(omni_conversation *conversation, const char *json, size_t size, omni_generate_params *params,
+                                                   omni_error *err);
 OMNI_API omni_status omni_conversation_set_tools(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
 OMNI_API omni_status omni_conversation_take_back(omni_conversation *conversation);
 OMNI_API omni_status omni_conversation_reset(omni_conversation *conversation);

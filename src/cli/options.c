@@ -98,20 +98,25 @@ static uint64_t random_seed(void) {
     return seed;
 }
 
-void options_finish(options *o) {
+void options_override(options *o) {
     omni_sampling *s = &o->generate.text;
-    s->greedy = o->greedy;
-    o->generate.speech.greedy = o->greedy;
+    s->greedy |= o->greedy;
     if (!isnan(o->temperature)) {
+        s->greedy = o->greedy || o->temperature == 0; /* as llama.cpp's --temp 0 */
         s->temperature = (float)o->temperature;
-        s->greedy |= o->temperature == 0; /* as llama.cpp's --temp 0 */
     }
     s->top_k = o->top_k >= 0 ? (int)o->top_k : s->top_k;
     s->top_p = isnan(o->top_p) ? s->top_p : (float)o->top_p;
     s->min_p = isnan(o->min_p) ? s->min_p : (float)o->min_p;
     s->repeat_penalty = isnan(o->repeat_penalty) ? s->repeat_penalty : (float)o->repeat_penalty;
-    o->generate.seed = o->seed < 0 ? random_seed() : (uint64_t)o->seed;
-    o->generate.max_tokens = o->max_tokens < 0 ? 0 : o->max_tokens;
+    o->generate.seed = o->seed < 0 ? o->generate.seed : (uint64_t)o->seed;
+    o->generate.max_tokens = o->max_tokens == 0 ? o->generate.max_tokens : o->max_tokens < 0 ? 0 : o->max_tokens;
+}
+
+void options_finish(options *o) {
+    o->generate.seed = random_seed();
+    options_override(o);
+    o->generate.speech.greedy = o->greedy;
     o->generate.max_frames = o->max_frames;
     o->generate.speak = o->output != NULL;
     o->session.context = o->context < 0 ? 0 : o->context; /* 0, the model's own, is known only once that is open */

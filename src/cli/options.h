@@ -39,6 +39,8 @@ size_t options_flags(options *o, flag *list);
 bool options_cache_type(const char *text, omni_cache_type *type);
 /* After parsing: copies the values into the params structs, and draws the seed when none was given. */
 void options_finish(options *o);
+/* The flags of sampling and limits that were given, into o->generate: again after a request in JSON, which they come before. */
+void options_override(options *o);
 /* Reads the prompt's file, if there is one, or carries out the escapes of the prompt: *prompt is the text, or NULL when there is none, and the
  * caller's to free. Returns -1 to go on, else the exit status, after reporting. */
 int options_prompt(const options *o, const char *name, char **prompt);

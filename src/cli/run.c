@@ -149,7 +149,13 @@ static omni_status begin(options *o, const run_flags *f, run_texts *t, omni_mode
         status = in_file(omni_session_set_tools(*session, t->tools, t->tools_size, err), f->tools, err);
     }
     if (status == OMNI_OK && t->json) {
-        return in_file(omni_session_add_json(*session, t->json, t->json_size, err), f->messages, err);
+        status = in_file(omni_session_add_request(*session, t->json, t->json_size, &o->generate, err), f->messages, err);
+        options_override(o); /* the command line comes first */
+        if (t->stop_count > 0) {
+            o->generate.stop = (const char *const *)t->stops;
+            o->generate.stop_count = t->stop_count;
+        }
+        return status;
     }
     return status != OMNI_OK ? status : add_prompt(*session, t->parts, f->media.count, t->system, t->prompt, err);
 }
@@ -176,6 +182,7 @@ static int answer_or_chat(options *o, const run_flags *f, run_texts *t) {
     omni_status opened = begin(o, f, t, &model, &session, &err);
     a.load_seconds = progress_now() - started;
     progress_clear(&a.bar);
+    a.seed = o->generate.seed;
     if (opened != OMNI_OK) {
         status = report(&err);
     } else {

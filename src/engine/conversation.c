@@ -57,6 +57,7 @@ void omni_conversation_free(omni_conversation *c) {
         truncate_media(c, 0);
         free(c->media);
         chat_free(&c->chat);
+        message_answer_free(&c->request);
         free(c);
     }
 }
@@ -121,7 +122,7 @@ static omni_status load_parts(omni_conversation *c, media_loading *l, const omni
             return fail(err, OMNI_ERR_ARGUMENT, "part %zu of the message has no content", i + 1);
         }
         if (p->kind != OMNI_TEXT) {
-            TRY(media_loading_add(l, c, p->kind, p->path, p->data, p->size, err));
+            TRY(media_loading_add(l, c, p->kind, p->path, p->data, p->size, NULL, err));
         }
     }
     return OMNI_OK;
@@ -217,7 +218,7 @@ static omni_status deal_sounds(omni_conversation *c, media_loading *l, size_t fi
     omni_status status = list ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
     for (size_t i = 0; status == OMNI_OK && i < beside->part_count; i++) {
         const chat_part *p = &beside->parts[i];
-        status = media_loading_add(l, c, OMNI_AUDIO, p->path, p->data, p->size, err);
+        status = media_loading_add(l, c, OMNI_AUDIO, p->path, p->data, p->size, NULL, err);
     }
     if (status == OMNI_OK) {
         size_t n = 0;
@@ -247,7 +248,7 @@ static omni_status load_json_media(omni_conversation *c, media_loading *l, size_
         for (size_t k = 0; k < c->chat.messages[i].part_count; k++) {
             const chat_part *p = &c->chat.messages[i].parts[k];
             if (p->kind != CHAT_TEXT) {
-                omni_status status = media_loading_add(l, c, kinds[p->kind], p->path, p->data, p->size, err);
+                omni_status status = media_loading_add(l, c, kinds[p->kind], p->path, p->data, p->size, &p->options, err);
                 if (status != OMNI_OK) {
                     return fail_in(err, status, "messages[%zu].content[%zu]", i - first_message, k);
                 }
@@ -257,13 +258,46 @@ static omni_status load_json_media(omni_conversation *c, media_loading *l, size_
     return sounds->part_count > 0 ? deal_sounds(c, l, first, sounds, err) : OMNI_OK;
 }
 
-static omni_status add_json(omni_conversation *c, const char *json, size_t size, omni_error *err) {
+/* Into params what was given; the stop strings stay the conversation's. */
+static void take_request(omni_conversation *c, message_answer *from, omni_generate_params *params) {
+    message_answer_free(&c->request);
+    c->request = *from;
+    *from = message_answer_none();
+    const message_answer *a = &c->request;
+    omni_sampling *t = &params->text;
+    if (!isnan(a->temperature)) {
+        t->greedy = a->temperature == 0;
+        t->temperature = t->greedy ? t->temperature : (float)a->temperature;
+    }
+    t->top_p = isnan(a->top_p) ? t->top_p : (float)a->top_p;
+    t->min_p = isnan(a->min_p) ? t->min_p : (float)a->min_p;
+    t->repeat_penalty = isnan(a->repeat_penalty) ? t->repeat_penalty : (float)a->repeat_penalty;
+    t->top_k = a->top_k < 0 ? t->top_k : (int)a->top_k;
+    params->seed = a->seed < 0 ? params->seed : (uint64_t)a->seed;
+    params->max_tokens = a->max_tokens > 0 ? a->max_tokens : params->max_tokens;
+    if (a->stop_count > 0) {
+        params->stop = (const char *const *)a->stop;
+        params->stop_count = a->stop_count;
+    }
+}
+
+/* params: what a request says of its answer goes there; NULL: it must say nothing. */
+static omni_status add_json(omni_conversation *c, const char *json, size_t size, omni_generate_params *params, omni_error *err) {
     size_t messages = c->chat.count, media = c->media_count, tools = c->chat.tool_count;
     const omni_conversation_params before = c->params;
     message_options options = {0};
     message_limits limits = message_limits_default();
     limits.forbid_files = c->params.forbid_files;
     TRY(messages_parse(json, size, &limits, &c->chat, &options, err));
+    if (!params && *options.answer.named) {
+        chat_truncate(&c->chat, messages);
+        chat_truncate_tools(&c->chat, tools);
+        omni_status refused =
+            fail(err, OMNI_ERR_ARGUMENT, "\"%s\" cannot act here: omni_session_add_request and omni_conversation_add_request take it",
+                 options.answer.named);
+        message_options_free(&options);
+        return refused;
+    }
     if (options.has_fps) {
         c->params.fps = options.fps;
     }
@@ -274,6 +308,9 @@ static omni_status add_json(omni_conversation *c, const char *json, size_t size,
     media_loading_begin(&loading, c);
     omni_status status = load_json_media(c, &loading, messages, &options.sounds, err);
     media_loading_end(&loading);
+    if (status == OMNI_OK && params) {
+        take_request(c, &options.answer, params);
+    }
     message_options_free(&options);
     if (status != OMNI_OK) {
         chat_truncate(&c->chat, messages);
@@ -286,16 +323,23 @@ static omni_status add_json(omni_conversation *c, const char *json, size_t size,
     return OMNI_OK;
 }
 
-omni_status omni_conversation_add_json(omni_conversation *c, const char *json, size_t size, omni_error *err) {
-    if (!c || !json) {
-        return fail(err, OMNI_ERR_ARGUMENT, "omni_conversation_add_json needs a conversation and JSON text");
-    }
+static omni_status enter_and_add(omni_conversation *c, const char *json, size_t size, omni_generate_params *params, omni_error *err) {
     TRY(conversation_enter(c, err));
     omni_status status = conversation_check_cancel(c, err);
-    status = status == OMNI_OK ? add_json(c, json, size, err) : status;
+    status = status == OMNI_OK ? add_json(c, json, size, params, err) : status;
     conversation_forget_cancel(c);
     conversation_leave(c);
     return status;
+}
+
+omni_status omni_conversation_add_json(omni_conversation *c, const char *json, size_t size, omni_error *err) {
+    return c && json ? enter_and_add(c, json, size, NULL, err)
+                     : fail(err, OMNI_ERR_ARGUMENT, "omni_conversation_add_json needs a conversation and JSON text");
+}
+
+omni_status omni_conversation_add_request(omni_conversation *c, const char *json, size_t size, omni_generate_params *params, omni_error *err) {
+    return c && json && params ? enter_and_add(c, json, size, params, err)
+                               : fail(err, OMNI_ERR_ARGUMENT, "omni_conversation_add_request needs a conversation, JSON text and params");
 }
 
 static omni_status set_tools(omni_conversation *c, const char *json, size_t size, omni_error *err) {

@@ -14,6 +14,7 @@
 #include "model/thinker.h"
 #include "omni.h"
 #include "text/chat.h"
+#include "text/message_keys.h"
 #include "text/tokenizer.h"
 
 struct omni_model {
@@ -36,6 +37,7 @@ struct omni_conversation {
     size_t media_count;
     _Atomic bool cancelled; /* and no call has taken notice yet, or the one that runs has not returned */
     _Atomic bool busy;      /* a call runs (engine/calls.h) */
+    message_answer request; /* of the last omni_conversation_add_request: its stop strings may be in use */
 };
 
 /* A conversation with an engine for itself alone. */

@@ -45,8 +45,15 @@ static bool identify(const char *path, const void *data, size_t size, loaded_med
     return true;
 }
 
+static bool same_part(const chat_media_options *a, const chat_media_options *b) {
+    return a->fps == b->fps && a->start == b->start && a->end == b->end && a->frames == b->frames && a->min_frames == b->min_frames &&
+           a->max_frames == b->max_frames && a->min_pixels == b->min_pixels && a->max_pixels == b->max_pixels && a->total_pixels == b->total_pixels &&
+           a->height == b->height && a->width == b->width;
+}
+
 static bool same_options(const medium_options *a, const medium_options *b) {
-    return a->fps == b->fps && a->use_audio_in_video == b->use_audio_in_video && a->max_video_frames == b->max_video_frames;
+    return a->fps == b->fps && a->use_audio_in_video == b->use_audio_in_video && a->max_video_frames == b->max_video_frames &&
+           same_part(&a->part, &b->part);
 }
 
 static bool same(const loaded_medium *a, const loaded_medium *b) {
@@ -56,9 +63,12 @@ static bool same(const loaded_medium *a, const loaded_medium *b) {
 }
 
 omni_status media_loading_add(media_loading *l, omni_conversation *c, omni_kind kind, const char *path, const void *data, size_t size,
-                              omni_error *err) {
+                              const chat_media_options *part, omni_error *err) {
     const omni_conversation_params *p = &c->params;
-    loaded_medium now = {.kind = kind, .options = {p->fps, p->use_audio_in_video, p->max_video_frames}, .index = c->media_count};
+    loaded_medium now = {.kind = kind, .options = {p->fps, p->use_audio_in_video, p->max_video_frames, {0}}, .index = c->media_count};
+    if (part) {
+        now.options.part = *part;
+    }
     medium *larger = realloc(c->media, (c->media_count + 1) * sizeof *larger);
     loaded_medium *more = realloc(l->loaded, (l->count + 1) * sizeof *more);
     c->media = larger ? larger : c->media;

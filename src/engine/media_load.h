@@ -24,8 +24,8 @@ typedef struct media_loading {
 void media_loading_begin(media_loading *l, omni_conversation *c);
 void media_loading_end(media_loading *l);
 
-/* Loads a medium behind those that the conversation has. Bytes given must outlive the loading. */
+/* Loads a medium behind those that the conversation has. Bytes given must outlive the loading. part: what its part asks for; may be NULL. */
 omni_status media_loading_add(media_loading *l, omni_conversation *c, omni_kind kind, const char *path, const void *data, size_t size,
-                              omni_error *err);
+                              const chat_media_options *part, omni_error *err);
 
 #endif

@@ -30,9 +30,19 @@ static omni_status check_picture(void *arg, const char *name, int64_t width, int
     return patches_check(1, height, width, c->params, c->budget, name, err);
 }
 
-static omni_status load_image(const encoders *e, const char *path, const void *data, size_t size, budget *b, medium *m, omni_error *err) {
+/* The model's constants, with the size that a part asks for, which *request holds. */
+static patch_params with_request(const patch_params *p, const chat_media_options *o, bool is_video, size_request *request) {
+    *request = (size_request){is_video, o->min_pixels, o->max_pixels, o->total_pixels, o->height, o->width};
+    patch_params out = *p;
+    out.request = size_is_requested(request) ? request : NULL;
+    return out;
+}
+
+static omni_status load_image(const encoders *e, const char *path, const void *data, size_t size, const medium_options *options, budget *b, medium *m,
+                              omni_error *err) {
     TRY(need_vision(e, m->name, err));
-    const patch_params *p = &vision_encoder_config(e->vision)->image;
+    size_request request;
+    const patch_params params = with_request(&vision_encoder_config(e->vision)->image, &options->part, false, &request), *p = &params;
     image im = {0};
     picture_check check = {p, b};
     b->on_size = check_picture;
@@ -67,10 +77,16 @@ static int64_t longest_sound(const encoders *e, int64_t rows) {
     return low;
 }
 
-static omni_status load_sound(const encoders *e, const char *path, const void *data, size_t size, budget *b, medium *m, omni_error *err) {
+static omni_status load_sound(const encoders *e, const char *path, const void *data, size_t size, const medium_options *options, budget *b, medium *m,
+                              omni_error *err) {
+    const double start = options->part.start, end = options->part.end;
     TRY(need_audio(e, m->name, err));
     b->sound_samples = longest_sound(e, b->context - b->rows);
-    sound_options o = {.rate = audio_encoder_mel(e->audio)->rate, .may_be_silent = m->kind == PROMPT_VIDEO, .budget = b};
+    sound_options o = {.rate = audio_encoder_mel(e->audio)->rate,
+                       .may_be_silent = m->kind == PROMPT_VIDEO,
+                       .budget = b,
+                       .start = start,
+                       .duration = end > 0 ? end - start : 0};
     TRY(path ? sound_load(path, &o, &m->sound, err) : sound_load_memory(data, size, m->name, &o, &m->sound, err));
     m->has_sound = m->sound.count > 0;
     return budget_rows(b, m->name, sound_rows(e, m->sound.count), err);
@@ -80,18 +96,35 @@ static omni_status load_video(const encoders *e, const char *path, const void *d
                               omni_error *err) {
     TRY(need_vision(e, m->name, err));
     video v = {0};
-    video_options o = {.fps = options->fps, .max_frames = options->max_video_frames, .budget = b};
-    const patch_params *p = &vision_encoder_config(e->vision)->video;
+    const chat_media_options *part = &options->part;
+    const int64_t most = options->max_video_frames > 0 ? options->max_video_frames : 768;
+    if (part->frames > most || part->max_frames > most) {
+        return fail(err, OMNI_ERR_LIMIT, "%s: asks for %lld frames; the limit is %lld (--max-video-frames)", m->name,
+                    (long long)(part->frames > most ? part->frames : part->max_frames), (long long)most);
+    }
+    video_options o = {.fps = part->fps > 0 ? part->fps : options->fps,
+                       .min_frames = part->min_frames,
+                       .max_frames = part->max_frames > 0 ? part->max_frames : options->max_video_frames,
+                       .frames = part->frames,
+                       .from = part->start,
+                       .to = part->end,
+                       .budget = b};
+    size_request request;
+    const patch_params params = with_request(&vision_encoder_config(e->vision)->video, part, true, &request), *p = &params;
     TRY(path ? video_open(path, p, &o, &v, err) : video_open_memory(data, size, m->name, p, &o, &v, err));
     m->patches = v.patches;
     v.patches = (patch_set){0};
     m->seconds_per_grid = v.seconds_per_group;
     m->frames_only = v.sampled;
     video_free(&v);
+    if (m->frames_only && (part->frames > 0 || part->min_frames > 0 || part->max_frames > 0 || part->start > 0 || part->end > 0)) {
+        return fail(err, OMNI_ERR_ARGUMENT,
+                    "%s: all frames of an .npy file are taken: nframes, min_frames, max_frames, video_start and video_end cannot act", m->name);
+    }
     if (!options->use_audio_in_video || m->frames_only) {
         return OMNI_OK;
     }
-    omni_status status = load_sound(e, path, data, size, b, m, err);
+    omni_status status = load_sound(e, path, data, size, options, b, m, err);
     return status == OMNI_OK ? OMNI_OK : fail_in(err, status, "the video's sound (--use-audio-in-video)");
 }
 
@@ -105,8 +138,8 @@ static omni_status load_any(const encoders *e, omni_kind kind, const char *path,
         budget_release(b, (int64_t)size);
         return status;
     }
-    return kind == OMNI_IMAGE   ? load_image(e, path, data, size, b, m, err)
-           : kind == OMNI_AUDIO ? load_sound(e, path, data, size, b, m, err)
+    return kind == OMNI_IMAGE   ? load_image(e, path, data, size, options, b, m, err)
+           : kind == OMNI_AUDIO ? load_sound(e, path, data, size, options, b, m, err)
                                 : load_video(e, path, data, size, options, b, m, err);
 }
 

@@ -14,6 +14,7 @@
 #include "model/vision_encoder.h"
 #include "omni.h"
 #include "tensor/ops.h"
+#include "text/chat.h"
 
 /* Encoders of an mmproj file; either may be NULL. */
 typedef struct encoders {
@@ -42,6 +43,7 @@ typedef struct medium_options {
     double fps;
     bool use_audio_in_video;
     int max_video_frames;
+    chat_media_options part; /* what the part itself asks for */
 } medium_options;
 
 /* Reads and decodes a file (path) or its bytes (data, size) within the budget. On failure nothing is left in *out. */

@@ -79,6 +79,10 @@ omni_status omni_session_add_json(omni_session *s, const char *json, size_t size
     return omni_conversation_add_json(s ? s->conversation : NULL, json, size, err);
 }
 
+omni_status omni_session_add_request(omni_session *s, const char *json, size_t size, omni_generate_params *params, omni_error *err) {
+    return omni_conversation_add_request(s ? s->conversation : NULL, json, size, params, err);
+}
+
 omni_status omni_session_set_tools(omni_session *s, const char *json, size_t size, omni_error *err) {
     return omni_conversation_set_tools(s ? s->conversation : NULL, json, size, err);
 }

@@ -39,9 +39,15 @@ void patch_values(const patch_set *s, int64_t first, int64_t count, float *out) 
     }
 }
 
+static omni_status target_size(int64_t frames, int64_t height, int64_t width, const patch_params *p, int64_t *h, int64_t *w, omni_error *err) {
+    const int64_t factor = (int64_t)p->patch * p->merge;
+    return p->request ? size_requested(p->request, frames, height, width, factor, p->max_pixels, h, w, err)
+                      : resize_target(height, width, factor, p->min_pixels, p->max_pixels, h, w, err);
+}
+
 static omni_status measure(int64_t frames, int64_t height, int64_t width, const patch_params *p, const char *name, patch_cost *out, omni_error *err) {
     int64_t h, w, pixels;
-    omni_status status = resize_target(height, width, (int64_t)p->patch * p->merge, p->min_pixels, p->max_pixels, &h, &w, err);
+    omni_status status = target_size(frames, height, width, p, &h, &w, err);
     if (status != OMNI_OK) {
         return fail_in(err, status, "%s", name);
     }
@@ -89,7 +95,7 @@ omni_status patches_begin(int64_t frames, int64_t height, int64_t width, const p
                     p->patch, p->merge);
     }
     int64_t h, w;
-    TRY(resize_target(height, width, (int64_t)p->patch * p->merge, p->min_pixels, p->max_pixels, &h, &w, err));
+    TRY(target_size(frames, height, width, p, &h, &w, err));
     patch_writer *writer = calloc(1, sizeof *writer);
     if (!writer) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for patches");

@@ -10,12 +10,14 @@
 
 #include "base/error.h"
 #include "media/image.h"
+#include "media/size_request.h"
 
 /* Preprocessing constants of a model, for images or for videos. */
 typedef struct patch_params {
     int patch, merge, temporal;     /* pixels a side, patches a side that are joined, frames a group */
     int64_t min_pixels, max_pixels; /* a frame, after resizing */
     float mean[3], std[3];          /* of values scaled to [0, 1] */
+    const size_request *request;    /* another size than these limits give; NULL: none */
 } patch_params;
 
 /* Patches of one image or video: grid t x h x w, in frame groups and patches; h and w are multiples of merge. */

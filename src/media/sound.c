@@ -317,7 +317,7 @@ static omni_status decode_packets(decoder *d, sound_mix *m, int64_t size, breaka
     const int block = pcm_block(track->codecpar);
     m->hold = d->cut ? VORBIS_BLOCK : 0;
     int64_t packets = 0, bytes = 0;
-    for (bool more = true; more;) {
+    for (bool more = true; more && !m->full;) {
         int e = av_read_frame(d->format, d->packet);
         if (e < 0 && e != AVERROR_EOF && !(d->io->eof_reached && m->segment > 0)) { /* a file may be cut off anywhere */
             return fail(err, e == AVERROR(ENOMEM) ? OMNI_ERR_MEMORY : OMNI_ERR_FORMAT, "%s: damaged after %.3f seconds of sound: %s", m->name,
@@ -404,7 +404,11 @@ static omni_status load(source *s, const char *name, const sound_options *option
     if (status == OMNI_OK && d.stream >= 0) {
         status = decode_all(&d, &m, s->size, err);
     }
-    if (status == OMNI_OK && m.count == 0 && !m.options.may_be_silent) {
+    const bool stretch = m.options.start > 0 || m.options.duration > 0;
+    if (status == OMNI_OK && d.stream >= 0 && m.count == 0 && stretch && mix_seconds(&m) > 0) {
+        status = fail(err, OMNI_ERR_ARGUMENT, "%s: no sound is within the stretch that begins at %g seconds: it has %.3f seconds", name,
+                      m.options.start, mix_seconds(&m));
+    } else if (status == OMNI_OK && m.count == 0 && !m.options.may_be_silent) {
         status = d.stream >= 0 ? fail(err, OMNI_ERR_FORMAT, "%s: holds no samples", name)
                                : fail(err, OMNI_ERR_UNSUPPORTED, "%s: has no sound (a %s file with %u other streams)", name, d.format->iformat->name,
                                       d.format->nb_streams);

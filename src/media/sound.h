@@ -19,11 +19,13 @@
 
 /* Zeros take the defaults. */
 typedef struct sound_options {
-    int rate;           /* samples a second wanted; 16000 */
-    double max_seconds; /* the budget's; a longer sound is an OMNI_ERR_LIMIT, nothing is cut off silently */
-    size_t max_bytes;   /* of the file; the budget's */
-    bool may_be_silent; /* a file without sound is no error: the result has no samples then */
-    budget *budget;     /* what decoding may cost, and whose memory the samples hold from then on; NULL: one of its own, with the default limits */
+    double start, duration; /* seconds: a stretch of the sound alone, cut before resampling, as librosa.load(offset, duration) does; duration 0: to
+                             * the end. What is left out does not count towards max_seconds */
+    int rate;               /* samples a second wanted; 16000 */
+    double max_seconds;     /* the budget's; a longer sound is an OMNI_ERR_LIMIT, nothing is cut off silently */
+    size_t max_bytes;       /* of the file; the budget's */
+    bool may_be_silent;     /* a file without sound is no error: the result has no samples then */
+    budget *budget; /* what decoding may cost, and whose memory the samples hold from then on; NULL: one of its own, with the default limits */
 } sound_options;
 
 typedef struct sound {

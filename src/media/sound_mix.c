@@ -50,15 +50,32 @@ static omni_status resample(sound_mix *m, const float *in, size_t n, omni_error 
     return OMNI_OK;
 }
 
+/* Cut off, not rounded, as librosa does it. */
+static double whole_samples(const sound_mix *m, double seconds) {
+    return floor(fmin(seconds * m->rate, 9e15));
+}
+
+/* Which of the next n samples are within the stretch that is wanted: [*from, *from + what is returned). */
+static int64_t within_stretch(sound_mix *m, int64_t n, int64_t *from) {
+    const double first = whole_samples(m, m->options.start), length = m->options.duration > 0 ? whole_samples(m, m->options.duration) : INFINITY;
+    const double at = (double)m->passed, begin = fmin(fmax(first - at, 0), (double)n), end = fmin(fmax(first + length - at, begin), (double)n);
+    m->passed += n;
+    m->full = (double)m->passed >= first + length;
+    *from = (int64_t)begin;
+    return (int64_t)(end - begin);
+}
+
 /* Passes on the first n of the samples in mono and keeps the others for later. */
 static omni_status pass_on(sound_mix *m, int64_t n, int64_t all, omni_error *err) {
-    if (n > 0 && m->resampler) {
-        TRY(resample(m, m->mono, (size_t)n, err));
-    } else if (n > 0) {
-        TRY(reserve(m, n, err));
-        memcpy(m->samples + m->count, m->mono, (size_t)n * sizeof(float));
-        m->count += n;
+    int64_t from, wanted = within_stretch(m, n, &from);
+    if (wanted > 0 && m->resampler) {
+        TRY(resample(m, m->mono + from, (size_t)wanted, err));
+    } else if (wanted > 0) {
+        TRY(reserve(m, wanted, err));
+        memcpy(m->samples + m->count, m->mono + from, (size_t)wanted * sizeof(float));
+        m->count += wanted;
     }
+    m->kept += wanted;
     if (n > 0 && n < all) {
         memmove(m->mono, m->mono + n, (size_t)(all - n) * sizeof(float));
     }
@@ -73,12 +90,12 @@ omni_status mix_end(sound_mix *m, omni_error *err) {
     }
     TRY(pass_on(m, m->held, m->held, err));
     if (m->resampler) {
-        if (m->segment > 0) {
+        if (m->kept > 0) {
             TRY(resample(m, NULL, 0, err));
         }
         soxr_delete(m->resampler);
         m->resampler = NULL;
-        const int64_t wanted = (int64_t)ceil((double)m->segment * ((double)m->options.rate / m->rate));
+        const int64_t wanted = (int64_t)ceil((double)m->kept * ((double)m->options.rate / m->rate));
         const int64_t have = m->count - m->begin;
         if (wanted > have) {
             TRY(reserve(m, wanted - have, err));
@@ -88,7 +105,7 @@ omni_status mix_end(sound_mix *m, omni_error *err) {
     }
     m->seconds += (double)m->segment / m->rate;
     m->rate = 0;
-    m->segment = 0;
+    m->segment = m->kept = 0;
     return OMNI_OK;
 }
 
@@ -193,10 +210,12 @@ omni_status mix_add(sound_mix *m, const AVFrame *frame, omni_error *err) {
         return fail(err, OMNI_ERR_FORMAT, "%s: samples that are not finite numbers, near %.3f seconds", m->name, mix_seconds(m));
     }
     m->segment += n;
-    if (mix_seconds(m) > m->options.max_seconds) {
+    double seconds = fmax(mix_seconds(m) - m->options.start, 0);
+    seconds = m->options.duration > 0 ? fmin(seconds, m->options.duration) : seconds;
+    if (seconds > m->options.max_seconds) {
         return fail(err, OMNI_ERR_LIMIT, "%s: longer than the limit of %g seconds of sound", m->name, m->options.max_seconds);
     }
-    TRY(budget_sound_length(m->options.budget, m->name, mix_seconds(m) * m->options.rate, m->options.rate, err));
+    TRY(budget_sound_length(m->options.budget, m->name, seconds * m->options.rate, m->options.rate, err));
     const int64_t all = m->held + n;
     return pass_on(m, all > m->hold ? all - m->hold : 0, all, err);
 }

@@ -4,6 +4,7 @@
 
 #include <libavutil/frame.h>
 #include <soxr.h>
+#include <stdbool.h>
 
 #include "media/sound.h"
 
@@ -14,6 +15,9 @@ typedef struct sound_mix {
     soxr_t resampler; /* NULL when the rates are equal */
     int rate;         /* of the segment being read; 0: none yet */
     int64_t segment;  /* its samples so far */
+    int64_t kept;     /* those of them that were passed on to the result: all but what options.start and duration leave out */
+    int64_t passed;   /* samples of the whole sound that were looked at for that */
+    bool full;        /* the stretch is complete */
     int64_t begin;    /* count when it began */
     int segments;     /* so far */
     double seconds;   /* before it */

@@ -17,6 +17,7 @@ static video_options resolve(const video_options *given) {
     o.fps = o.fps > 0 ? o.fps : 2;
     o.min_frames = o.min_frames > 0 ? o.min_frames : 4;
     o.max_frames = o.max_frames > 0 ? o.max_frames : 768;
+    o.max_frames = o.frames > 0 ? o.frames + FRAME_FACTOR : o.max_frames; /* room for it */
     o.total_tokens = o.total_tokens > 0 ? o.total_tokens : 115200;
     o.file_frames = o.file_frames > 0 ? o.file_frames : 1000000;
     o.seconds = o.seconds > 0 ? o.seconds : 86400;
@@ -24,13 +25,17 @@ static video_options resolve(const video_options *given) {
 }
 
 /* torch.linspace in float32 (from both ends towards the middle, with a fused multiply-add), rounded with halves to even. */
-static void spread(int64_t last, int64_t n, int32_t *indices) {
-    float end = (float)last, step = n > 1 ? end / (float)(n - 1) : 0;
+static void spread_between(int64_t first, int64_t last, int64_t n, int32_t *indices) {
+    float begin = (float)first, end = (float)last, step = n > 1 ? (end - begin) / (float)(n - 1) : 0;
     for (int64_t i = 0; i < n; i++) {
-        float at = i < n / 2 ? step * (float)i : fmaf(-step, (float)(n - 1 - i), end);
+        float at = i < n / 2 ? fmaf(step, (float)i, begin) : fmaf(-step, (float)(n - 1 - i), end);
         int64_t index = (int64_t)rintf(at);
-        indices[i] = (int32_t)(index < 0 ? 0 : index > last ? last : index);
+        indices[i] = (int32_t)(index < first ? first : index > last ? last : index);
     }
+}
+
+static void spread(int64_t last, int64_t n, int32_t *indices) {
+    spread_between(0, last, n, indices);
 }
 
 int64_t video_sample(int64_t total, double file_fps, const video_options *options, int32_t *indices) {
@@ -48,6 +53,37 @@ int64_t video_sample(int64_t total, double file_fps, const video_options *option
     frames = frames < FRAME_FACTOR ? FRAME_FACTOR : frames; /* max_frames 1 */
     spread(total - 1, frames, indices);
     return frames;
+}
+
+omni_status video_choose(const char *path, int64_t total, double fps, const video_options *o, int32_t *indices, int64_t *frames, int64_t *among,
+                         omni_error *err) {
+    int64_t first = 0, last = total - 1;
+    const double length = (double)total / fps;
+    if (o->from > 0) {
+        first = (int64_t)ceil(fmin(o->from, length) * fps);
+    }
+    if (o->to > 0) {
+        const int64_t end = (int64_t)floor(fmin(o->to, length) * fps);
+        last = end < last ? end : last;
+    }
+    if ((o->from > 0 || o->to > 0) && first >= last) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%s: video_start and video_end leave no two frames, %lld to %lld: it has %.2f seconds, %lld frames", path,
+                    (long long)first, (long long)last, length, (long long)total);
+    }
+    *among = last - first + 1;
+    if (o->frames > 0) {
+        *frames = (int64_t)rint((double)o->frames / FRAME_FACTOR) * FRAME_FACTOR;
+        if (*frames < FRAME_FACTOR || *frames > *among) {
+            return fail(err, OMNI_ERR_ARGUMENT, "%s: nframes must be from %d to %lld, which there are, not %lld", path, FRAME_FACTOR,
+                        (long long)*among, (long long)o->frames);
+        }
+    } else {
+        *frames = video_sample(*among, fps, o, indices);
+    }
+    if (*among >= FRAME_FACTOR) {
+        spread_between(first, last, *frames, indices);
+    }
+    return OMNI_OK;
 }
 
 bool video_is_npy(const char *path) {
@@ -154,7 +190,7 @@ typedef struct attempt {
     const patch_params *params;
     const video_options *options;
     video *out;
-    int64_t frames; /* sampled */
+    int64_t frames, among; /* sampled, and those that they are sampled from */
     double fps;
     patch_writer *writer;
     patch_cost cost;
@@ -163,13 +199,19 @@ typedef struct attempt {
 static omni_status begin_frames(void *arg, int64_t height, int64_t width, omni_error *err) {
     attempt *a = arg;
     patch_params p = *a->params;
-    p.max_pixels = frame_pixels(&p, a->options, a->frames);
+    if (!p.request) {
+        p.max_pixels = frame_pixels(&p, a->options, a->frames);
+    }
     TRY(patches_reserve(a->frames, height, width, &p, a->options->budget, a->path, &a->cost, err));
     omni_status status = patches_begin(a->frames, height, width, &p, &a->writer, err);
     if (status != OMNI_OK) {
         return fail_in(err, status, "%s", a->path);
     }
     fill(a->out, a->params, a->options, height, width, a->info->frames, a->fps, a->frames);
+    a->out->sample_fps = (double)a->frames / (double)a->among * a->fps;
+    if (a->options->frames > 0) { /* the rate asked for is the one that was reached */
+        a->out->seconds_per_group = (double)a->params->temporal / a->out->sample_fps;
+    }
     return OMNI_OK;
 }
 
@@ -187,10 +229,13 @@ static omni_status sample_container(const video_bytes *bytes, attempt *a, int64_
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", a->path);
     }
     a->fps = frame_rate(a->info);
-    a->frames = video_sample(a->info->frames, a->fps, o, a->out->indices);
+    omni_status status = video_choose(a->path, a->info->frames, a->fps, o, a->out->indices, &a->frames, &a->among, err);
+    if (status != OMNI_OK) {
+        return status;
+    }
     const video_limits limits = {o->file_frames, o->budget};
     const video_sink sink = {a, begin_frames, take_frame};
-    omni_status status = video_decode(bytes, &limits, a->out->indices, a->frames, &sink, decoded, err);
+    status = video_decode(bytes, &limits, a->out->indices, a->frames, &sink, decoded, err);
     if (status == OMNI_OK && *decoded < 1) {
         status = fail(err, OMNI_ERR_FORMAT, "%s: no picture can be decoded", a->path);
     }

@@ -20,6 +20,8 @@ typedef struct video_options {
     double fps;           /* pictures a second to sample (2) */
     int64_t min_frames;   /* sampled at least (4), where the file has that many */
     int64_t max_frames;   /* sampled at most (768) */
+    int64_t frames;       /* sampled in place of what fps gives (rounded to an even number; containers only) */
+    double from, to;      /* seconds: of this stretch alone (0: to the end; containers only) */
     int64_t total_tokens; /* budget of pixels over all frames, in merged patches (128,000 * 0.9), for containers only */
     int64_t file_frames;  /* frames that a file may have at most (1,000,000); more is OMNI_ERR_LIMIT */
     double seconds;       /* length of the source at most (86,400) */
@@ -51,6 +53,12 @@ void video_free(video *v);
  * total / file_fps * fps clamped to [min_frames, max_frames] and to total, rounded down to a multiple of 2, spread evenly from
  * the first to the last frame. indices has room for max(2, max_frames) values; returns how many. A file of one frame gives 1. */
 int64_t video_sample(int64_t total, double file_fps, const video_options *options, int32_t *indices);
+
+/* The same with options.frames, from and to (calculate_video_frame_range, smart_nframes): indices are those of the whole file, and have room for
+ * max(2, max_frames, frames + 2) values. *among: how many frames lie in the stretch. path is for errors. OMNI_ERR_ARGUMENT: the stretch has
+ * fewer than two frames, or fewer than options.frames. */
+omni_status video_choose(const char *path, int64_t total, double file_fps, const video_options *options, int32_t *indices, int64_t *frames,
+                         int64_t *among, omni_error *err);
 
 /* Whether the path ends in .npy or the file starts as a NumPy file. */
 bool video_is_npy(const char *path);

@@ -19,6 +19,14 @@
 typedef enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL } chat_role;
 typedef enum chat_kind { CHAT_TEXT, CHAT_IMAGE, CHAT_AUDIO, CHAT_VIDEO } chat_kind;
 
+/* How a medium is read, as its part says; 0: not given. The meanings are those of qwen-omni-utils 0.0.9. */
+typedef struct chat_media_options {
+    double fps, start, end;                 /* frames a second; seconds of the video or sound */
+    int64_t frames, min_frames, max_frames; /* nframes, or limits on what fps gives */
+    int64_t min_pixels, max_pixels, total_pixels;
+    int64_t height, width; /* resized_height, resized_width */
+} chat_media_options;
+
 /* One part of a message. All memory is the conversation's. */
 typedef struct chat_part {
     chat_kind kind;
@@ -26,6 +34,7 @@ typedef struct chat_part {
     char *path; /* media: a file, or NULL when data holds the file's bytes */
     uint8_t *data;
     size_t size; /* bytes of text or data */
+    chat_media_options options;
 } chat_part;
 
 typedef struct chat_call {

@@ -140,6 +140,20 @@ static omni_status add_input_audio(chat_message *m, const json_t *part, const me
 
 /* ---- messages ---- */
 
+/* Adds a medium with what its part says of how it is read. */
+static omni_status add_medium(chat_message *m, const char *type, chat_kind kind, const json_t *part, const message_limits *limits, place at,
+                              omni_error *err) {
+    chat_media_options options;
+    omni_status status = message_part_keys(part, type, kind, &options, err);
+    if (status != OMNI_OK) {
+        char name[64];
+        return fail_in(err, status, "%s", place_name(at, name));
+    }
+    TRY(strcmp(type, "input_audio") == 0 ? add_input_audio(m, part, limits, at, err) : add_media_part(m, kind, part, limits, at, err));
+    m->parts[m->part_count - 1].options = options;
+    return OMNI_OK;
+}
+
 static omni_status add_part(chat_message *m, const json_t *part, const message_limits *limits, place at, omni_error *err) {
     if (json_is_string(part)) {
         return chat_add_text(m, json_string_value(part), json_string_length(part), err);
@@ -155,15 +169,20 @@ static omni_status add_part(chat_message *m, const json_t *part, const message_l
         if (!json_is_string(text)) {
             return wrong(err, at, "\"text\" must be a string, found %s", type_name(text));
         }
+        omni_status status = message_text_keys(part, err);
+        if (status != OMNI_OK) {
+            char name[64];
+            return fail_in(err, status, "%s", place_name(at, name));
+        }
         return chat_add_text(m, json_string_value(text), json_string_length(text), err);
     }
     if (strcmp(type, "input_audio") == 0) {
-        return add_input_audio(m, part, limits, at, err);
+        return add_medium(m, type, CHAT_AUDIO, part, limits, at, err);
     }
     static const char *const names[][2] = {{"image", "image_url"}, {"audio", "audio_url"}, {"video", "video_url"}};
     for (int i = 0; i < 3; i++) {
         if (strcmp(type, names[i][0]) == 0 || strcmp(type, names[i][1]) == 0) {
-            return add_media_part(m, (chat_kind)(CHAT_IMAGE + i), part, limits, at, err);
+            return add_medium(m, type, (chat_kind)(CHAT_IMAGE + i), part, limits, at, err);
         }
     }
     return wrong(err, at, "type \"%.40s\" is not known; text, image, audio, video, image_url, audio_url, video_url and input_audio are", type);
@@ -296,11 +315,12 @@ static omni_status add_sounds(chat_message *sounds, const json_t *list, const me
 
 void message_options_free(message_options *o) {
     chat_message_free(&o->sounds);
+    message_answer_free(&o->answer);
 }
 
 static omni_status read_options(const json_t *root, const message_limits *limits, message_options *o, omni_error *err) {
     const json_t *fps = json_object_get(root, "fps"), *sound = json_object_get(root, "use_audio_in_video"), *audio = json_object_get(root, "audio");
-    *o = (message_options){.has_fps = present(fps), .has_use_audio_in_video = present(sound)};
+    *o = (message_options){.has_fps = present(fps), .has_use_audio_in_video = present(sound), .answer = message_answer_none()};
     if (o->has_fps) {
         o->fps = json_number_value(fps);
         if (!json_is_number(fps) || !(o->fps > 0) || !isfinite(o->fps)) {
@@ -313,6 +333,7 @@ static omni_status read_options(const json_t *root, const message_limits *limits
         }
         o->use_audio_in_video = json_is_true(sound);
     }
+    TRY(message_answer_keys(root, &o->answer, err));
     return present(audio) ? add_sounds(&o->sounds, audio, limits, err) : OMNI_OK;
 }
 
@@ -350,11 +371,11 @@ static omni_status add_all(chat *c, const json_t *root, const message_limits *li
 omni_status messages_parse(const char *json, size_t size, const message_limits *limits, chat *c, message_options *options, omni_error *err) {
     json_t *root = NULL;
     if (options) {
-        *options = (message_options){0};
+        *options = (message_options){.answer = message_answer_none()};
     }
     TRY(load(json, size, limits, &root, err));
     size_t messages = c->count, tools = c->tool_count;
-    message_options read = {0};
+    message_options read = {.answer = message_answer_none()};
     omni_status status = add_all(c, root, limits, &read, err);
     json_decref(root);
     if (status == OMNI_OK && options) {

@@ -6,6 +6,9 @@
  *   a part: {"type": "text", "text"}, {"type": "image" | "audio" | "video", "path"} (or the kind's own name as key: "image": FILE);
  *   OpenAI's {"type": "image_url", "image_url": {"url"}} (also "video_url", "audio_url"; the url a data: URL in base64, file:///PATH or a path),
  *   and {"type": "input_audio", "input_audio": {"data": BASE64, "format"}}.
+ * Beside what a part is, it may say how it is read (fps, nframes, min_frames, max_frames, video_start, video_end, audio_start, audio_end, min_pixels,
+ * max_pixels, total_pixels, resized_height, resized_width, as qwen-omni-utils has them; OpenAI's detail), and the object how the answer is made
+ * (temperature, max_tokens, ...; text/message_keys.h). Other keys are refused by name.
  * Errors say which message, which part and what to do. */
 #ifndef OMNI_TEXT_MESSAGES_H
 #define OMNI_TEXT_MESSAGES_H
@@ -15,6 +18,7 @@
 
 #include "base/error.h"
 #include "text/chat.h"
+#include "text/message_keys.h"
 
 typedef struct message_limits {
     size_t json_size;  /* bytes of JSON */
@@ -32,7 +36,8 @@ typedef struct message_options {
     bool has_fps, has_use_audio_in_video;
     double fps; /* > 0 */
     bool use_audio_in_video;
-    chat_message sounds; /* "audio": its parts. message_options_free releases them. */
+    message_answer answer; /* temperature and the like */
+    chat_message sounds;   /* "audio": its parts. message_options_free releases them. */
 } message_options;
 
 void message_options_free(message_options *o);

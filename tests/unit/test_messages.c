@@ -111,7 +111,7 @@ static void options_tools_and_calls(void **state) {
     message_options options;
     chat c = parse(
         "{\"fps\":1.5,\"use_audio_in_video\":true,\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"x\":[1,2]}}],"
-        "\"tokens\":12,\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":null,\"reasoning_content\":\"r\","
+        "\"max_tokens\":12,\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":null,\"reasoning_content\":\"r\","
         "\"tool_calls\":[{\"id\":\"i\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}},{\"name\":\"g\",\"arguments\":{\"b\":[]}},"
         "{\"name\":\"h\"}]}]}",
         &options);

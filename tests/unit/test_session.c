@@ -447,7 +447,7 @@ static void repeated_media_are_decoded_once(void **state) {
     media_loading_begin(&l, s->conversation);
     int64_t pixels[5];
     for (size_t i = 0; i < 5; i++) {
-        must(media_loading_add(&l, s->conversation, parts[i].kind, parts[i].path, parts[i].data, parts[i].size, &err));
+        must(media_loading_add(&l, s->conversation, parts[i].kind, parts[i].path, parts[i].data, parts[i].size, NULL, &err));
         pixels[i] = l.budget.pixels;
     }
     assert_true(pixels[0] > 0 && pixels[1] == pixels[0] && pixels[2] == 2 * pixels[0] && pixels[3] == pixels[2] && pixels[4] == 3 * pixels[0]);

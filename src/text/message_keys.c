@@ -1,0 +1,247 @@
+#include "text/message_keys.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOW_DETAIL = 512 * 512, MOST_STOPS = 64 };
+#define MOST_INTEGER 9007199254740992.0
+
+static bool given(const json_t *object, const char *key) {
+    const json_t *v = json_object_get(object, key);
+    return v && !json_is_null(v);
+}
+
+static omni_status refuse(omni_error *err, const char *key, const char *why) {
+    return fail(err, OMNI_ERR_FORMAT, "\"%.60s\" %s", key, why);
+}
+
+/* A number in [low, high], whole if need be; *out stays as it is when the key is not given. */
+static omni_status number(const json_t *object, const char *key, double low, double high, bool whole, double *out, omni_error *err) {
+    if (!given(object, key)) {
+        return OMNI_OK;
+    }
+    const json_t *v = json_object_get(object, key);
+    const double x = json_number_value(v);
+    if (!json_is_number(v) || !(x >= low) || !(x <= high) || (whole && x != floor(x))) {
+        return fail(err, OMNI_ERR_FORMAT, "\"%s\" must be a %snumber from %g to %g", key, whole ? "whole " : "", low, high);
+    }
+    *out = x;
+    return OMNI_OK;
+}
+
+static omni_status count(const json_t *object, const char *key, double low, int64_t *out, omni_error *err) {
+    double x = (double)*out;
+    TRY(number(object, key, low, MOST_INTEGER, true, &x, err));
+    *out = (int64_t)x;
+    return OMNI_OK;
+}
+
+/* ---- parts ---- */
+
+/* Whether the names, divided by blanks, have the key among them. */
+static bool among(const char *names, const char *key) {
+    const size_t n = strlen(key);
+    for (const char *s = names; (s = strstr(s, key)); s += n) {
+        if ((s == names || s[-1] == ' ') && (s[n] == ' ' || s[n] == 0) && n > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static omni_status only(const json_t *object, const char *names, const char *of, omni_error *err) {
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)object, key, v) {
+        if (!among(names, key) && !json_is_null(v)) {
+            return fail(err, OMNI_ERR_FORMAT, "\"%.60s\" cannot act in %s; its keys are: %s", key, of, names);
+        }
+    }
+    return OMNI_OK;
+}
+
+omni_status message_text_keys(const json_t *part, omni_error *err) {
+    return only(part, "type text", "a text", err);
+}
+
+static omni_status read_detail(const json_t *part, chat_media_options *out, omni_error *err) {
+    const json_t *inner = json_object_get(part, "image_url"), *v = json_object_get(json_is_object(inner) ? inner : part, "detail");
+    const char *detail = json_string_value(v ? v : json_object_get(part, "detail"));
+    if (!given(part, "detail") && (!v || json_is_null(v))) {
+        return OMNI_OK;
+    }
+    if (!detail || !among("auto low high original", detail)) {
+        return refuse(err, "detail", "must be auto, low, high or original");
+    }
+    if (strcmp(detail, "low") == 0) { /* as OpenAI's: 512 x 512 pixels at most */
+        if (out->max_pixels > 0 || out->height > 0) {
+            return refuse(err, "detail", "low contradicts a size that is given beside it");
+        }
+        out->max_pixels = LOW_DETAIL;
+    }
+    return OMNI_OK;
+}
+
+static omni_status read_size(const json_t *part, chat_media_options *out, omni_error *err) {
+    TRY(count(part, "min_pixels", 1, &out->min_pixels, err));
+    TRY(count(part, "max_pixels", 1, &out->max_pixels, err));
+    TRY(count(part, "total_pixels", 1, &out->total_pixels, err));
+    TRY(count(part, "resized_height", 1, &out->height, err));
+    TRY(count(part, "resized_width", 1, &out->width, err));
+    if (!out->height != !out->width) {
+        return refuse(err, out->height ? "resized_height" : "resized_width", "needs the other of resized_height and resized_width");
+    }
+    if (out->height > 0 && (out->min_pixels > 0 || out->max_pixels > 0 || out->total_pixels > 0)) {
+        return refuse(err, out->min_pixels ? "min_pixels" : out->max_pixels ? "max_pixels" : "total_pixels", "cannot act beside resized_height");
+    }
+    return OMNI_OK;
+}
+
+static omni_status read_stretch(const json_t *part, const char *start, const char *end, chat_media_options *out, omni_error *err) {
+    TRY(number(part, start, 0, 1e9, false, &out->start, err));
+    if (given(part, end)) {
+        TRY(number(part, end, 0, 1e9, false, &out->end, err));
+        if (out->end <= out->start) {
+            return fail(err, OMNI_ERR_FORMAT, "\"%s\" must be later than \"%s\"", end, start);
+        }
+    }
+    return OMNI_OK;
+}
+
+static omni_status read_frames(const json_t *part, chat_media_options *out, omni_error *err) {
+    if (given(part, "fps")) {
+        TRY(number(part, "fps", 0, 1000, false, &out->fps, err));
+        if (out->fps <= 0) {
+            return refuse(err, "fps", "must be above 0");
+        }
+    }
+    TRY(count(part, "nframes", 2, &out->frames, err));
+    TRY(count(part, "min_frames", 1, &out->min_frames, err));
+    TRY(count(part, "max_frames", 2, &out->max_frames, err));
+    if (out->frames > 0 && (out->fps > 0 || out->min_frames > 0 || out->max_frames > 0)) {
+        return refuse(err, out->fps > 0 ? "fps" : out->min_frames > 0 ? "min_frames" : "max_frames", "cannot act beside nframes");
+    }
+    return OMNI_OK;
+}
+
+omni_status message_part_keys(const json_t *part, const char *type, chat_kind kind, chat_media_options *out, omni_error *err) {
+    *out = (chat_media_options){0};
+    const json_t *inner = json_object_get(part, type);
+    if (json_is_object(inner)) {
+        const char *names = strcmp(type, "input_audio") == 0 ? "data format" : kind == CHAT_IMAGE ? "url detail" : "url";
+        TRY(only(inner, names, type, err));
+    }
+    if (kind == CHAT_IMAGE) {
+        TRY(only(part, "type path image image_url url detail min_pixels max_pixels resized_height resized_width", "an image", err));
+        TRY(read_size(part, out, err));
+        return read_detail(part, out, err);
+    }
+    if (kind == CHAT_AUDIO) {
+        TRY(only(part, "type path audio audio_url input_audio url audio_start audio_end", "an audio", err));
+        return read_stretch(part, "audio_start", "audio_end", out, err);
+    }
+    TRY(only(part,
+             "type path video video_url url fps nframes min_frames max_frames min_pixels max_pixels total_pixels resized_height resized_width "
+             "video_start video_end",
+             "a video", err));
+    TRY(read_frames(part, out, err));
+    TRY(read_size(part, out, err));
+    return read_stretch(part, "video_start", "video_end", out, err);
+}
+
+/* ---- the answer ---- */
+
+message_answer message_answer_none(void) {
+    return (message_answer){.temperature = NAN, .top_p = NAN, .min_p = NAN, .repeat_penalty = NAN, .top_k = -1, .seed = -1};
+}
+
+void message_answer_free(message_answer *a) {
+    for (size_t i = 0; i < a->stop_count; i++) {
+        free(a->stop[i]);
+    }
+    free(a->stop);
+    *a = message_answer_none();
+}
+
+static omni_status read_stop(const json_t *v, message_answer *out, omni_error *err) {
+    const size_t n = json_is_array(v) ? json_array_size(v) : 1;
+    if (n > MOST_STOPS) {
+        return fail(err, OMNI_ERR_LIMIT, "\"stop\" has %zu texts; up to %d are taken", n, MOST_STOPS);
+    }
+    out->stop = calloc(n + 1, sizeof *out->stop);
+    for (size_t i = 0; out->stop && i < n; i++) {
+        const json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
+        const char *s = json_string_value(one);
+        if (!s || !*s || strlen(s) != json_string_length(one)) {
+            return refuse(err, "stop", "must be a text, or a list of texts, none of them empty");
+        }
+        if (!(out->stop[i] = strdup(s))) {
+            break;
+        }
+        out->stop_count++;
+    }
+    return out->stop && out->stop_count == n ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
+}
+
+/* Keys that ask for what happens anyway, with the values that do. */
+static bool asks_for_nothing(const char *key, const json_t *v) {
+    const char *s = json_string_value(v);
+    const double x = json_number_value(v);
+    return strcmp(key, "model") == 0 || strcmp(key, "user") == 0 || strcmp(key, "metadata") == 0 ||
+           (strcmp(key, "stream") == 0 && json_is_boolean(v)) || (strcmp(key, "n") == 0 && json_is_number(v) && x == 1) ||
+           (strcmp(key, "tool_choice") == 0 && s && strcmp(s, "auto") == 0) ||
+           ((strcmp(key, "presence_penalty") == 0 || strcmp(key, "frequency_penalty") == 0) && json_is_number(v) && x == 0) ||
+           ((strcmp(key, "logprobs") == 0 || strcmp(key, "store") == 0) && json_is_false(v)) ||
+           (strcmp(key, "parallel_tool_calls") == 0 && json_is_true(v)) ||
+           (strcmp(key, "logit_bias") == 0 && json_is_object(v) && json_object_size(v) == 0) ||
+           (strcmp(key, "response_format") == 0 && json_string_value(json_object_get(v, "type")) &&
+            strcmp(json_string_value(json_object_get(v, "type")), "text") == 0);
+}
+
+static omni_status read_answer(const json_t *root, message_answer *out, omni_error *err) {
+    static const char ours[] = "temperature top_p min_p top_k repetition_penalty repeat_penalty max_tokens max_completion_tokens seed stop",
+                      others[] = "messages tools fps use_audio_in_video audio";
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)root, key, v) {
+        if (json_is_null(v) || among(others, key) || asks_for_nothing(key, v)) {
+            continue;
+        }
+        if (!among(ours, key)) {
+            return fail(err, OMNI_ERR_FORMAT, "\"%.60s\" cannot act%s; the keys beside messages are: %s %s", key,
+                        strcmp(key, "n") == 0 ? " with more than 1" : "", others + strlen("messages "), ours);
+        }
+        snprintf(out->named, sizeof out->named, "%s", key);
+    }
+    TRY(number(root, "temperature", 0, 100, false, &out->temperature, err));
+    TRY(number(root, "top_p", 0, 1, false, &out->top_p, err));
+    TRY(number(root, "min_p", 0, 1, false, &out->min_p, err));
+    TRY(number(root, "repetition_penalty", 0.01, 100, false, &out->repeat_penalty, err));
+    TRY(number(root, "repeat_penalty", 0.01, 100, false, &out->repeat_penalty, err));
+    double top_k = -1, seed = -1;
+    TRY(number(root, "top_k", -1, 1 << 30, true, &top_k, err));
+    out->top_k = given(root, "top_k") ? (int64_t)fmax(top_k, 0) : -1; /* -1 is vLLM's "all" */
+    TRY(number(root, "seed", -1, MOST_INTEGER, true, &seed, err));
+    out->seed = (int64_t)seed;
+    TRY(count(root, "max_tokens", 1, &out->max_tokens, err));
+    const int64_t other = out->max_tokens;
+    TRY(count(root, "max_completion_tokens", 1, &out->max_tokens, err));
+    if (other > 0 && other != out->max_tokens) {
+        return refuse(err, "max_tokens", "contradicts max_completion_tokens");
+    }
+    if (given(root, "repetition_penalty") && given(root, "repeat_penalty")) {
+        return refuse(err, "repeat_penalty", "is another name of repetition_penalty: give one");
+    }
+    return given(root, "stop") ? read_stop(json_object_get(root, "stop"), out, err) : OMNI_OK;
+}
+
+omni_status message_answer_keys(const json_t *root, message_answer *out, omni_error *err) {
+    *out = message_answer_none();
+    omni_status status = read_answer(root, out, err);
+    if (status != OMNI_OK) {
+        message_answer_free(out);
+    }
+    return status;
+}

@@ -1,0 +1,34 @@
+/* What a conversation in JSON says beside its texts and media: how a part's medium is read, and how the answer shall be made. Every key acts,
+ * or is refused by its name; those that ask for what happens anyway ("n": 1) are taken. */
+#ifndef OMNI_TEXT_MESSAGE_KEYS_H
+#define OMNI_TEXT_MESSAGE_KEYS_H
+
+#include <jansson.h>
+
+#include "base/error.h"
+#include "text/chat.h"
+
+/* Of an object with "messages": OpenAI's names, and those that vLLM and llama.cpp add. */
+typedef struct message_answer {
+    double temperature, top_p, min_p, repeat_penalty; /* NAN: not given */
+    int64_t top_k;                                    /* -1: not given; 0: all */
+    int64_t max_tokens;                               /* 0: not given */
+    int64_t seed;                                     /* -1: not given */
+    char **stop;
+    size_t stop_count;
+    char named[32]; /* one of the keys above that was given; "": none was */
+} message_answer;
+
+/* Nothing given. */
+message_answer message_answer_none(void);
+void message_answer_free(message_answer *a);
+
+/* Errors name the key, not the place of the part. */
+omni_status message_part_keys(const json_t *part, const char *type, chat_kind kind, chat_media_options *out, omni_error *err);
+/* CHAT_TEXT's parts. */
+omni_status message_text_keys(const json_t *part, omni_error *err);
+/* All keys of the object with "messages"; values of "messages", "tools", "fps", "use_audio_in_video" and "audio" are not looked at. On failure
+ * nothing is left in *out. */
+omni_status message_answer_keys(const json_t *root, message_answer *out, omni_error *err);
+
+#endif
