@@ -10,6 +10,8 @@
 
 #include "cli/chat_commands.h"
 #include "cli/commands.h"
+#include "cli/complete.h"
+#include "cli/history.h"
 #include "cli/line_editor.h"
 #include "cli/message_text.h"
 #include "cli/stop.h"
@@ -66,7 +68,7 @@ static char *read_line(conversation *c) {
     if (!c->editor) {
         return read_plain();
     }
-    const char *line = line_editor_read(c->editor);
+    const char *line = line_editor_read(c->editor, "> ");
     return line ? strdup(line) : NULL;
 }
 
@@ -74,7 +76,7 @@ static char *read_line(conversation *c) {
 static bool read_message(conversation *c) {
     free(c->message);
     c->message = read_line(c);
-    while (c->message && message_goes_on(c->message)) {
+    while (c->message && !c->editor && message_goes_on(c->message)) { /* the editor has seen to it */
         char *line = read_line(c), *longer;
         if (!line) {
             break; /* what was said so far; an open block is found to be one below */
@@ -190,7 +192,8 @@ static void converse(conversation *c) {
             }
             return;
         }
-        if (c->editor && c->message[strspn(c->message, " \t\n")]) {
+        message_trim(c->message);
+        if (c->editor && *c->message) {
             line_editor_remember(c->editor, c->message);
         }
         take_message(c);
@@ -198,7 +201,7 @@ static void converse(conversation *c) {
 }
 
 int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const char *system, const omni_part *media,
-         size_t media_count) {
+         size_t media_count, bool keep_history) {
     conversation c = {.st = {model, session, params, system, {0}, isatty(STDIN_FILENO) == 1}, .a = a, .sound_path = a->sound_path};
     omni_error err = {0};
     bool ok = true;
@@ -214,7 +217,10 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
     struct sigaction former;
     if (c.st.terminal) {
         fprintf(stderr, "omni %s; /help for commands, Ctrl+D to end\n", omni_version());
-        ok = (c.editor = line_editor_create()) != NULL;
+        char *kept = keep_history ? history_default_path() : NULL;
+        c.editor = line_editor_create(&(line_editor_params){kept, message_goes_on, complete_command});
+        free(kept);
+        ok = c.editor != NULL;
         if (!ok) {
             fprintf(stderr, "omni: cannot use the terminal\n");
         }

@@ -32,16 +32,15 @@ bool message_goes_on(char *text) {
     return true;
 }
 
-static size_t trimmed(const char *text) {
+void message_trim(char *text) {
     size_t n = strlen(text);
     while (n > 0 && strchr(" \t\r\n\f\v", text[n - 1])) {
-        n--;
+        text[--n] = 0;
     }
-    return n;
 }
 
 char *message_finish(char *text, bool *is_block) {
-    text[trimmed(text)] = 0;
+    message_trim(text);
     char *inside = block(text), *end = inside ? strstr(inside, QUOTES) : NULL;
     *is_block = end && end[QUOTES_SIZE] == 0; /* text behind the second """: no block, but something that begins like one */
     if (!*is_block) {

@@ -10,6 +10,8 @@
 bool message_goes_on(char *text);
 /* Whether it begins with """ that no second """ ends. */
 bool message_block_open(const char *text);
+/* Takes white space off the end. */
+void message_trim(char *text);
 /* The message without the """ around a block, and without white space at its end; in place. *block: it was a block, so no command. */
 char *message_finish(char *text, bool *block);
 

@@ -247,3 +247,220 @@ class Interactive(Chat):
         t.prompt()
         t.send("/quit\r")
         self.assertEqual(t.wait(), 0)
+
+
+class Editing(Chat):
+    """The line editor. What was sent is read from the history that it keeps."""
+
+    def typed(self, *inputs, **env):
+        """The messages that come of these inputs, each followed by Enter."""
+        t = Terminal(self, *RUN, "--greedy", "-n", 1, **env)
+        t.prompt()
+        for text in inputs:
+            t.send(text)
+            t.quiet(0.02)
+            t.send("\r")
+            t.expect("\r\n(?s:.*)\r\n")
+            t.prompt()
+        t.send("\x04")
+        self.assertEqual(t.wait(), 0)
+        return self.history()
+
+    def history(self, path=".local/state/omni/history"):
+        with open(self.path(path), newline="") as f:
+            return [re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], line) for line in f.read().split("\n")[:-1]]
+
+    def test_unknown_keys_leave_nothing(self):
+        unknown = ["\x1b[5~", "\x1b[6~", "\x1b[15~", "\x1b[2~", "\x1bOP", "\x1b[[A", "\x1b[[E", "\x1b[24;5~", "\x1b[1;2P", "\x1b[Z", "\x1bOj", "\x1b[E",
+                   "\x1b[I", "\x1b[O", "\x1b[<0;10;10M", "\x1b[<0;10;10m", "\x1b[M !!", "\x1b[M\xff\xff\xff".encode("latin-1"), "\x1b[32;10;10M",
+                   "\x1b[?1;2c", "\x1b[3;5R", "\x1b[0n", "\x1b[?2026;2$y", "\x1b]11;rgb:0000/0000/0000\x07", "\x1b]11;rgb:0/0/0\x1b\\", "\x1bP1$r0m\x1b\\",
+                   "\x1b_G;OK\x1b\\", "\x1b^x\x1b\\", "\x1bXx\x1b\\", "\x1bx", "\x1bé", "\x1b1", "\x1b[27;5;9~", "\x1b[97;5u", "\x1b[23^",
+                   "\x1b[23$", "\x1b[11@", "\x1b[" + "1;" * 3000 + "x", "\x1b]" + "x" * 100000 + "\x07", "\x1b[99999999999999999999~", "\x1b[ q", "\x1b[201~",
+                   b"\xff", b"\xc3", b"\xe4\xbd", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80", b"\xc2\x9b", "\x00", "\x1d", "\x11", "\x13", "\x16", "\x1e"]
+        whole = b"".join((u if isinstance(u, bytes) else u.encode()) + b"x" for u in unknown)
+        self.assertEqual(self.typed(b"a" + whole), ["a" + "x" * len(unknown)])
+
+    def test_broken_off_sequences(self):
+        """One that does not end is over after a moment; a control character ends it and is a key itself."""
+        t = Terminal(self, *RUN, "--greedy", "-n", 1)
+        t.prompt()
+        for broken in ["\x1b", "\x1b[", "\x1b[1;5", "\x1bO", "\x1b]0;abc", "\x1bP", "\x1bPabc", "\x1b[M!", "\x1b[7$", b"\xe4\xbd"]:
+            t.send(broken)
+            time.sleep(0.25)
+            t.send("y")
+        t.send("\x1b]52;c;aGk\r")
+        t.expect("\r\n(?s:.*)\r\n")
+        t.prompt()
+        t.send("a\x1b[1;\x08b\r")
+        t.expect("\r\n(?s:.*)\r\n")
+        t.prompt()
+        self.assertEqual(self.history(), ["y" * 10, "b"])
+
+    def test_keys(self):
+        """The same key as different terminals send it; and what it does."""
+        keys = {
+            "Xabc def": ["\x1b[H", "\x1bOH", "\x1b[1~", "\x1b[7~", "\x1b[7$", "\x1b[7^", "\x1b[1;5H", "\x01"],
+            "abc defX": ["\x01\x1b[F", "\x01\x1bOF", "\x01\x1b[4~", "\x01\x1b[8~", "\x01\x05"],
+            "abc Xdef": ["\x1b[1;5D", "\x1b[1;3D", "\x1bOd", "\x1bb", "\x1b[D" * 3, "\x1bOD" * 3, "\x02" * 3],
+            "abcX def": ["\x01\x1b[1;5C", "\x01\x1b[1;3C", "\x01\x1bOc", "\x01\x1bf", "\x01" + "\x1b[C" * 3, "\x01" + "\x1bOC" * 3, "\x01" + "\x06" * 3],
+            "Xbc def": ["\x01\x1b[3~", "\x01\x04"],
+            "abc X": ["\x1b\x7f", "\x17", "\x1b[1;5D\x1b[3;5~", "\x1bb\x1bd", "\x1bb\x0b", "\x08\x7f\x08"],
+            "X": ["\x15", "\x01\x0b"],
+            "abc deXf": ["\x1b[D"], "abc dfeX": ["\x14"], "abc\nX def": ["\x1bb\x02\x1b\r"],
+        }
+        inputs = [("abc def" + k + "X", want) for want, ks in keys.items() for k in ks]
+        got = self.typed(*(i for i, _ in inputs))
+        wanted = [w for i, (_, w) in enumerate(inputs) if i == 0 or w != inputs[i - 1][1]]  # the same twice is one entry
+        self.assertEqual(got, wanted)
+
+    def test_pastes(self):
+        def paste(text):
+            return f"\x1b[200~{text}\x1b[201~"
+        self.assertEqual(self.typed(paste("one\rtwo\r\n\tthree\nfour") + "!", "a" + paste("b\x1b[31mc\x07\x00\x03d") + "e", paste("/quit\nx"),
+                                    paste("你好\n" * 2000), paste("x" * 70000), paste("#define A \\\n  1"), paste("\x1b[200~y"), b"\x1b[200~\xff\x1b[201~z"),
+                         ["one\ntwo\n\tthree\nfour!", "ab[31mcde", "/quit\nx", ("你好\n" * 2000)[:-1], "#define A \\\n  1", "[200~y", "\ufffdz"])
+
+    def test_paste_is_one_message(self):
+        t = Terminal(self, *RUN, "--greedy", "-n", 3, "--json")
+        t.expect("\x1b\\[\\?2004h")
+        t.send("\x1b[200~one\rtwo\x1b[201~\r")
+        self.assertEqual(int(t.expect(r'"prompt_tokens": (\d+)')[1]), self.tokens("one\ntwo"))
+        self.assertIn("\x1b[?2004l", t.quiet() + "\x1b[?2004l")
+        t.send("\x04")
+        self.assertEqual(t.wait(), 0)
+        self.assertIn("\x1b[?2004l", t.seen)
+
+    def test_several_lines(self):
+        t = Terminal(self, *RUN, "--greedy", "-n", 3, "--json")
+        for text, want in {"one\\\rtwo\r": "one\ntwo", '"""one\r\rtwo"""\r': "one\n\ntwo", "one\x1b\rtwo\r": "one\ntwo", "a\\\\\r": "a\\\\",
+                           '"""\r/quit\r"""\r': "/quit", "one\\\rtwo\x1b[AX\r": "oneX\ntwo"}.items():
+            t.prompt()
+            t.send(text)
+            self.assertEqual(int(t.expect(r'"prompt_tokens": (\d+)')[1]), self.tokens(want), text)
+            t.prompt()
+            t.send("/reset\r")
+            t.expect("a new conversation")
+
+    def test_marks_wide_letters_and_tabs(self):
+        self.assertEqual(self.typed("cafe\u0301\x7fX", "\U0001f468\u200d\U0001f469\u200d\U0001f467!\x02\x7fY", "한국\x02\x7fZ", "a\tb\x02\x02\x7fc", "\tx", "e\x01\u0301"),
+                         ["cafX", "Y!", "Z국", "c\tb", "\tx", "\u0301e"])
+        t = Terminal(self, *RUN)
+        t.prompt()
+        t.quiet()
+        t.send("cafe\u0301 abc\x01Z")  # nothing of it is lost when it is drawn again
+        self.assertIn("Zcafe\u0301 abc", t.quiet())
+
+    def test_resizing_draws_once(self):
+        text = "the quick brown fox jumps over the lazy dog"
+        t = Terminal(self, *RUN)
+        t.resize(20, 30)
+        t.prompt()
+        t.send(text)
+        t.expect("dog")
+        t.quiet()
+        for rows, columns in [(20, 20), (20, 80), (5, 40)]:
+            t.resize(rows, columns)
+            seen = t.quiet()
+            self.assertEqual(seen.count("> the quick"), 1, seen)
+            self.assertIn("\x1b[J", seen)
+        t.send("\r")
+
+    def test_completion(self):
+        for name in ["it's me.png", "item.txt", "other (1).png"]:
+            open(self.path(name), "w").close()
+        os.mkdir(self.path("dir"))
+        shutil.copy(PICTURE, self.path("dir/a b.png"))
+        t = Terminal(self, *ALL)
+        t.prompt()
+        t.send("/im\td\ta\t\r")
+        t.expect("dir/a b.png: goes with")
+        t.prompt()
+        t.send("/image 'd\ta\t\r")
+        t.expect("dir/a b.png: goes with")
+        t.prompt()
+        t.send("/image ~/oth\t\r")
+        t.expect("/other \\(1\\).png: goes with")
+        t.prompt()
+        t.send("/image it\t\t")
+        t.expect("it\\\\'s\\\\ me.png +item.txt")
+        t.send("\\'\t\r")
+        t.expect("it's me.png: goes with")
+        self.assertEqual(self.history()[:3], ["/image dir/a\\ b.png", "/image 'dir/a b.png'", "/image ~/other\\ \\(1\\).png"])
+
+    def test_output_in_a_pipe(self):
+        """The terminal is edited on wherever the answer goes."""
+        t = Terminal(self, *RUN, "--greedy", "-n", 6, stdout="out")
+        t.prompt()
+        t.send("xyz\x1b[D\x1b[D\x1b[D\x1b[3~\x0b\x1b[200~x\x1b[201~\r")
+        t.prompt()
+        t.send("\x04")
+        self.assertEqual(t.wait(), 0)
+        with open(self.path("out")) as f:
+            self.assertEqual(f.read(), self.omni(*RUN, "--greedy", "-n", 6, "-p", "x")[0])
+
+    def test_plain_terminal(self):
+        t = Terminal(self, *RUN, "--greedy", "-n", 3, "--json", TERM="dumb")
+        t.expect("> ")
+        t.send("one\n")
+        self.assertEqual(int(t.expect(r'"prompt_tokens": (\d+)')[1]), self.tokens("one"))
+        t.expect("> ")
+        t.send("\x04")
+        self.assertEqual(t.wait(), 0)
+        self.assertNotIn("\x1b", t.seen)
+
+    def test_signals_put_the_terminal_back(self):
+        for number in [signal.SIGTERM, signal.SIGHUP]:
+            t = Terminal(self, *RUN)
+            t.prompt()
+            os.kill(t.pid, number)
+            self.assertEqual(t.wait(), -number)
+            self.assertTrue(termios.tcgetattr(t.fd)[3] & termios.ICANON)
+            self.assertIn("\x1b[?2004l", t.seen)
+        t = Terminal(self, *RUN)
+        t.prompt()
+        t.send("abc")
+        t.expect("abc")
+        os.kill(t.pid, signal.SIGINT)  # as Ctrl+C: drops the line
+        t.prompt()
+        os.kill(t.pid, signal.SIGCONT)
+        t.quiet()
+        t.send("\x04")
+        self.assertEqual(t.wait(), 0)
+        self.assertTrue(termios.tcgetattr(t.fd)[3] & termios.ICANON)
+
+    def test_history(self):
+        """Kept between runs, for the owner alone, bounded; entries of several lines are whole; none without a terminal or with --no-history."""
+        path = ".local/state/omni/history"
+        t = Terminal(self, *RUN, "-n", 1, "--no-history")
+        t.prompt()
+        t.send("/voice x\r\x04")
+        t.wait()
+        self.omni(*RUN, "-n", 1, stdin="x\n", env={"HOME": self.folder.name})
+        self.assertEqual(os.listdir(self.folder.name), [])
+        self.assertEqual(self.typed("one\x1b\rt\\wo", "/voice a", "/voice a", "/voice b"), ["one\nt\\wo", "/voice a", "/voice b"])
+        self.assertEqual([os.stat(self.path(p)).st_mode & 0o777 for p in [path, ".local/state/omni"]], [0o600, 0o700])
+        t = Terminal(self, *RUN, "-n", 1)
+        t.prompt()
+        t.send("draft\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[AX\r")  # two rows of the oldest
+        t.expect("\r\n(?s:.*)\r\n")
+        t.prompt()
+        t.send("/voice draft\x1b[A\x1b[A\x1b[A\x1b[B\x1b[B\x1b[B\x1b[B\r")
+        t.expect("\r\n(?s:.*)\r\n")
+        t.prompt()
+        t.send("\x04")
+        t.wait()
+        self.assertEqual(self.history()[3:], ["oneX\nt\\wo", "/voice draft"])
+        os.chmod(self.path(path), 0o644)
+        with open(self.path(path), "w") as f:
+            f.writelines(f"/voice {i}\n" for i in range(2500))
+        self.typed("/voice end")
+        self.assertEqual((len(self.history()), self.history()[0], self.history()[-1]), (1001, "/voice 1500", "/voice end"))
+        self.assertEqual(os.stat(self.path(path)).st_mode & 0o777, 0o600)
+        os.mkdir(self.path("state"))
+        self.typed("/voice elsewhere", XDG_STATE_HOME=self.path("state"))
+        self.assertEqual(self.history("state/omni/history"), ["/voice elsewhere"])
+        os.unlink(self.path("state/omni/history"))
+        os.mkfifo(self.path("state/omni/history"))  # is not waited for
+        t = Terminal(self, *RUN, XDG_STATE_HOME=self.path("state"))
+        t.expect("the history is not kept")
+        t.prompt()

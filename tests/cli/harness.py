@@ -1,5 +1,5 @@
 """What the tests of the command line share: running omni, files of the tree, checks of a WAV file. Standard library only."""
-import os, pty, re, select, signal, struct, subprocess, sys, tempfile, termios, time, unittest
+import fcntl, os, pty, re, select, signal, struct, subprocess, sys, tempfile, termios, time, unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OMNI = os.path.join(ROOT, "build", "omni")
@@ -98,19 +98,23 @@ class Case(unittest.TestCase):
 class Terminal:
     """omni on a pseudo-terminal."""
 
-    def __init__(self, case, *args, stdout=None):
+    def __init__(self, case, *args, stdout=None, **env):
+        """stdout: a file of the test's folder that standard output goes to, so that standard error alone is the terminal; env: into the environment."""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(case.folder.name)
-            os.environ.update(TERM="xterm", HOME=case.folder.name)
-            if stdout:  # standard error alone is the terminal
-                os.dup2(os.open(case.path(stdout), os.O_WRONLY | os.O_CREAT), 1)
+            os.environ.pop("XDG_STATE_HOME", None)
+            os.environ.update({"TERM": "xterm", "HOME": case.folder.name, **env})
+            if stdout:
+                os.dup2(os.open(case.path(stdout), os.O_WRONLY | os.O_CREAT, 0o600), 1)
             os.execv(OMNI, [OMNI, *(a if isinstance(a, bytes) else str(a) for a in args)])
         self.seen, self.done = "", None
         case.addCleanup(self.close)
 
     def send(self, text):
-        os.write(self.fd, text.encode())
+        data = text if isinstance(text, bytes) else text.encode()
+        while data:
+            data = data[os.write(self.fd, data):]
 
     def read(self, seconds):
         ready, _, _ = select.select([self.fd], [], [], seconds)
@@ -140,6 +144,16 @@ class Terminal:
         end = time.monotonic() + LONG
         while termios.tcgetattr(self.fd)[3] & termios.ICANON and time.monotonic() < end:
             time.sleep(0.01)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def quiet(self, seconds=0.3):
+        """What is written until nothing is for so long."""
+        while self.read(seconds):
+            pass
+        seen, self.seen = self.seen, ""
+        return seen
 
     def ended(self):
         if self.done is None:

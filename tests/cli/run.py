@@ -3,7 +3,7 @@
 import fcntl, json, os, re, resource, select, shutil, signal, struct, subprocess, sys, threading, time, unittest, unittest.mock
 
 import defaults, descriptors, harness, message_options, outside_text, pages  # by their names as arguments: run.py OMNI pages
-from chat import Conversation, Interactive
+from chat import Conversation, Editing, Interactive
 from harness import Case, Terminal, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, VIDEOS
 
 RUN = ["run", "-m", THINKER]
