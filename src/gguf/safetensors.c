@@ -400,8 +400,12 @@ static omni_status open_index(const char *dir, const char *path, safetensors **o
 
 omni_status safetensors_open(const char *dir, safetensors **out, omni_error *err) {
     *out = NULL;
-    char *single, *index = NULL;
-    if (asprintf(&single, "%s/model.safetensors", dir) < 0 || asprintf(&index, "%s/model.safetensors.index.json", dir) < 0) {
+    char *single, *index;
+    if (asprintf(&single, "%s/model.safetensors", dir) < 0) {
+        return no_memory(dir, err);
+    }
+    if (asprintf(&index, "%s/model.safetensors.index.json", dir) < 0) {
+        free(single);
         return no_memory(dir, err);
     }
     omni_status status;
