@@ -3,10 +3,11 @@ PRESET_FLAGS = -G Ninja
 JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
+.DEFAULT_GOAL = all
 .PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu install format clean
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 all: build
 
