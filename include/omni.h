@@ -401,23 +401,25 @@ OMNI_API omni_status omni_sound_close(omni_sound *sound, omni_error *err);
 enum { OMNI_PART_THINKER = 1, OMNI_PART_MMPROJ = 2, OMNI_PART_TALKER = 4, OMNI_PART_ALL = 7 };
 
 typedef struct omni_convert_params {
-    const char *checkpoint; /* folder with config.json, tokenizer.json and *.safetensors */
-    const char *out_dir;    /* made when missing */
-    const char *name;       /* NULL: "qwen3-omni" */
-    const char *type;       /* "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m" or a plain block type; NULL: "f16" */
-    const char *imatrix;    /* importance of columns (omni_imatrix, or llama.cpp's); NULL: all alike */
-    unsigned parts;         /* OMNI_PART_...; 0: all that the checkpoint has */
-    int threads;            /* 0: one a usable core */
-    omni_progress progress; /* bytes read */
+    const char *checkpoint;  /* folder with config.json, tokenizer.json and *.safetensors */
+    const char *out_dir;     /* made when missing */
+    const char *name;        /* NULL: "qwen3-omni" */
+    const char *type;        /* "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m" or a plain block type; NULL: "f16" */
+    const char *imatrix;     /* importance of columns (omni_imatrix, or llama.cpp's); NULL: all alike */
+    unsigned parts;          /* OMNI_PART_...; 0: all that the checkpoint has */
+    int threads;             /* 0: one a usable core */
+    uint64_t split_max_size; /* what takes more bytes becomes several files, NAME-TYPE-00001-of-00003.gguf; 0: one file each */
+    omni_progress progress;  /* bytes read */
     void *progress_arg;
 } omni_convert_params;
 
 typedef struct omni_converted {
-    size_t count; /* files written */
-    char path[3][4096];
-    uint64_t bytes[3];
-    bool has_talker;  /* the checkpoint has one */
-    size_t important; /* matrices that the importance matrix knew */
+    size_t count;       /* files written; one in parts counts once */
+    char path[3][4096]; /* of one in parts, the first's */
+    uint64_t bytes[3];  /* of all its parts */
+    size_t split[3];    /* parts, 1 when whole */
+    bool has_talker;    /* the checkpoint has one */
+    size_t important;   /* matrices that the importance matrix knew */
 } omni_converted;
 
 OMNI_API omni_convert_params omni_convert_params_default(void);
@@ -467,6 +469,28 @@ typedef struct omni_imatrix_result {
 OMNI_API omni_imatrix_params omni_imatrix_params_default(void);
 /* out may be NULL. */
 OMNI_API omni_status omni_imatrix(const omni_imatrix_params *params, omni_imatrix_result *out, omni_error *err);
+
+/* Models in parts, as llama.cpp has them: OUTPUT-00001-of-00003.gguf and so on. Everything that reads a model takes the path of any part. */
+typedef struct omni_split_params {
+    const char *input;      /* the file; of a model in parts, any part */
+    const char *output;     /* of omni_split what the parts' names begin with, of omni_merge the file */
+    uint64_t max_size;      /* bytes of a part, unless one tensor alone takes more; 0: any */
+    size_t max_tensors;     /* of a part; 0: any. Both 0: 128. omni_merge uses neither. */
+    omni_progress progress; /* bytes copied */
+    void *progress_arg;
+} omni_split_params;
+
+typedef struct omni_split_result {
+    size_t parts, tensors; /* files and tensors written */
+    uint64_t bytes;        /* of all files */
+    char first[4096];      /* path of the first */
+} omni_split_result;
+
+OMNI_API omni_split_params omni_split_params_default(void);
+/* Tensors and keys are copied as they are; after an error no file is there. out may be NULL. */
+OMNI_API omni_status omni_split(const omni_split_params *params, omni_split_result *out, omni_error *err);
+/* Of a model in parts, one file. */
+OMNI_API omni_status omni_merge(const omni_split_params *params, omni_split_result *out, omni_error *err);
 
 /* A file of the released sizes with random weights, to measure speed without a download. What it answers is noise. */
 typedef struct omni_synth_params {

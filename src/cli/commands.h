@@ -13,6 +13,8 @@ int command_convert(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_imatrix(int argc, char **argv);
 int command_quantize(int argc, char **argv);
+int command_split(int argc, char **argv);
+int command_merge(int argc, char **argv);
 int command_synth(int argc, char **argv);
 int command_info(int argc, char **argv);
 int command_tokenize(int argc, char **argv);

@@ -5,6 +5,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/split.h"
 #include "cli/stop.h"
 #include "cli/terminal_text.h"
 
@@ -40,7 +41,7 @@ static unsigned parse_parts(const char *text) {
 
 int command_convert(int argc, char **argv) {
     omni_convert_params p = omni_convert_params_default();
-    const char *parts = NULL;
+    const char *parts = NULL, *size = NULL;
     int64_t threads = 0;
     const flag flags[] = {
         {"--outdir", "-o", FLAG_STRING, &p.out_dir, "OUT_DIR", "where the files go; made when missing (required)", 0, 0},
@@ -48,6 +49,7 @@ int command_convert(int argc, char **argv) {
         {"--imatrix", NULL, FLAG_STRING, &p.imatrix, "F", "importance matrix (omni imatrix, or llama.cpp's; default: none)", 0, 0},
         {"--name", NULL, FLAG_STRING, &p.name, "NAME", "NAME-TYPE.gguf and so on (default qwen3-omni)", 0, 0},
         {"--parts", NULL, FLAG_STRING, &parts, "LIST", "which of thinker,mmproj,talker (default all)", 0, 0},
+        {"--split-max-size", NULL, FLAG_STRING, &size, "N(M|G)", "what takes more than N MB or GB becomes several files (default: one each)", 0, 0},
         {"--threads", "-t", FLAG_INT, &threads, "N", "threads (default one a core)", 1, 512},
     };
     const command c = {.name = "convert",
@@ -69,6 +71,9 @@ int command_convert(int argc, char **argv) {
                     count == 0 ? "which checkpoint?" : "where should the files go? give -o OUT_DIR;");
         return 2;
     }
+    if (size && !parse_split_size("omni convert", size, &p.split_max_size)) {
+        return 2;
+    }
     if (parts && (p.parts = parse_parts(parts)) == 0) {
         return 2;
     }
@@ -78,6 +83,9 @@ int command_convert(int argc, char **argv) {
     p.threads = (int)threads;
     p.progress = show;
     p.progress_arg = &bar;
+    if (p.split_max_size) {
+        allow_open_files();
+    }
     stop_watch();
     omni_error err = {0};
     omni_converted out = {0};
@@ -85,7 +93,11 @@ int command_convert(int argc, char **argv) {
     progress_clear(&bar);
     for (size_t i = 0; i < out.count; i++) {
         bool large = out.bytes[i] >= 1000000000;
-        print_text(stdout, "%s  %.2f %s\n", out.path[i], (double)out.bytes[i] / (large ? 1e9 : 1e6), large ? "GB" : "MB");
+        print_text(stdout, "%s  %.2f %s", out.path[i], (double)out.bytes[i] / (large ? 1e9 : 1e6), large ? "GB" : "MB");
+        if (out.split[i] > 1) {
+            printf(" in %zu parts", out.split[i]);
+        }
+        printf("\n");
     }
     if (s == OMNI_CANCELLED) {
         print_error("omni convert: stopped; nothing half-written was left\n");

@@ -21,6 +21,8 @@ static const struct {
     {"bench", "how fast everything is on this machine", command_bench},
     {"imatrix", "what matters to a model, for quantize --imatrix", command_imatrix},
     {"quantize", "make the matrices of a GGUF file smaller", command_quantize},
+    {"split", "write a GGUF file in several parts", command_split},
+    {"merge", "make one GGUF file of a model in parts", command_merge},
     {"synth", "write a random model file of the released sizes, for measuring", command_synth},
     {"info", "what is in a GGUF file, and the memory needed to run it", command_info},
     {"tokenize", "token ids and pieces of a text", command_tokenize},

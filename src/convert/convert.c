@@ -53,7 +53,6 @@ static const char *const TEXT_NAMES[TEXT_COUNT] = {
 
 typedef struct output {
     unsigned part;
-    char path[4096];
     gguf_writer *writer;
 } output;
 
@@ -225,11 +224,14 @@ static omni_status open_outputs(job *j, omni_error *err) {
         }
         output *o = &j->outputs[j->n_outputs];
         o->part = PARTS[i].part;
-        if ((size_t)snprintf(o->path, sizeof o->path, "%s/%s%s-%s.gguf", j->options->out_dir, PARTS[i].prefix, j->name, j->type->name) >=
-            sizeof o->path) {
+        const uint64_t max_size = j->options->split_max_size;
+        const gguf_split split = {.max_bytes = max_size, .whole_without_number = true};
+        char path[4096];
+        if ((size_t)snprintf(path, sizeof path, "%s/%s%s-%s%s", j->options->out_dir, PARTS[i].prefix, j->name, j->type->name,
+                             max_size ? "" : ".gguf") >= sizeof path) {
             return fail(err, OMNI_ERR_ARGUMENT, "%.200s...: the path is too long", j->options->out_dir);
         }
-        TRY(gguf_writer_create(o->path, &o->writer, err));
+        TRY(max_size ? gguf_writer_create_split(path, &split, &o->writer, err) : gguf_writer_create(path, &o->writer, err));
         j->n_outputs++;
         if (o->part == CONVERT_THINKER) {
             metadata_put_thinker(o->writer, &j->config, &j->vocabulary, j->name, j->type->file_type);
@@ -260,14 +262,12 @@ static omni_status finish(job *j, convert_result *out, omni_error *err) {
     for (size_t i = 0; i < j->n_outputs; i++) {
         output *o = &j->outputs[i];
         gguf_writer *w = o->writer;
-        o->writer = NULL; /* freed by the call below, whatever the outcome */
+        o->writer = NULL; /* freed by gguf_writer_finish, whatever the outcome */
+        snprintf(out->path[out->count], sizeof out->path[0], "%s", gguf_writer_part_path(w, 0));
+        out->bytes[out->count] = gguf_writer_bytes(w);
+        out->split[out->count] = gguf_writer_part_count(w);
         TRY(gguf_writer_finish(w, err));
-        struct stat st;
-        if (stat(o->path, &st) != 0) {
-            return fail(err, OMNI_ERR_IO, "%s: %s", o->path, strerror(errno));
-        }
-        strcpy(out->path[out->count], o->path);
-        out->bytes[out->count++] = (uint64_t)st.st_size;
+        out->count++;
     }
     return OMNI_OK;
 }

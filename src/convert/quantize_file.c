@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/pool.h"
 #include "convert/imatrix.h"
@@ -267,13 +266,7 @@ static omni_status run(job *j, quantize_result *result, omni_error *err) {
         return fail(err, OMNI_ERR_UNSUPPORTED, "the type %s can be read but not made", j->recipe->name);
     }
     TRY(gguf_open(o->input, &j->g, err));
-    struct stat in, out;
-    for (size_t i = 0; i < gguf_part_count(j->g); i++) {
-        const char *path = gguf_part_path(j->g, i);
-        if (stat(path, &in) == 0 && stat(o->output, &out) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino) {
-            return fail(err, OMNI_ERR_ARGUMENT, "%s: input and output are the same file", path);
-        }
-    }
+    TRY(gguf_check_output(j->g, o->output, err));
     if (o->imatrix) {
         TRY(imatrix_open(o->imatrix, &j->imatrix, err));
     }
@@ -294,10 +287,10 @@ static omni_status run(job *j, quantize_result *result, omni_error *err) {
         return fail(err, OMNI_CANCELLED, "stopped; nothing was written");
     }
     gguf_writer *w = j->w;
+    result->bytes_after = gguf_writer_bytes(w);
     j->w = NULL; /* freed by the call below, whatever the outcome */
     TRY(gguf_writer_finish(w, err));
     result->bytes_before = gguf_file_size(j->g);
-    result->bytes_after = stat(o->output, &out) == 0 ? (uint64_t)out.st_size : 0;
     return OMNI_OK;
 }
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "convert/convert.h"
 #include "convert/quantize_file.h"
+#include "convert/split_file.h"
 #include "convert/synth.h"
 #include "gguf/describe.h"
 #include "gguf/gguf.h"
@@ -66,6 +67,7 @@ omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni
                                .name = p->name,
                                .type = p->type,
                                .imatrix = p->imatrix,
+                               .split_max_size = p->split_max_size,
                                .parts = p->parts,
                                .threads = p->threads,
                                .progress = show_conversion,
@@ -78,6 +80,7 @@ omni_status omni_convert(const omni_convert_params *p, omni_converted *out, omni
         for (size_t i = 0; i < result.count; i++) {
             snprintf(out->path[i], sizeof out->path[i], "%s", result.path[i]);
             out->bytes[i] = result.bytes[i];
+            out->split[i] = result.split[i];
         }
     }
     return status;
@@ -113,6 +116,49 @@ omni_status omni_quantize(const omni_quantize_params *p, omni_quantized *out, om
         *out = (omni_quantized){result.bytes_before, result.bytes_after, result.tensors, result.changed, result.important};
     }
     return status;
+}
+
+/* ---- models in parts ---- */
+
+omni_split_params omni_split_params_default(void) {
+    return (omni_split_params){0};
+}
+
+static bool show_split(void *arg, uint64_t done, uint64_t total) {
+    const omni_split_params *p = arg;
+    return !p->progress || p->progress(p->progress_arg, "copying", done, total);
+}
+
+static omni_status split_or_merge(omni_status (*run)(const split_options *, split_result *, omni_error *), const omni_split_params *p,
+                                  omni_split_result *out, omni_error *err) {
+    omni_split_params copy = *p;
+    const split_options options = {.input = p->input,
+                                   .output = p->output,
+                                   .max_bytes = p->max_size,
+                                   .max_tensors = p->max_tensors,
+                                   .progress = show_split,
+                                   .arg = &copy};
+    split_result result;
+    omni_status status = run(&options, &result, err);
+    if (out) {
+        *out = (omni_split_result){.parts = result.parts, .tensors = result.tensors, .bytes = result.bytes};
+        snprintf(out->first, sizeof out->first, "%s", result.first);
+    }
+    return status;
+}
+
+omni_status omni_split(const omni_split_params *p, omni_split_result *out, omni_error *err) {
+    if (!p || !p->input || !p->output) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_split needs input and output");
+    }
+    return split_or_merge(split_file, p, out, err);
+}
+
+omni_status omni_merge(const omni_split_params *p, omni_split_result *out, omni_error *err) {
+    if (!p || !p->input || !p->output) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_merge needs input and output");
+    }
+    return split_or_merge(merge_file, p, out, err);
 }
 
 /* ---- random files ---- */

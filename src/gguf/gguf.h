@@ -56,6 +56,8 @@ uint32_t gguf_version(const gguf *g);
 /* Files, 1 but for a model in parts, and their paths. */
 size_t gguf_part_count(const gguf *g);
 const char *gguf_part_path(const gguf *g, size_t i);
+/* An error when a file of this path is one that g is read from: what is written must not take its place. */
+omni_status gguf_check_output(const gguf *g, const char *path, omni_error *err);
 /* Bytes of the whole file, of all parts, and where in the first the tensor data starts. */
 size_t gguf_file_size(const gguf *g);
 size_t gguf_data_offset(const gguf *g);
@@ -110,6 +112,24 @@ char *gguf_value_text(const gguf *g, size_t i, size_t limit);
 typedef struct gguf_writer gguf_writer;
 
 omni_status gguf_writer_create(const char *path, gguf_writer **out, omni_error *err);
+
+/* A model in parts, as gguf_open reads them: PREFIX-00001-of-00003.gguf and so on. gguf_writer_begin lays tensors into files in their order,
+ * opens them, and adds the keys split.no, split.count and split.tensors.count; the model's own keys go into the first. gguf_writer_finish
+ * gives the first its name last; after an error none of them is there. */
+enum { GGUF_MOST_PARTS = 9999 };
+typedef struct gguf_split {
+    uint64_t max_bytes;        /* of a file, header included, unless one tensor alone takes more; 0: any */
+    size_t max_tensors;        /* of a file; 0: any */
+    bool whole_without_number; /* what fits into one file is PREFIX.gguf, without the three keys */
+    const gguf *input;         /* files that no part may replace; NULL: none. Outlives gguf_writer_begin. */
+} gguf_split;
+omni_status gguf_writer_create_split(const char *prefix, const gguf_split *split, gguf_writer **out, omni_error *err);
+/* Files, from gguf_writer_begin on, and their paths, links followed. */
+size_t gguf_writer_part_count(const gguf_writer *w);
+const char *gguf_writer_part_path(const gguf_writer *w, size_t part);
+/* Of all files, from gguf_writer_begin on. */
+uint64_t gguf_writer_bytes(const gguf_writer *w);
+
 /* Setters keep a first error and report it from gguf_writer_begin, so they need no checks one by one. */
 void gguf_put_u32(gguf_writer *w, const char *key, uint32_t v);
 void gguf_put_f32(gguf_writer *w, const char *key, float v);

@@ -5,10 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "gguf/gguf_internal.h"
-
-enum { MOST_PARTS = 9999 };
 
 /* What a part says of itself; count 0: it is none. */
 typedef struct split {
@@ -24,7 +23,7 @@ static omni_status read_split(const gguf *g, split *out, omni_error *err) {
     }
     TRY(gguf_need_u32(g, "split.no", &out->number, err));
     TRY(gguf_need_u32(g, "split.tensors.count", &out->tensors, err));
-    if (out->count > MOST_PARTS || out->number >= out->count) {
+    if (out->count > GGUF_MOST_PARTS || out->number >= out->count) {
         return fail(err, OMNI_ERR_FORMAT, "%s: says that it is part %" PRIu32 " (split.no, from 0) of %" PRIu32 " (split.count)", g->path,
                     out->number, out->count);
     }
@@ -110,6 +109,16 @@ static omni_status open_others(gguf *g, const split *s, omni_error *err) {
     if (g->tensor_index.count != s->tensors) {
         return fail(err, OMNI_ERR_FORMAT, "%s: %zu tensors in %" PRIu32 " parts, but split.tensors.count is %" PRIu32, g->path, g->tensor_index.count,
                     s->count, s->tensors);
+    }
+    return OMNI_OK;
+}
+
+omni_status gguf_check_output(const gguf *g, const char *path, omni_error *err) {
+    struct stat in, out;
+    for (size_t i = 0; stat(path, &out) == 0 && i < gguf_part_count(g); i++) {
+        if (stat(gguf_part_path(g, i), &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino) {
+            return fail(err, OMNI_ERR_ARGUMENT, "%s: input and output are the same file", gguf_part_path(g, i));
+        }
     }
     return OMNI_OK;
 }

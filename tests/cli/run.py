@@ -8,7 +8,7 @@ from harness import Case, Terminal, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, 
 
 RUN = ["run", "-m", THINKER]
 ALL = RUN + ["--mmproj", MMPROJ, "--talker", TALKER]
-COMMANDS = ["run", "speak", "convert", "bench", "imatrix", "quantize", "synth", "info", "tokenize"]
+COMMANDS = ["run", "speak", "convert", "bench", "imatrix", "quantize", "split", "merge", "synth", "info", "tokenize"]
 ENDLESS = ["--ignore-eos", "-n", 4000]  # seconds of work, unless stopped
 
 
@@ -314,6 +314,32 @@ class Tools(Case):
             out = self.omni("info", f)[0]
             self.assertIn(f"{os.path.getsize(f):,} bytes", out)
         self.fails("info", PICTURE, say=PICTURE)
+
+    def test_split_and_merge(self):
+        """A model in parts answers as the whole does, from any of its parts, and is merged to the same bytes."""
+        want = self.omni(*RUN, "-p", "x", "-n", 8, "--greedy")[0]
+        out = self.omni("split", THINKER, "m", "--split-max-size", "1M")[0]
+        self.assertRegex(out, r"^m-00001-of-00002\.gguf  1\.12 MB in 2 parts, \d+ tensors\n$")
+        self.assertEqual(sorted(os.listdir(self.folder.name)), ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"])
+        for n in os.listdir(self.folder.name):
+            self.assertLessEqual(os.path.getsize(self.path(n)), 1000000)
+            self.assertEqual(self.omni("run", "-m", n, "-p", "x", "-n", 8, "--greedy")[0], want)
+        self.omni("merge", "m-00002-of-00002.gguf", "whole.gguf")
+        with open(THINKER, "rb") as a, open(self.path("whole.gguf"), "rb") as b:
+            self.assertEqual(a.read(), b.read())
+        self.fails("merge", "whole.gguf", "x.gguf", say=["whole.gguf", "nothing to merge"])
+        self.fails("split", "m-00001-of-00002.gguf", "m", "--split-max-size", "1M", say="same file")
+        self.fails("split", THINKER, "x", "--split-max-size", "1M", "--split-max-tensors", 3, status=2, say="together")
+        for size in ["1T", "M", "0M", "-1M", "1.5G", "1", "99999999999999999999G", "20000000000G", "1MB"]:
+            self.fails("split", THINKER, "x", f"--split-max-size={size}", status=2, say=["--split-max-size", f'"{size}"'])
+            self.fails("convert", "x", "-o", "y", f"--split-max-size={size}", status=2, say=["omni convert: --split-max-size", f'"{size}"'])
+        self.fails("split", status=2, say="which file?")
+        self.fails("split", THINKER, status=2, say="begin with")
+        self.fails("merge", status=2, say="which file?")
+        self.fails("merge", "m-00001-of-00002.gguf", status=2, say="where to?")
+        os.remove(self.path("m-00002-of-00002.gguf"))
+        self.fails("merge", "m-00001-of-00002.gguf", "x.gguf", say=["part 2 of 2", "m-00002-of-00002.gguf"])
+        self.assertEqual(sorted(os.listdir(self.folder.name)), ["m-00001-of-00002.gguf", "whole.gguf"])
 
     def test_replaces_only_files(self):
         speech = [*ALL, "-p", "x", "-n", 3, "--max-frames", 2, "-o"]

@@ -6,7 +6,7 @@
 Each checkpoint is converted in every type. Checked are: the names of tensors and keys of the thinker and the encoders against
 gguf.constants and gguf.tensor_mapping; the name, shape, type and every value of every tensor of the three files, recomputed here from
 the checkpoint by the table of docs/formats.md and rounded by gguf.quants; and that the older spelling of config.json, fused experts and
-vocab.json with merges.txt in place of tokenizer.json give the same bytes.
+vocab.json with merges.txt in place of tokenizer.json give the same bytes; and that the files split into parts (omni split) are read as the same tensors.
 Needs gguf, numpy, safetensors and torch (for BF16 checkpoints).
 """
 import argparse, filecmp, json, os, re, shutil, subprocess, tempfile
@@ -185,6 +185,31 @@ def known_keys(arch):
     return out
 
 
+def check_parts(omni, path, folder):
+    """A file split by its number of tensors and by size: what the package reads of the parts, by its own names of the keys, is the file."""
+    whole = gguf.GGUFReader(path)
+    S = gguf.Keys.Split
+    for flag in ("--split-max-tensors=7", "--split-max-size=1M"):
+        prefix = os.path.join(folder, "parts")
+        subprocess.run([omni, "split", path, prefix, flag], check=True, stdout=subprocess.DEVNULL)
+        names = sorted(n for n in os.listdir(folder) if n.startswith("parts-"))
+        order = iter(whole.tensors)
+        for i, name in enumerate(names):
+            assert name == f"parts-{i + 1:05d}-of-{len(names):05d}.gguf", names
+            r = gguf.GGUFReader(os.path.join(folder, name))
+            assert r.fields[S.LLM_KV_SPLIT_NO].contents() == i and r.fields[S.LLM_KV_SPLIT_COUNT].contents() == len(names), name
+            assert r.fields[S.LLM_KV_SPLIT_TENSORS_COUNT].contents() == len(whole.tensors), name
+            assert [f.types[0].name for f in (r.fields[S.LLM_KV_SPLIT_NO], r.fields[S.LLM_KV_SPLIT_COUNT], r.fields[S.LLM_KV_SPLIT_TENSORS_COUNT])] \
+                == ["UINT16", "UINT16", "INT32"], name
+            keys = [k for k in r.fields if not k.startswith(("split.", "GGUF."))]
+            assert keys == ([k for k in whole.fields if not k.startswith("GGUF.")] if i == 0 else []), name
+            for t in r.tensors:
+                w = next(order)
+                assert t.name == w.name and t.tensor_type == w.tensor_type and list(t.shape) == list(w.shape) and t.data.tobytes() == w.data.tobytes()
+            os.remove(os.path.join(folder, name))
+        assert next(order, None) is None and len(names) > (1 if "tensors" in flag else 0), names
+
+
 def check(path, tensors, kind, arch):
     r = gguf.GGUFReader(path)
     assert r.fields["general.architecture"].contents() == arch, path
@@ -256,9 +281,11 @@ def main():
                 convert(a.omni, f"{work}/old", f"{work}/old-out", kind)
                 for f in sorted(os.listdir(f"{work}/new-out")):
                     assert filecmp.cmp(f"{work}/new-out/{f}", f"{work}/old-out/{f}", shallow=False), f"{folder}: {f} differs with the older spelling"
+                for f in sorted(os.listdir(f"{work}/new-out")):
+                    check_parts(a.omni, f"{work}/new-out/{f}", work)
                 shutil.rmtree(f"{work}/new-out")
                 shutil.rmtree(f"{work}/old-out")
-                print(f"{folder} {kind}: {n} tensors equal, names and keys known, older spelling the same bytes", flush=True)
+                print(f"{folder} {kind}: {n} tensors equal, names and keys known, older spelling the same bytes, parts equal", flush=True)
 
 
 main()

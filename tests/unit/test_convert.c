@@ -10,6 +10,7 @@
 
 #include "convert/convert.h"
 #include "convert/quantize_file.h"
+#include "convert/split_file.h"
 #include "gguf/gguf.h"
 #include "scratch.h"
 
@@ -612,6 +613,55 @@ static void test_full_disk(void **state) {
     assert_int_equal(files_in_folder(false), before);
 }
 
+/* Each file in parts: merged they are the files that are written whole, to the byte; what fits keeps its name. */
+static void parts_merge_to_the_whole(void **state) {
+    convert_result whole, r;
+    omni_error e = {0};
+    write_checkpoint(true, NULL);
+    convert_ok("f16", &whole);
+    uint64_t largest = 0, smallest = UINT64_MAX;
+    for (size_t i = 0; i < whole.count; i++) {
+        assert_int_equal(whole.split[i], 1);
+        largest = whole.bytes[i] > largest ? whole.bytes[i] : largest;
+        smallest = whole.bytes[i] < smallest ? whole.bytes[i] : smallest;
+    }
+    convert_options o = {.checkpoint_dir = folder, .out_dir = in_folder("parts"), .name = "micro", .type = "f16", .split_max_size = smallest / 3};
+    assert_int_equal(convert_checkpoint(&o, &r, &e), OMNI_OK);
+    assert_int_equal(r.count, whole.count);
+    for (size_t i = 0; i < r.count; i++) {
+        char merged[600];
+        assert_true(r.split[i] >= 3);
+        snprintf(merged, sizeof merged, "%s/merged.gguf", o.out_dir);
+        const split_options m = {.input = r.path[i], .output = merged};
+        assert_int_equal(merge_file(&m, NULL, &e), OMNI_OK);
+        convert_result a = {.count = 1}, b = {.count = 1};
+        size_t n[2];
+        strcpy(a.path[0], merged);
+        strcpy(b.path[0], whole.path[i]);
+        char *data[2] = {all_bytes(&a, &n[0]), all_bytes(&b, &n[1])};
+        assert_int_equal(n[0], n[1]);
+        assert_memory_equal(data[0], data[1], n[0]);
+        free(data[0]);
+        free(data[1]);
+    }
+    o.split_max_size = largest + 1000; /* room for the three keys */
+    o.out_dir = folder;
+    assert_int_equal(convert_checkpoint(&o, &r, &e), OMNI_OK);
+    for (size_t i = 0; i < r.count; i++) {
+        assert_int_equal(r.split[i], 1);
+        assert_string_equal(r.path[i], whole.path[i]);
+        assert_int_equal(r.bytes[i], whole.bytes[i]);
+    }
+    DIR *d = opendir(in_folder("parts"));
+    for (struct dirent *f = readdir(d); f; f = readdir(d)) {
+        char path[sizeof f->d_name + 8];
+        snprintf(path, sizeof path, "parts/%s", f->d_name);
+        unlink(in_folder(path));
+    }
+    closedir(d);
+    assert_int_equal(rmdir(in_folder("parts")), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),
@@ -628,6 +678,7 @@ int main(void) {
         cmocka_unit_test(test_progress_and_cancelling),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_importance),
+        cmocka_unit_test(parts_merge_to_the_whole),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
