@@ -1,14 +1,9 @@
 #include "engine/receiver.h"
 
-#include "base/error.h"
 #include "engine/engine.h"
 
 static bool listens(const receiver *r) {
     return !r->closed && !atomic_load(r->cancelled);
-}
-
-omni_status receiver_check(const receiver *r, omni_error *err) {
-    return listens(r) ? OMNI_OK : fail(err, OMNI_CANCELLED, "cancelled");
 }
 
 /* What a callback said. */
@@ -57,8 +52,4 @@ bool receiver_audio(receiver *r, const float *samples, size_t count) {
     }
     note(&r->first_audio);
     return answered(r, r->params->on_audio(r->params->arg, samples, count));
-}
-
-bool receiver_progress(receiver *r, const char *what, uint64_t done, uint64_t total) {
-    return listens(r) && answered(r, !r->params->on_progress || r->params->on_progress(r->params->arg, what, done, total));
 }

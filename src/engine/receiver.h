@@ -15,15 +15,11 @@ typedef struct receiver {
     double first_text, first_audio; /* when the first was handed over (engine_now); 0: not yet */
 } receiver;
 
-/* OMNI_CANCELLED when nobody listens any more. */
-omni_status receiver_check(const receiver *r, omni_error *err);
-
 /* Each hands over what the callback of that name in omni.h gets, where there is one, and returns false when nobody listens any more. Text,
  * reasoning and calls have the signatures of text/answer.h; arg is the receiver. */
 bool receiver_text(void *arg, const char *text, size_t size);
 bool receiver_reasoning(void *arg, const char *text, size_t size);
 bool receiver_call(void *arg, const char *name, const char *arguments);
 bool receiver_audio(receiver *r, const float *samples, size_t count);
-bool receiver_progress(receiver *r, const char *what, uint64_t done, uint64_t total);
 
 #endif

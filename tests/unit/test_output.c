@@ -221,14 +221,13 @@ static void no_means_no(void **state) {
         for (size_t i = 0; i < ids.count; i++) { /* on and on, as no caller should */
             omni_status now = output_token(&o, ids.ids[i], &err);
             status = status == OMNI_OK ? now : status;
-            receiver_progress(&to, "seeing", i, ids.count);
+            receiver_audio(&to, &(float){0}, 1);
             receiver_audio(&to, &(float){0}, 1);
         }
         output_finish(&o, &err);
         assert_true(r.closed);
         assert_int_equal(status, OMNI_CANCELLED);
         assert_int_equal(r.calls_after_false, 0);
-        assert_int_equal(receiver_check(&to, &err), OMNI_CANCELLED);
         output_close(&o);
     }
     token_list_free(&ids);
@@ -246,7 +245,6 @@ static void after_a_cancel_nobody_is_called(void **state) {
     assert_false(receiver_reasoning(&to, "b", 1));
     assert_false(receiver_call(&to, "b", "{}"));
     assert_false(receiver_audio(&to, &(float){0}, 1));
-    assert_false(receiver_progress(&to, "b", 0, 1));
     assert_int_equal(r.calls_after_false, 0);
     assert_string_equal(r.text, "a");
 }
