@@ -8,9 +8,9 @@
  * Every function that returns omni_status fills *err when it fails (err may be NULL). Strings are UTF-8. Params structs come from
  * their omni_..._default() function, so that fields added later keep working.
  *
- * Threads: a session takes one call at a time, and a model computes for one session at a time (omni_generate, omni_speak). A call that comes too
- * early, from another thread or from a callback, changes nothing and returns OMNI_ERR_BUSY. Nothing may be running in a session that is
- * destroyed, or in a model that is closed. omni_cancel may be called from any thread and from a signal handler. */
+ * Threads: a session takes one call at a time; a call that comes too early, from another thread or from a callback, changes nothing and returns
+ * OMNI_ERR_BUSY. Sessions of one model take turns, step by step; an engine ("many at once" below) answers many together, which is faster. Nothing may
+ * be running in a session that is destroyed, or in a model that is closed. omni_cancel may be called from any thread and from a signal handler. */
 #ifndef OMNI_H
 #define OMNI_H
 
@@ -64,7 +64,7 @@ typedef struct omni_model_params {
 
 OMNI_API omni_model_params omni_model_params_default(void);
 OMNI_API omni_status omni_model_open(const omni_model_params *params, omni_model **out, omni_error *err);
-/* Every session of the model must be destroyed before. NULL is fine. */
+/* Every session, conversation and engine of the model must be destroyed before. NULL is fine. */
 OMNI_API void omni_model_close(omni_model *model);
 
 /* Voices of the talker file, in its order; count 0 without a talker. The default is chelsie, or the first when there is none. */
@@ -195,7 +195,7 @@ typedef enum omni_limit {
     OMNI_LIMIT_MAX_TOKENS,     /* of the params */
     OMNI_LIMIT_CONTEXT,        /* of the session */
     OMNI_LIMIT_MAX_FRAMES,     /* of the params, or their default */
-    OMNI_LIMIT_TALKER_CONTEXT, /* what the talker was made for */
+    OMNI_LIMIT_TALKER_CONTEXT, /* what the talker was made for, or one of several utterances at once has room for: the context and 4096 frames */
 } omni_limit;
 
 typedef struct omni_result {
@@ -262,7 +262,8 @@ OMNI_API omni_status omni_conversation_add_request(omni_conversation *conversati
 OMNI_API omni_status omni_conversation_set_tools(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
 OMNI_API omni_status omni_conversation_take_back(omni_conversation *conversation);
 OMNI_API omni_status omni_conversation_reset(omni_conversation *conversation);
-/* Appends what a request has answered, as tokens, so that the next request finds its rows computed. Once it has told its end. */
+/* Appends what a request has answered, as tokens, so that the next request finds its rows computed. Once it has told its end; what it said until it
+ * was cancelled counts. Not for omni_request_speak, and not for one that has failed. */
 OMNI_API omni_status omni_conversation_add_answer(omni_conversation *conversation, omni_request *request, omni_error *err);
 /* Makes omni_conversation_add or omni_conversation_add_json stop soon, as omni_cancel does. From any thread and from signal handlers. */
 OMNI_API void omni_conversation_cancel(omni_conversation *conversation);
@@ -282,7 +283,7 @@ typedef struct omni_engine_params {
 
 OMNI_API omni_engine_params omni_engine_params_default(void);
 OMNI_API omni_status omni_engine_create(omni_model *model, const omni_engine_params *params, omni_engine **out, omni_error *err);
-/* Requests that still run end as cancelled. All must have been freed before. NULL is fine. */
+/* Every request must have been freed before; those that still run then end. NULL is fine. */
 OMNI_API void omni_engine_destroy(omni_engine *engine);
 /* Gives the engine a thread of its own, once. */
 OMNI_API omni_status omni_engine_start(omni_engine *engine, omni_error *err);
@@ -296,7 +297,7 @@ typedef struct omni_engine_counters {
     uint64_t submitted, refused, ended, cancelled, failed; /* requests; the last two are among those that have ended */
     int waiting_or_running;
     uint64_t steps, rows;              /* passes of the thinker, and the rows in them */
-    uint64_t prompt_rows, cached_rows; /* of prompts that were admitted, and how many of them were found computed */
+    uint64_t prompt_rows, cached_rows; /* of prompts that were admitted, and how many of them were found computed by others */
     uint64_t preempted;                /* times that a request gave its cache blocks back */
 } omni_engine_counters;
 
@@ -333,9 +334,11 @@ typedef struct omni_event {
     const omni_error *error;
 } omni_event;
 
-/* The next event; waits for at most timeout seconds (less than 0: for ever). False: none came. Whoever reads slowly slows nobody but himself. */
+/* The next event; waits for at most timeout seconds (less than 0: for ever). False: none came. Whoever reads slowly slows nobody but himself; but an
+ * answer that speaks keeps its place among the parallel ones until it is read: cancel it when its listener is gone. */
 OMNI_API bool omni_request_next(omni_request *request, double timeout, omni_event *event);
-/* For event loops: called from the engine's thread whenever something has come; must return soon and not call back. NULL: nothing is called. */
+/* For event loops: called from the engine's thread whenever something has come, and at once if something waits already; must return soon and not call
+ * back. NULL: nothing is called. */
 OMNI_API void omni_request_set_wakeup(omni_request *request, void (*wakeup)(void *arg), void *arg);
 /* It ends with the next step, and no event but OMNI_EVENT_DONE comes any more. From any thread and from signal handlers. */
 OMNI_API void omni_request_cancel(omni_request *request);

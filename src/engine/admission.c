@@ -126,7 +126,8 @@ void engine_finish(omni_engine *e, omni_request *r, omni_status status, const om
 
 /* ---- giving way ---- */
 
-/* r waits again, with all its rows to be computed. What it has said and the talker's side stay. */
+/* r waits again, with all its rows to be computed; where its text is complete, the talker's share of them is all that is wanted, and is read now.
+ * What it has said and the talker's side stay. */
 static void preempt(omni_engine *e, omni_request *r) {
     omni_error err = {0};
     omni_status status = r->stream && speech_stream_reads(r->stream) ? speech_stream_read(r->stream, &err) : OMNI_OK;
@@ -135,6 +136,9 @@ static void preempt(omni_engine *e, omni_request *r) {
         return;
     }
     engine_release_blocks(e, r);
+    if (r->state == REQUEST_SPEAKING) {
+        return;
+    }
     request_list_remove(&e->running, r);
     r->state = REQUEST_WAITING;
     request_list_add(&e->waiting, r);
@@ -143,13 +147,20 @@ static void preempt(omni_engine *e, omni_request *r) {
     pthread_mutex_unlock(&e->lock);
 }
 
-/* The youngest request that has blocks. */
-static omni_request *youngest_holder(const omni_engine *e) {
-    omni_request *r = e->running.newest;
-    while (r && r->seq.block_count == 0) {
-        r = r->older;
+/* Who gives blocks to r: one whose reader has not caught up, else the youngest. Those that are in the pass already, older ones with rows, are not
+ * asked; r itself is the last. */
+static omni_request *victim_for(const omni_engine *e, omni_request *r) {
+    omni_request *v = e->running.newest;
+    while (v && (v == r || v->seq.block_count == 0 || v->piece > 0 || !events_full(&v->events))) {
+        v = v->older;
     }
-    return r;
+    if (v) {
+        return v;
+    }
+    for (v = e->running.newest; v != r && v->seq.block_count == 0;) {
+        v = v->older;
+    }
+    return v;
 }
 
 /* r forgets the rows that it shares in the block that would have to be copied; false: there is no such block. */
@@ -159,6 +170,9 @@ static bool leave_shared_block(omni_engine *e, omni_request *r) {
         return false;
     }
     kv_seq_truncate(s, s->length / KV_BLOCK * KV_BLOCK);
+    if (r->answer.count == 0 && r->result.cached_tokens > s->length) {
+        r->result.cached_tokens = s->length;
+    }
     return true;
 }
 
@@ -168,10 +182,14 @@ bool engine_make_room(omni_engine *e, omni_request *r, int64_t rows) {
             return true;
         }
         if (leave_shared_block(e, r)) {
+            if (r->media_count > 0) { /* those rows may be of media that have not been encoded */
+                preempt(e, r);
+                return false;
+            }
             continue;
         }
-        omni_request *victim = youngest_holder(e);
-        if (!victim || (victim == r && e->running.oldest == r)) { /* nobody has anything to give back any more */
+        omni_request *victim = victim_for(e, r);
+        if (victim == r && e->running.oldest == r) { /* nobody has anything to give back any more */
             omni_error err;
             omni_status status = fail(&err, OMNI_ERR_LIMIT, "%lld rows do not fit into a cache of %lld blocks of %d: enlarge it",
                                       (long long)(r->seq.length + rows), (long long)kv_pool_cache(e->pool)->blocks, KV_BLOCK);
@@ -188,11 +206,14 @@ bool engine_make_room(omni_engine *e, omni_request *r, int64_t rows) {
 
 /* ---- letting in ---- */
 
-/* Blocks that those who run will still take for the rows that they have now, and one more for each. */
+/* Blocks that those who run will still take for the rows that they have now, and one more for each whose context goes on behind them. */
 static int64_t blocks_promised(const omni_engine *e) {
     int64_t n = 0;
     for (const omni_request *r = e->running.oldest; r; r = r->newer) {
-        n += r->state == REQUEST_RUNNING ? blocks_missing(e, r, r->rows.n) + 1 : 0;
+        if (r->state == REQUEST_RUNNING) {
+            const int64_t soon = blocks_missing(e, r, r->rows.n) + 1, most = blocks_missing(e, r, e->params.context);
+            n += soon < most ? soon : most;
+        }
     }
     return n;
 }
@@ -225,7 +246,7 @@ static bool give_blocks(omni_engine *e, omni_request *r, omni_status *status, om
         r->chain.added = 0;
         return false;
     }
-    if (r->answer.count == 0) {
+    if (r->admitted == 0) { /* what it finds later, when its blocks were taken away, is its own */
         r->result.prompt_tokens = r->prompt_rows;
         r->result.cached_tokens = found;
         pthread_mutex_lock(&e->lock);
@@ -255,9 +276,32 @@ static omni_status begin_given_text(omni_engine *e, omni_request *r, omni_error 
     return OMNI_OK;
 }
 
+/* Its reader has not caught up, and it can wait as well without a slot. One that speaks stays: there are as many utterances as slots. */
+static bool is_parked(omni_request *r) {
+    return !r->params.speak && events_full(&r->events);
+}
+
+/* A slot for someone who waits; false: all are in use. */
+static bool need_slot(omni_engine *e) {
+    omni_request *r = e->running.newest;
+    while (e->running.count >= e->params.parallel && r && !is_parked(r)) {
+        r = r->older;
+    }
+    if (e->running.count >= e->params.parallel && r) {
+        preempt(e, r);
+    }
+    return e->running.count < e->params.parallel;
+}
+
 void engine_admit(omni_engine *e) {
-    while (e->waiting.oldest && e->running.count < e->params.parallel) {
+    for (;;) {
         omni_request *r = e->waiting.oldest;
+        while (r && is_parked(r)) {
+            r = r->newer;
+        }
+        if (!r || !need_slot(e)) {
+            return;
+        }
         omni_error err = {0};
         omni_status status = r->params.speak ? need_speech(e, &err) : OMNI_OK;
         if (status == OMNI_OK && r->speak_only) {

@@ -5,7 +5,7 @@
 
 #include "engine/calls.h"
 #include "engine/media_load.h"
-#include "engine/request.h"
+#include "engine/scheduler.h"
 #include "text/messages.h"
 
 enum { DEFAULT_CONTEXT = 8192 };
@@ -381,8 +381,14 @@ omni_status omni_conversation_add_answer(omni_conversation *c, omni_request *r, 
     if (!c || !r || !events_ended(&r->events)) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_conversation_add_answer needs a conversation and a request that has ended");
     }
+    if (r->e->model != c->model || r->speak_only || (r->status != OMNI_OK && r->status != OMNI_CANCELLED)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "omni_conversation_add_answer: %s",
+                    r->speak_only             ? "the request said a given text, which is no answer"
+                    : r->e->model != c->model ? "the request was answered by another model"
+                                              : "the request has failed");
+    }
     TRY(conversation_enter(c, err));
-    omni_status status = conversation_keep_answer(c, r, err);
+    omni_status status = r->answer.count > 0 ? conversation_keep_answer(c, r, err) : OMNI_OK; /* cancelled before its first token */
     conversation_leave(c);
     return status;
 }

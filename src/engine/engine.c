@@ -1,10 +1,10 @@
 /* Making an engine and running it; the public calls on engines and requests. */
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "engine/calls.h"
 #include "engine/scheduler.h"
 
@@ -149,18 +149,14 @@ static void *work(void *arg) {
 }
 
 omni_status omni_engine_start(omni_engine *e, omni_error *err) {
-    if (!e || e->threaded) {
+    if (!e || atomic_exchange(&e->threaded, true)) {
         return fail(err, OMNI_ERR_ARGUMENT, e ? "the engine runs already" : "omni_engine_start needs an engine");
     }
-    sigset_t all, before; /* signals are the program's */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int status = pthread_create(&e->thread, NULL, work, e);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    const int status = thread_start(&e->thread, work, e);
     if (status != 0) {
+        e->threaded = false;
         return fail(err, OMNI_ERR_MEMORY, "cannot start the engine's thread: %s", strerror(status));
     }
-    e->threaded = true;
     return OMNI_OK;
 }
 
@@ -168,7 +164,7 @@ bool omni_engine_step(omni_engine *e) {
     return e && !e->threaded && step(e);
 }
 
-/* Every request that has not ended ends as cancelled. */
+/* Every request that has not ended ends as cancelled. The model is held. */
 static void end_all(omni_engine *e) {
     request_list *const lists[] = {&e->submitted, &e->waiting, &e->running};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
@@ -176,9 +172,7 @@ static void end_all(omni_engine *e) {
             atomic_store(&r->cancelled, true);
         }
     }
-    pthread_mutex_lock(&e->model->computing);
     engine_step(e);
-    pthread_mutex_unlock(&e->model->computing);
 }
 
 void omni_engine_destroy(omni_engine *e) {
@@ -192,11 +186,13 @@ void omni_engine_destroy(omni_engine *e) {
         sem_post(&e->wake);
         pthread_join(e->thread, NULL);
     }
+    pthread_mutex_lock(&e->model->computing); /* other engines of the model go on */
     if (e->accepted > 0) {
         end_all(e);
     }
     backend *b = e->model->b;
     speech_destroy(e->speech);
+    pthread_mutex_unlock(&e->model->computing);
     batch_destroy(e->batch);
     prefix_cache_destroy(e->prefixes);
     kv_pool_destroy(e->pool);

@@ -1,6 +1,7 @@
 #include "engine/events.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -122,7 +123,7 @@ void events_progress(event_queue *q, const char *what, uint64_t done, uint64_t t
     pthread_mutex_lock(&q->lock);
     if (!q->ended) {
         q->progressed = true;
-        strncpy(q->what, what, sizeof q->what - 1);
+        q->what = what;
         q->done = done;
         q->total = total;
         announce(q);
@@ -158,6 +159,9 @@ void events_set_wakeup(event_queue *q, void (*wakeup)(void *arg), void *arg) {
     pthread_mutex_lock(&q->lock);
     q->wakeup = wakeup;
     q->wakeup_arg = arg;
+    if (wakeup && (q->first || q->progressed || q->ended)) {
+        wakeup(arg);
+    }
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -185,6 +189,7 @@ static bool take(event_queue *q, omni_event *out) {
 
 bool events_next(event_queue *q, double timeout, omni_event *out) {
     struct timespec until;
+    timeout = isnan(timeout) ? 0 : timeout;
     if (timeout > 0) {
         clock_gettime(CLOCK_MONOTONIC, &until);
         const double whole = timeout < 1e9 ? timeout : 1e9;

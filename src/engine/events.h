@@ -19,8 +19,8 @@ typedef struct event_queue {
     int64_t samples;        /* waiting */
     size_t most_bytes;      /* beyond one of these limits events_full says so */
     int64_t most_samples;
-    bool progressed; /* a progress has not been read yet: only the newest counts */
-    char what[32];
+    bool progressed;  /* a progress has not been read yet: only the newest counts */
+    const char *what; /* as given: it stays */
     uint64_t done, total;
     bool ended;   /* the end is in the queue, or has been read */
     bool starved; /* there was no memory for an event: what was to be said is lost. The writer's */
@@ -36,7 +36,7 @@ void events_destroy(event_queue *q);
 bool events_text(event_queue *q, omni_event_kind kind, const char *text, size_t size); /* OMNI_EVENT_TEXT, OMNI_EVENT_REASONING */
 bool events_call(event_queue *q, const char *name, const char *arguments);
 bool events_audio(event_queue *q, const float *samples, size_t count);
-void events_progress(event_queue *q, const char *what, uint64_t done, uint64_t total);
+void events_progress(event_queue *q, const char *what, uint64_t done, uint64_t total); /* what is not copied: a literal */
 /* More waits than the limits allow: the writer should not make more. */
 bool events_full(event_queue *q);
 /* The last event. drop: what waits is thrown away first. */
@@ -48,7 +48,8 @@ bool events_ended(event_queue *q);
 /* The reader's. Waits for at most timeout seconds (less than 0: for ever). False when nothing has come. OMNI_EVENT_DONE comes again and again once it
  * has come; its result, status and error are the caller's to fill in. */
 bool events_next(event_queue *q, double timeout, omni_event *out);
-/* Called, from the writer's thread, whenever something new has come; NULL: nothing is. Must not call back into the request. */
+/* Called, from the writer's thread, whenever something new has come, and at once, from the caller's, if something waits; NULL: nothing is. Must not
+ * call back into the request. */
 void events_set_wakeup(event_queue *q, void (*wakeup)(void *arg), void *arg);
 
 #endif

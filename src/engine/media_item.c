@@ -107,8 +107,10 @@ void media_item_drop(media_item *m) {
 }
 
 void media_item_forget(media_item *m) {
-    patch_set_free(&m->patches);
-    sound_free(&m->sound);
+    if (m->embedded) {
+        patch_set_free(&m->patches);
+        sound_free(&m->sound);
+    }
 }
 
 /* Lengths of the longest sound beyond this make no difference to one of so many samples. */
@@ -121,7 +123,7 @@ static size_t patch_bytes(const patch_set *p) {
     return (size_t)patch_count(p) * 3 * (size_t)p->temporal * (size_t)p->patch * (size_t)p->patch;
 }
 
-static omni_status name_content(media_item *m, omni_error *err) {
+static omni_status name_content(media_item *m, const char *owner, omni_error *err) {
     struct {
         int32_t kind, grid[3], temporal, patch, has_sound;
         int64_t samples, longest;
@@ -135,6 +137,7 @@ static omni_status name_content(media_item *m, omni_error *err) {
     head.samples = m->samples;
     head.longest = m->longest;
     const content_piece pieces[] = {
+        {owner ? owner : "", owner ? strlen(owner) + 1 : 0},
         {&head, sizeof head},
         {m->patches.levels, m->patches.levels ? patch_bytes(&m->patches) : 0},
         {m->patches.value, m->patches.levels ? sizeof m->patches.value : 0},
@@ -153,7 +156,7 @@ static omni_status check_length(const encoders *e, const medium *longest, omni_e
                       longest->name, (long long)n, (long long)rate, (double)n / (double)rate, (long long)shortest, (double)shortest / (double)rate);
 }
 
-omni_status media_items_take(const encoders *e, media_cache *cache, medium *media, size_t count, omni_error *err) {
+omni_status media_items_take(const encoders *e, media_cache *cache, const char *owner, medium *media, size_t count, omni_error *err) {
     int64_t longest = 0;
     const medium *longest_medium = NULL;
     for (size_t i = 0; i < count; i++) {
@@ -192,7 +195,7 @@ omni_status media_items_take(const encoders *e, media_cache *cache, medium *medi
             m->samples = from->sound.count;
             m->longest = longest < most ? longest : most;
         }
-        omni_status status = name_content(m, err);
+        omni_status status = name_content(m, owner, err);
         if (status != OMNI_OK) { /* the medium keeps what it has */
             free(name);
             free(m);

@@ -1,6 +1,6 @@
 /* A medium as requests hold it: decoded data until it is encoded, embeddings from then on. Conversations and requests share it by reference.
  *
- * Embeddings are found again by content, so a picture that another conversation has shown already is not encoded twice. */
+ * Embeddings are found again by owner and content, so a picture that another conversation of the owner has shown already is not encoded twice. */
 #ifndef OMNI_ENGINE_MEDIA_ITEM_H
 #define OMNI_ENGINE_MEDIA_ITEM_H
 
@@ -44,15 +44,16 @@ struct media_item {
     bool has_sound;
     int64_t samples;      /* of its sound */
     int64_t longest;      /* samples of the longest sound of the call of the reference that it belongs to (media/mel.h) */
-    content_hash content; /* of all that its embeddings depend on */
+    content_hash content; /* of its owner and all that its embeddings depend on */
     patch_set patches;    /* decoded; empty once encoded */
     sound sound;
     embeddings *embedded; /* NULL until it is encoded; the step's */
 };
 
 /* Items of a conversation's media, for a request that reads them: what a medium has decoded moves into an item of its own at the first time. The
- * sounds that are new to requests belong to one call of the reference, as if the conversation were asked now. */
-omni_status media_items_take(const encoders *e, media_cache *cache, medium *media, size_t count, omni_error *err);
+ * sounds that are new to requests belong to one call of the reference, as if the conversation were asked now. owner: who finds their embeddings
+ * again. */
+omni_status media_items_take(const encoders *e, media_cache *cache, const char *owner, medium *media, size_t count, omni_error *err);
 media_item *media_item_hold(media_item *m);
 void media_item_drop(media_item *m); /* NULL is fine */
 
@@ -60,7 +61,7 @@ void media_item_drop(media_item *m); /* NULL is fine */
 prompt_media media_item_prompt(const encoders *e, const media_item *m);
 /* Encodes it, unless its embeddings are known. Not for two threads at once. */
 omni_status media_item_encode(const encoders *e, media_item *m, omni_error *err);
-/* Decoded data is not needed any more. */
+/* Decoded data is not needed any more, if it is encoded. */
 void media_item_forget(media_item *m);
 /* Its embeddings as the thinker takes them; empty when it is not encoded. */
 thinker_media media_item_embedded(const media_item *m, int64_t width);

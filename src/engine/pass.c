@@ -11,51 +11,67 @@ static bool wants_rows(omni_request *r) {
     return r->state == REQUEST_RUNNING && r->encoded && request_pending(r) > 0 && !events_full(&r->events);
 }
 
-/* Rows of prompts in this pass. A step in which others wait for their next token, or speak, must not take long: its time is bounded, not its rows. */
-static int64_t prompt_budget(omni_engine *e) {
-    enum { FIRST_GUESS = 32, LEAST = 16 };
-    bool others = e->speech && isfinite(speech_slack(e->speech));
-    for (omni_request *r = e->running.oldest; r && !others; r = r->newer) {
-        others = (r->state == REQUEST_RUNNING && r->answer.count > 0 && request_pending(r) == 1) || r->state == REQUEST_SPEAKING;
+/* What else a step is waited for. */
+typedef struct company {
+    bool any;     /* others wait for their next token, or their sound can be made */
+    double slack; /* seconds until the first of their listeners runs out of sound; INFINITY: nobody listens */
+} company;
+
+static void meet(company *c, omni_request *r) {
+    if (wants_rows(r) && r->answer.count > 0 && request_pending(r) == 1) {
+        c->any = true;
     }
-    if (!others) {
+    if (r->stream && speech_stream_active(r->stream)) {
+        c->any = true;
+        c->slack = fmin(c->slack, speech_stream_slack(r->stream));
+    }
+}
+
+/* Rows of prompts in this pass. A step for which others wait must not take long: what prompts may have of its time is bounded, not their rows, and
+ * saved up until it is enough for some rows, PATIENCE steps at most. Where a listener has run out of sound already the machine is too slow to make it
+ * in time: prompts still get a quarter. */
+static int64_t prompt_budget(omni_engine *e) {
+    enum { FIRST_GUESS = 32, LEAST = 16, PATIENCE = 32 };
+    company others = {.slack = INFINITY};
+    for (omni_request *r = e->running.oldest; r; r = r->newer) {
+        meet(&others, r);
+    }
+    for (omni_request *r = e->waiting.oldest; r; r = r->newer) { /* those whose blocks were taken away speak on */
+        meet(&others, r);
+    }
+    if (!others.any) {
         return e->params.batch;
     }
     if (e->seconds_a_row == 0) {
         return FIRST_GUESS;
     }
-    double seconds = e->params.prompt_seconds;
-    if (e->speech) {
-        seconds = fmin(seconds, fmax(0, speech_slack(e->speech)) / 2);
-    }
-    const double rows = seconds / e->seconds_a_row;
-    return rows < LEAST ? 0 : rows < e->params.batch ? (int64_t)rows : e->params.batch;
+    const double most = e->params.prompt_seconds, share = fmin(most, fmax(most / 4, others.slack / 2)), least = LEAST * e->seconds_a_row;
+    e->credit = fmin(e->credit + fmax(share, least / PATIENCE), least + most);
+    return e->credit < least ? 0 : e->credit < e->params.batch * e->seconds_a_row ? (int64_t)(e->credit / e->seconds_a_row) : e->params.batch;
 }
 
-/* Sets r->piece for all. Those who wait for a single row get it; the rest of the rows goes to the oldest. Who has got nothing for long gets a little.
- */
-static void deal_rows(omni_engine *e) {
-    enum { PATIENCE = 8, LITTLE = 16 };
-    int64_t left = prompt_budget(e), room = e->params.batch;
+/* Sets r->piece for all. Those who wait for a single row get it; the rest of the rows goes to the oldest. */
+static void deal_rows(omni_engine *e, bool whole) {
+    bool prompts = false;
     for (omni_request *r = e->running.oldest; r; r = r->newer) {
-        r->piece = 0;
-        if (!wants_rows(r)) {
-            continue;
-        }
-        const int64_t pending = request_pending(r);
-        if (pending == 1) {
-            r->piece = 1;
-            continue;
-        }
-        int64_t n = left < room ? left : room;
-        if (n == 0 && r->starved >= PATIENCE) {
-            n = LITTLE < room ? LITTLE : room;
-        }
-        r->piece = pending < n ? pending : n;
-        room -= r->piece;
-        left -= r->piece < left ? r->piece : left;
-        r->starved = r->piece > 0 ? 0 : r->starved + 1;
+        const int64_t pending = wants_rows(r) ? request_pending(r) : 0;
+        r->piece = pending == 1;
+        r->wanted = pending;
+        prompts |= pending > 1;
     }
+    if (!prompts) {
+        e->credit = 0;
+        return;
+    }
+    int64_t left = whole ? e->params.batch : prompt_budget(e);
+    for (omni_request *r = e->running.oldest; r; r = r->newer) {
+        if (r->wanted > 1) {
+            r->piece = r->wanted < left ? r->wanted : left;
+            left -= r->piece;
+            e->credit -= (double)r->piece * e->seconds_a_row;
+        }
+    }
+    e->credit = fmax(e->credit, 0);
 }
 
 /* ---- rows into the pass ---- */
@@ -259,16 +275,17 @@ static void sample_tokens(omni_engine *e, int count) {
     }
 }
 
-static void trace_hidden(omni_engine *e, omni_request *r, int64_t first, int64_t n) {
+/* Rows that are computed again, since their blocks were taken away, are there already. */
+static void trace_hidden(omni_engine *e, omni_request *r) {
     const int64_t width = e->model->thinker->config.width;
-    for (int64_t i = 0; e->hidden && i < n; i++) {
-        e->model->b->ops->download(e->model->b, e->row, e->hidden + kv_seq_slot(&r->seq, first + i) * width, (size_t)width * sizeof(float));
+    for (; e->hidden && r->traced < r->seq.length; r->traced++) {
+        e->model->b->ops->download(e->model->b, e->row, e->hidden + kv_seq_slot(&r->seq, r->traced) * width, (size_t)width * sizeof(float));
         trace_append(r->trace, "accept_hidden", e->row, 1, width);
     }
 }
 
-bool engine_pass(omni_engine *e) {
-    deal_rows(e);
+bool engine_pass(omni_engine *e, bool whole) {
+    deal_rows(e, whole);
     int count;
     const int64_t rows = gather(e, &count);
     if (count == 0) {
@@ -290,13 +307,14 @@ bool engine_pass(omni_engine *e) {
             continue;
         }
         if (r->trace) {
-            trace_hidden(e, r, r->seq.length - r->piece, r->piece);
+            trace_hidden(e, r);
         } else if (e->params.prefix_cache) {
             prefix_cache_add(e->prefixes, &r->chain, &r->seq);
         }
         if (r->answer.count == 0) {
             const int64_t known = r->result.cached_tokens;
-            events_progress(&r->events, "reading", (uint64_t)(r->seq.length - known), (uint64_t)(r->prompt_rows - known));
+            const int64_t done = r->seq.length > known ? r->seq.length - known : 0; /* it may have lost what was known */
+            events_progress(&r->events, "reading", (uint64_t)done, (uint64_t)(r->prompt_rows - known));
         }
     }
     if (status == OMNI_OK) {

@@ -1,5 +1,6 @@
 #include "engine/request.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,13 +39,14 @@ static omni_status copy_params(omni_request *r, const omni_generate_params *para
     p->on_text = push_text;
     p->on_audio = push_audio;
     p->on_progress = NULL;
-    p->on_reasoning = params->on_reasoning || params->reasoning_apart ? push_reasoning : NULL;
-    p->on_tool_call = params->on_tool_call || params->tool_calls_apart ? push_call : NULL;
+    p->on_reasoning = params->reasoning_apart ? push_reasoning : NULL;
+    p->on_tool_call = params->tool_calls_apart ? push_call : NULL;
     p->arg = r;
-    char **stop = calloc(params->stop_count + 1, sizeof *stop);
+    const size_t stops = r->speak_only ? 0 : params->stop_count; /* a given text is said as it is */
+    char **stop = calloc(stops + 1, sizeof *stop);
     p->stop = (const char *const *)stop;
     bool ok = stop != NULL;
-    for (size_t i = 0; ok && i < params->stop_count; i++) {
+    for (size_t i = 0; ok && i < stops; i++) {
         stop[i] = strdup(params->stop[i]);
         ok = stop[i] != NULL;
         p->stop_count += ok;
@@ -53,18 +55,20 @@ static omni_status copy_params(omni_request *r, const omni_generate_params *para
     return ok && (!params->voice || p->voice) ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for a request");
 }
 
-static omni_status create(omni_engine *e, const omni_generate_params *params, const _Atomic bool *cancelled, omni_request **out, omni_error *err) {
+static omni_status create(omni_engine *e, const omni_generate_params *params, bool speak_only, const _Atomic bool *cancelled, omni_request **out,
+                          omni_error *err) {
     omni_request *r = calloc(1, sizeof *r);
     *out = NULL;
     if (!r) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for a request");
     }
     r->e = e;
+    r->speak_only = speak_only;
     atomic_init(&r->holders, 1);
     r->also_cancelled = cancelled;
     r->submitted = engine_now();
     const int64_t rate = e->model->code2wav ? code2wav_sample_rate(e->model->code2wav) : 0;
-    omni_status status = events_init(&r->events, e->params.held_text, (int64_t)(e->params.held_seconds * (double)rate), err);
+    omni_status status = events_init(&r->events, e->params.held_text, (int64_t)(fmin(e->params.held_seconds, 1e9) * (double)rate), err);
     if (status != OMNI_OK) {
         free(r);
         return status;
@@ -138,7 +142,7 @@ omni_status request_append(omni_request *r, int32_t token, omni_error *err) {
 
 /* ---- what it reads ---- */
 
-static omni_status hold_media(omni_request *r, omni_conversation *c, omni_error *err) {
+static omni_status hold_media(omni_request *r, omni_conversation *c, const char *owner, omni_error *err) {
     const encoders *enc = &c->model->encoders;
     const size_t n = c->media_count;
     r->media = calloc(n + 1, sizeof *r->media);
@@ -148,7 +152,7 @@ static omni_status hold_media(omni_request *r, omni_conversation *c, omni_error 
     if (!r->media || !r->media_rows || !r->contents || !r->embedded) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu media", n);
     }
-    TRY(media_items_take(enc, &c->model->media_cache, c->media, n, err));
+    TRY(media_items_take(enc, &c->model->media_cache, owner, c->media, n, err));
     for (size_t i = 0; i < n; i++) {
         r->media[i] = media_item_hold(c->media[i].item);
         r->media_count++;
@@ -201,7 +205,7 @@ static omni_status lay_out(omni_request *r, omni_conversation *c, const char *ow
     chat_prompt laid = {0};
     int32_t *ids = NULL;
     int64_t count = 0;
-    omni_status status = hold_media(r, c, err);
+    omni_status status = hold_media(r, c, owner, err);
     if (status == OMNI_OK) {
         status = chat_render(&c->chat, m->tokenizer, true, &laid, err);
     }
@@ -241,23 +245,26 @@ static omni_status lay_out_opening(omni_request *r, omni_error *err) {
 
 /* ---- handing it in ---- */
 
+/* Counts r in, or without one only looks whether there is room, so that what is refused costs little. */
 static omni_status hand_in(omni_engine *e, omni_request *r, omni_error *err) {
+    const int64_t most = (int64_t)e->params.parallel + e->params.queue;
     pthread_mutex_lock(&e->lock);
-    const int most = e->params.parallel + e->params.queue;
-    const bool room = !e->closing && e->accepted < most;
-    if (room) {
+    const bool closing = e->closing, room = !closing && e->accepted < most;
+    if (room && r) {
         atomic_fetch_add(&r->holders, 1);
         r->number = e->counters.submitted++;
         e->accepted++;
         request_list_add(&e->submitted, r);
-    } else {
-        e->counters.refused++;
     }
+    e->counters.refused += !room;
     pthread_mutex_unlock(&e->lock);
     if (!room) {
-        return fail(err, OMNI_ERR_BUSY, "the queue is full: %d requests are being answered or wait", most);
+        return closing ? fail(err, OMNI_ERR_BUSY, "the engine is being closed")
+                       : fail(err, OMNI_ERR_BUSY, "the queue is full: %lld requests are being answered or wait", (long long)most);
     }
-    sem_post(&e->wake);
+    if (r) {
+        sem_post(&e->wake);
+    }
     return OMNI_OK;
 }
 
@@ -271,8 +278,9 @@ omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_gene
         return fail(err, OMNI_ERR_ARGUMENT, "the conversation is empty: add a message first");
     }
     TRY(check_generate_params(e->model, params, true, err));
+    TRY(hand_in(e, NULL, err));
     omni_request *r;
-    TRY(create(e, params, cancelled, &r, err));
+    TRY(create(e, params, false, cancelled, &r, err));
     r->turn = c->chat.count;
     omni_status status = lay_out(r, c, params->owner, err);
     status = status == OMNI_OK ? hand_in(e, r, err) : status;
@@ -293,9 +301,9 @@ omni_status request_speak(omni_engine *e, const char *text, const omni_generate_
     if (!*text) {
         return fail(err, OMNI_ERR_ARGUMENT, "there is no text to say");
     }
+    TRY(hand_in(e, NULL, err));
     omni_request *r;
-    TRY(create(e, &p, cancelled, &r, err));
-    r->speak_only = true;
+    TRY(create(e, &p, true, cancelled, &r, err));
     omni_status status = lay_out_opening(r, err);
     if (status == OMNI_OK) {
         status = tokenizer_encode(e->model->tokenizer, TOKENIZE_PLAIN, text, strlen(text), &r->said, err);

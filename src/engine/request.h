@@ -55,13 +55,12 @@ struct omni_request {
     token_list answer;       /* every token sampled */
     token_list spoken;       /* on their way to the talker */
     uint8_t *seen;           /* [vocab] in the backend's memory: for the repetition penalty */
-    int64_t piece;           /* rows of this step's pass */
-    int64_t starved;         /* steps in a row in which it got none, though it wanted some */
+    int64_t wanted, piece;   /* rows that it could take in this step's pass, and those that it gets */
+    int64_t traced;          /* of its rows are in the trace */
     receiver receiver;
     output output;
     bool output_open;
     speech_stream *stream;                 /* NULL: it does not speak, or not yet */
-    bool kept;                             /* its rows are in the prefix cache */
     double submitted, admitted, answering; /* engine_now */
 
     /* The result: the step's until the end, then the reader's. */

@@ -29,10 +29,9 @@ struct omni_engine {
     omni_engine_counters counters;
     sem_t wake; /* posted when there may be something to do; safe in signal handlers */
     pthread_t thread;
-    bool threaded;
+    _Atomic bool threaded;
 
-    /* The step's; stepping is held by whoever steps. */
-    pthread_mutex_t stepping;
+    /* The step's; whoever steps holds the model (computing). */
     request_list waiting, running;
     kv_pool *pool;
     prefix_cache *prefixes;
@@ -49,6 +48,7 @@ struct omni_engine {
     float *row;           /* [max(vocab, width)] for traces; NULL until there is one */
     speech *speech;       /* NULL until the first one speaks */
     double seconds_a_row; /* of a prompt, as measured; 0: not yet */
+    double credit;        /* seconds that prompts may take, saved up since they last got rows */
 };
 
 /* engine/step.c */
@@ -70,7 +70,8 @@ void engine_finish(omni_engine *e, omni_request *r, omni_status status, const om
 
 /* engine/pass.c */
 
-/* One pass of the thinker: the next rows of every request that has some, and a token for those whose rows are complete. False: there were none. */
-bool engine_pass(omni_engine *e);
+/* One pass of the thinker: the next rows of every request that has some, and a token for those whose rows are complete. False: there were none.
+ * whole: nobody else can do anything, so prompts may take what they want. */
+bool engine_pass(omni_engine *e, bool whole);
 
 #endif

@@ -166,7 +166,10 @@ static omni_status answer(omni_session *s, const char *text, const omni_generate
     TRY(conversation_enter(c, err));
     omni_status status = conversation_check_cancel(c, err);
     if (status == OMNI_OK) {
-        status = text ? request_speak(s->engine, text, params, &c->cancelled, &r, err) : request_submit(s->engine, c, params, &c->cancelled, &r, err);
+        omni_generate_params p = *params;
+        p.reasoning_apart = params->on_reasoning != NULL;
+        p.tool_calls_apart = params->on_tool_call != NULL;
+        status = text ? request_speak(s->engine, text, &p, &c->cancelled, &r, err) : request_submit(s->engine, c, &p, &c->cancelled, &r, err);
     }
     if (status == OMNI_OK) {
         enter_pool(c->model);

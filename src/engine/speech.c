@@ -79,9 +79,10 @@ static omni_status create(speech *s, int64_t positions, omni_error *err) {
     if (!s->samples || !s->codes || !s->streams || !s->seqs || !s->events || !s->stepped) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu utterances at once", count);
     }
+    /* Each has its own, whatever the others need; one alone has all that the talker was made for, which costs nothing until it is used. */
     const int64_t most = talker_get_config(s->talker)->context_length,
-                  each = ((positions < most ? positions : most) + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
-    talker_runner_params p = {.max_sequences = s->count, .positions = each * s->count, .kv_type = DTYPE_F32};
+                  each = ((s->count > 1 && positions < most ? positions : most) + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
+    talker_runner_params p = {.max_sequences = s->count, .positions = each * s->count, .each = each, .kv_type = DTYPE_F32};
     TRY(talker_runner_create(s->talker, &p, &s->runner, err));
     TRY(code2wav_runner_create(s->code2wav, NULL, MAX_PIECE, &s->wave, err));
     return create_decoder(s, err);
@@ -261,15 +262,8 @@ static double slack(const speech_stream *u, double now) {
     return (double)u->made_samples / code2wav_sample_rate(u->s->code2wav) - (now - u->first_samples);
 }
 
-double speech_slack(const speech *s) {
-    double least = INFINITY, now = engine_now();
-    for (int i = 0; i < s->count; i++) {
-        const speech_stream *u = &s->streams[i];
-        if (u->open && u->first_samples > 0 && !u->waits && !u->ended) {
-            least = fmin(least, slack(u, now));
-        }
-    }
-    return least;
+double speech_stream_slack(const speech_stream *u) {
+    return u->first_samples == 0 ? INFINITY : slack(u, engine_now());
 }
 
 /* ---- samples ---- */
@@ -406,6 +400,10 @@ static void take_event(speech_stream *u, talker_event event, const int32_t *code
 static bool can_step(const speech_stream *u) {
     return u->open && u->status == OMNI_OK && !u->ended && !u->waits && u->held < MAX_HELD && talker_unread(u->seq) == 0 &&
            (u->text_finished || talker_pending_text(u->seq) > 0);
+}
+
+bool speech_stream_active(const speech_stream *u) {
+    return can_step(u) || u->decoding || (u->open && u->status == OMNI_OK && (u->held > 0 || (!u->waits && talker_unread(u->seq) > 0)));
 }
 
 static bool make_frames(speech *s) {

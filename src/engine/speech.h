@@ -16,7 +16,8 @@ typedef struct speech_stream speech_stream;
 /* Frames of an utterance where params->max_frames is 0. */
 enum { SPEECH_DEFAULT_FRAMES = 4096 };
 
-/* Working memory for so many utterances at once. positions: prompt rows and frames of one, cut to the talker's own context. */
+/* Working memory for so many utterances at once. positions: prompt rows and frames of one; more are cut with OMNI_LIMIT_TALKER_CONTEXT, unless there
+ * is only one, which may fill the talker's own context. */
 omni_status speech_create(backend *b, talker *t, code2wav *c, int streams, int64_t positions, speech **out, omni_error *err);
 void speech_destroy(speech *s); /* every stream must be closed before; NULL is fine */
 
@@ -44,7 +45,9 @@ void speech_account(const speech_stream *u, omni_result *r);
 bool speech_step(speech *s, int64_t rows);
 /* Waits until samples that are being made on another thread are there; false when there are none. */
 bool speech_wait(speech *s);
-/* Seconds until the first listener runs out of sound; INFINITY when nobody listens. */
-double speech_slack(const speech *s);
+/* Whether something can be made of what it has: prompt, text or frames. */
+bool speech_stream_active(const speech_stream *u);
+/* Seconds until its listener runs out of sound, less than 0: he has; INFINITY while he has got none. */
+double speech_stream_slack(const speech_stream *u);
 
 #endif

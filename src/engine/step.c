@@ -134,13 +134,14 @@ static bool speak(omni_engine *e) {
 }
 
 bool engine_step(omni_engine *e) {
+    const uint64_t ended = e->counters.ended, preempted = e->counters.preempted; /* only the step counts these */
     bool did = take_in(e);
     did |= retire(e, &e->waiting);
     did |= retire(e, &e->running);
     engine_admit(e);
     did |= encode_one(e);
     if (e->batch) {
-        did |= engine_pass(e);
+        did |= engine_pass(e, false);
     }
     did |= speak(e);
     if (!did && e->speech && speech_wait(e->speech)) { /* nothing to compute here until those samples are there */
@@ -148,5 +149,8 @@ bool engine_step(omni_engine *e) {
         settle_streams(e, &e->waiting);
         did = true;
     }
-    return did;
+    if (!did && e->batch) {
+        did = engine_pass(e, true);
+    }
+    return did || e->counters.ended != ended || e->counters.preempted != preempted; /* there is room for others now */
 }

@@ -75,8 +75,8 @@ omni_status talker_runner_create(const talker *t, const talker_runner_params *pa
                               : t->c.context_length < DEFAULT_POSITIONS ? t->c.context_length
                                                                         : DEFAULT_POSITIONS;
     const int64_t prompt_rows = params->prompt_rows ? params->prompt_rows : DEFAULT_PROMPT_ROWS;
-    if (params->max_sequences < 1 || params->max_sequences > 4096 || positions < 2 * TALKER_OPENING || positions > INT32_MAX / 2 || prompt_rows < 1 ||
-        prompt_rows > 1 << 16) {
+    if (params->max_sequences < 1 || params->max_sequences > 4096 || positions < 2 * TALKER_OPENING || params->each < 0 ||
+        positions > INT32_MAX / 2 || prompt_rows < 1 || prompt_rows > 1 << 16) {
         return fail(err, OMNI_ERR_ARGUMENT, "talker: %d sequences, %lld positions, %lld prompt rows at once; out of range", params->max_sequences,
                     (long long)positions, (long long)prompt_rows);
     }
@@ -87,7 +87,8 @@ omni_status talker_runner_create(const talker *t, const talker_runner_params *pa
     r->t = t;
     r->max_sequences = params->max_sequences;
     r->max_rows = prompt_rows > params->max_sequences ? prompt_rows : params->max_sequences;
-    r->max_positions = positions < t->c.context_length ? positions : t->c.context_length;
+    const int64_t each = params->each && params->each < positions ? params->each : positions;
+    r->max_positions = each < t->c.context_length ? each : t->c.context_length;
     omni_status s = runner_fill(r, params, positions, err);
     if (s != OMNI_OK) {
         talker_runner_destroy(r);

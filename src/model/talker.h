@@ -60,6 +60,7 @@ typedef struct talker_runner talker_runner;
 typedef struct talker_runner_params {
     int max_sequences;   /* stepped together */
     int64_t positions;   /* cached positions of all sequences together; 0: 8192, or context_length where that is less */
+    int64_t each;        /* those of one, of which it gets no more: TALKER_FULL; 0: as many as there are, or context_length where that is less */
     int64_t prompt_rows; /* rows of a prompt computed at once; 0: 256 */
     dtype kv_type;       /* DTYPE_F32 or DTYPE_F16 */
 } talker_runner_params;

@@ -69,7 +69,7 @@ static omni_status encode(medium *const *media, size_t count) {
     for (size_t i = 0; i < count; i++) {
         all[i] = *media[i];
     }
-    omni_status status = media_items_take(&model->encoders, &model->media_cache, all, count, &err);
+    omni_status status = media_items_take(&model->encoders, &model->media_cache, NULL, all, count, &err);
     for (size_t i = 0; i < count; i++) {
         *media[i] = all[i];
         status = status == OMNI_OK ? media_item_encode(&model->encoders, all[i].item, &err) : status;
