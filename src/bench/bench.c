@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "convert/synth.h"
+#include "cpu/cpu.h"
 #include "tensor/profile.h"
 
 enum { DEFAULT_REPETITIONS = 5, DEFAULT_GENERATE = 32, MAX_SAMPLES = 1000 };

@@ -89,6 +89,38 @@ static omni_status select_level(cpu_kernels *k, omni_error *err) {
     return fail(err, OMNI_ERR_ARGUMENT, "OMNI_CPU=%s: not a level of this processor; it offers %s", wanted, list);
 }
 
+static void cpu_enter(backend *b) {
+    pool_enter(cpu_of(b)->pool);
+}
+
+static void cpu_leave(backend *b) {
+    pool_leave(cpu_of(b)->pool);
+}
+
+/* Threads of so many that one beside works on. */
+static int threads_beside(int threads) {
+    return (threads + 2) / 4;
+}
+
+/* A profile counts one backend, a collector of inputs sees one: then there is none beside. */
+static omni_status cpu_create_beside(backend *b, backend **out, omni_error *err) {
+    cpu_backend *c = cpu_of(b);
+    const int threads = pool_threads(c->pool);
+    pool *p;
+    *out = NULL;
+    if (threads < 2 || b->profile || c->collector) {
+        return OMNI_OK;
+    }
+    TRY(pool_create_beside(c->pool, threads_beside(threads), &p, err));
+    return cpu_backend_create_on(p, out, err);
+}
+
+static void cpu_give_way(backend *b, bool give) {
+    pool *p = cpu_of(b)->pool;
+    const int threads = pool_threads(p);
+    pool_limit(p, give ? threads - threads_beside(threads) : threads);
+}
+
 omni_status cpu_backend_create(int threads, backend **out, omni_error *err) {
     pool *p;
     *out = NULL;
@@ -123,7 +155,14 @@ omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err) {
     w->ops = make_ops();
     int n = pool_threads(c->pool);
     snprintf(c->description, sizeof c->description, "%s, %d thread%s", c->k.name, n, n == 1 ? "" : "s");
-    c->base = (backend){.ops = &w->ops, .name = "cpu", .description = c->description};
+    c->base = (backend){.ops = &w->ops,
+                        .name = "cpu",
+                        .description = c->description,
+                        .enter = cpu_enter,
+                        .leave = cpu_leave,
+                        .create_beside = cpu_create_beside,
+                        .give_way = cpu_give_way,
+                        .destroy = cpu_backend_destroy};
     *out = &c->base;
     return OMNI_OK;
 }
@@ -141,10 +180,6 @@ void cpu_backend_destroy(backend *b) {
 
 void cpu_backend_collect(backend *b, const input_collector *collector) {
     cpu_of(b)->collector = collector;
-}
-
-bool cpu_backend_collects(const backend *b) {
-    return ((const cpu_backend *)(const void *)b)->collector != NULL;
 }
 
 void cpu_backend_keep_rows(backend *b, bool keep) {

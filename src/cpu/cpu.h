@@ -21,7 +21,6 @@ typedef struct input_collector {
 
 /* collector lives as long as it is set; NULL: none (as created). */
 void cpu_backend_collect(backend *b, const input_collector *collector);
-bool cpu_backend_collects(const backend *b);
 /* keep: matrices taken up from now on stay as the file has them; linear maps over block formats are then slow. */
 void cpu_backend_keep_rows(backend *b, bool keep);
 /* The pool that the backend runs on, for host work of its own between operations. */

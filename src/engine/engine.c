@@ -119,11 +119,10 @@ omni_status omni_engine_create(omni_model *model, const omni_engine_params *para
 /* One step, with the model for itself. */
 static bool step(omni_engine *e) {
     omni_model *m = e->model;
-    pool *p = cpu_backend_pool(m->b);
     pthread_mutex_lock(&m->computing);
-    pool_enter(p);
+    backend_enter(m->b);
     bool did = engine_step(e);
-    pool_leave(p);
+    backend_leave(m->b);
     pthread_mutex_unlock(&m->computing);
     return did;
 }

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "cpu/cpu.h"
+#include "base/pool.h"
 #include "engine/batch.h"
 #include "engine/media_item.h"
 #include "engine/medium.h"

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "convert/imatrix_collect.h"
+#include "cpu/cpu.h"
 #include "engine/engine.h"
 
 enum { PIECE_BYTES = 2048, CONTEXT = 8192, ANSWER_TOKENS = 32, ANSWER_FRAMES = 48, CHUNK_SIZE = 512 };

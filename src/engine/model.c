@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "cpu/cpu.h"
 #include "engine/engine.h"
 #include "tensor/profile.h"
 
@@ -167,7 +168,7 @@ void omni_model_close(omni_model *m) {
     gguf_close(m->talker_file);
     gguf_close(m->mmproj_file);
     gguf_close(m->thinker_file);
-    cpu_backend_destroy(m->b);
+    backend_destroy(m->b);
     free(m);
 }
 

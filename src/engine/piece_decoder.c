@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/thread.h"
-#include "cpu/cpu.h"
 #include "engine/engine.h"
 
 struct piece_decoder {
@@ -28,7 +27,7 @@ struct piece_decoder {
 
 static void *work(void *arg) {
     piece_decoder *d = arg;
-    pool_enter(cpu_backend_pool(d->b)); /* for good: nobody else has this thread */
+    backend_enter(d->b); /* for good: nobody else has this thread */
     pthread_mutex_lock(&d->mutex);
     for (;;) {
         while (!d->wanted && !d->stop) {
@@ -50,13 +49,15 @@ static void *work(void *arg) {
     return NULL;
 }
 
-omni_status piece_decoder_create(const code2wav *m, backend *b, int64_t max_frames, int64_t runner_frames, int threads, piece_decoder **out,
+omni_status piece_decoder_create(const code2wav *m, backend *beside, int64_t max_frames, int64_t runner_frames, piece_decoder **out,
                                  omni_error *err) {
     *out = NULL;
     piece_decoder *d = calloc(1, sizeof *d);
     if (!d) {
+        backend_destroy(beside);
         return fail(err, OMNI_ERR_MEMORY, "out of memory for the decoder of speech");
     }
+    d->b = beside;
     d->groups = code2wav_groups(m);
     pthread_mutex_init(&d->mutex, NULL);
     pthread_cond_init(&d->changed, NULL);
@@ -64,10 +65,7 @@ omni_status piece_decoder_create(const code2wav *m, backend *b, int64_t max_fram
     d->samples = calloc((size_t)(max_frames * code2wav_upsample(m)), sizeof *d->samples);
     omni_status s = d->codes && d->samples ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for the decoder of speech");
     if (s == OMNI_OK) {
-        pool *p;
-        s = pool_create_beside(cpu_backend_pool(b), threads, &p, err);
-        s = s == OMNI_OK ? cpu_backend_create_on(p, &d->b, err) : s;
-        s = s == OMNI_OK ? code2wav_runner_create(m, d->b, runner_frames, &d->runner, err) : s;
+        s = code2wav_runner_create(m, d->b, runner_frames, &d->runner, err);
     }
     if (s == OMNI_OK) {
         int e = thread_start(&d->thread, work, d);
@@ -94,7 +92,7 @@ void piece_decoder_destroy(piece_decoder *d) {
         pthread_join(d->thread, NULL);
     }
     code2wav_runner_destroy(d->runner);
-    cpu_backend_destroy(d->b);
+    backend_destroy(d->b);
     pthread_mutex_destroy(&d->mutex);
     pthread_cond_destroy(&d->changed);
     free(d->codes);

@@ -6,10 +6,9 @@
 
 typedef struct piece_decoder piece_decoder;
 
-/* threads of its own, 1 to as many as b, the model's backend, has, on the CPUs of that one's last threads. pieces of at most max_frames frames, of
- * which at most runner_frames are computed at once. */
-omni_status piece_decoder_create(const code2wav *m, backend *b, int64_t max_frames, int64_t runner_frames, int threads, piece_decoder **out,
-                                 omni_error *err);
+/* Decodes on beside, a backend with the memory and weights of the model's (backend.create_beside), which it takes over, also when it fails. Pieces of
+ * at most max_frames frames, of which at most runner_frames are computed at once. */
+omni_status piece_decoder_create(const code2wav *m, backend *beside, int64_t max_frames, int64_t runner_frames, piece_decoder **out, omni_error *err);
 void piece_decoder_destroy(piece_decoder *d); /* NULL is fine; finishes the piece under way */
 
 /* Takes a copy of codes[frames, groups], the next frames of the stream, which is the decoder's until the piece is taken. The piece before must have

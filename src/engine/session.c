@@ -149,13 +149,13 @@ static omni_status run(omni_session *s, omni_request *r, const omni_generate_par
 
 static void enter_pool(omni_model *m) {
     pthread_mutex_lock(&m->computing);
-    pool_enter(cpu_backend_pool(m->b));
+    backend_enter(m->b);
     pthread_mutex_unlock(&m->computing);
 }
 
 static void leave_pool(omni_model *m) {
     pthread_mutex_lock(&m->computing);
-    pool_leave(cpu_backend_pool(m->b));
+    backend_leave(m->b);
     pthread_mutex_unlock(&m->computing);
 }
 

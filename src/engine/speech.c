@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/cpu.h"
 #include "engine/engine.h"
 #include "engine/piece_decoder.h"
 
@@ -40,8 +39,6 @@ struct speech {
     talker_runner *runner;
     code2wav_runner *wave;  /* decodes on the talker's backend */
     piece_decoder *decoder; /* NULL: pieces are decoded between the frames */
-    pool *pool;             /* the talker's; its threads are shared with the decoder */
-    int decoder_threads;
     int groups, count;
     speech_stream *streams;      /* [count] */
     speech_stream *with_decoder; /* whose piece the decoder has; NULL: none, or of one that was closed */
@@ -52,20 +49,13 @@ struct speech {
     speech_stream **stepped;
 };
 
-/* With several CPU threads some of them decode while the others make the next frames. A profile counts one backend, a collector of inputs sees one:
- * then all in turn. */
+/* Where a part of the machine can decode while the rest makes the next frames. */
 static omni_status create_decoder(speech *s, omni_error *err) {
-    backend *b = s->b;
-    if (strcmp(b->name, "cpu") != 0 || b->profile || cpu_backend_collects(b)) {
-        return OMNI_OK;
+    backend *beside = NULL;
+    if (s->b->create_beside) {
+        TRY(s->b->create_beside(s->b, &beside, err));
     }
-    s->pool = cpu_backend_pool(b);
-    const int threads = pool_threads(s->pool);
-    if (threads < 2) {
-        return OMNI_OK;
-    }
-    s->decoder_threads = (threads + 2) / 4;
-    return piece_decoder_create(s->code2wav, b, MAX_HELD, MAX_PIECE, s->decoder_threads, &s->decoder, err);
+    return beside ? piece_decoder_create(s->code2wav, beside, MAX_HELD, MAX_PIECE, &s->decoder, err) : OMNI_OK;
 }
 
 static omni_status create(speech *s, int64_t positions, omni_error *err) {
@@ -104,12 +94,12 @@ omni_status speech_create(backend *b, talker *t, code2wav *c, int streams, int64
     return OMNI_OK;
 }
 
-/* What the decoder has finished goes to nobody; its threads go back to the pool. */
+/* What the decoder has finished goes to nobody; the backend has the whole machine again. */
 static bool take_piece(speech *s, bool wait, piece *p, omni_status *status, omni_error *err) {
     if (!s->decoder || !piece_decoder_take(s->decoder, wait, p, status, err)) {
         return false;
     }
-    pool_limit(s->pool, pool_threads(s->pool));
+    s->b->give_way(s->b, false);
     return true;
 }
 
@@ -332,7 +322,7 @@ static void decode_here(speech_stream *u) {
 static void decode_beside(speech_stream *u) {
     speech *s = u->s;
     piece_decoder_start(s->decoder, u->wave, u->codes, u->held);
-    pool_limit(s->pool, pool_threads(s->pool) - s->decoder_threads);
+    s->b->give_way(s->b, true);
     s->with_decoder = u;
     u->decoding = true;
     u->held = 0;

@@ -162,6 +162,34 @@ struct backend {
     const char *description; /* versions in use, for people: "AVX-512, 2 threads" */
     struct profile *profile; /* NULL: nothing is measured (tensor/profile.h) */
     weights_progress loading;
+
+    /* What only some backends have. NULL: there is nothing to do. */
+    /* The calling thread works for the backend until it leaves. In pairs, which may be nested; not from two threads at the same moment. */
+    void (*enter)(backend *b);
+    void (*leave)(backend *b);
+    /* A second backend with the same memory and weights, for work beside this one's, on another thread. *out NULL: it would be of no use. */
+    omni_status (*create_beside)(backend *b, backend **out, omni_error *err);
+    /* While the one beside works, this one leaves it its part of the machine. */
+    void (*give_way)(backend *b, bool give);
+    void (*destroy)(backend *b);
 };
+
+static inline void backend_enter(backend *b) {
+    if (b->enter) {
+        b->enter(b);
+    }
+}
+
+static inline void backend_leave(backend *b) {
+    if (b->leave) {
+        b->leave(b);
+    }
+}
+
+static inline void backend_destroy(backend *b) {
+    if (b && b->destroy) {
+        b->destroy(b);
+    }
+}
 
 #endif

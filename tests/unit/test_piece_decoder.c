@@ -10,7 +10,7 @@ enum { FRAMES = 23, PIECE = 5 };
 
 static void test_same_samples(void **state) {
     omni_error err = {0};
-    backend *b;
+    backend *b, *beside;
     code2wav *m;
     code2wav_runner *r;
     code2wav_stream *s;
@@ -30,7 +30,9 @@ static void test_same_samples(void **state) {
     int64_t n, made = 0;
     must(code2wav_push(r, s, codes, FRAMES, want, &n, &err), &err);
 
-    must(piece_decoder_create(m, b, PIECE, PIECE, 1, &d, &err), &err);
+    must(b->create_beside(b, &beside, &err), &err);
+    assert_non_null(beside);
+    must(piece_decoder_create(m, beside, PIECE, PIECE, &d, &err), &err);
     code2wav_stream_reset(s);
     piece p;
     omni_status status;
