@@ -135,6 +135,14 @@ OMNI_API omni_status omni_session_add(omni_session *session, const omni_message 
 /* Takes back the last message, with its media: one that omni_generate could not answer, because it does not fit, say.
  * OMNI_ERR_BUSY: a call of the session runs, nothing was done. */
 OMNI_API omni_status omni_session_take_back(omni_session *session);
+/* Makes room: forgets the oldest exchange, which is the first user message and what follows it up to the next one (answers, tool calls and their
+ * results), with its media. System messages at the start, tools, and the last user message always stay. Returns how many messages went; 0: there was
+ * nothing more to forget, or a call of the session runs. What stays is answered as by a new session that was given it alone. */
+OMNI_API size_t omni_session_drop_oldest(omni_session *session);
+/* Tokens that omni_generate would read now, those already read included; of media that it has not encoded yet, the least that they may take. */
+OMNI_API omni_status omni_session_prompt_tokens(omni_session *session, int64_t *tokens, omni_error *err);
+/* The role of the last message; false when there is none, or a call of the session runs. */
+OMNI_API bool omni_session_last_role(omni_session *session, omni_role *role);
 /* Appends a conversation given as JSON text: a list of {"role", "content"}, content a string or a list of parts
  * {"type": "text", "text"} | {"type": "image"|"audio"|"video", "path"} | OpenAI's image_url and input_audio; or an object
  * with "messages", and optionally "tools", "fps", "use_audio_in_video" (they hold for what is added later, too) and "audio": sounds
@@ -261,6 +269,9 @@ OMNI_API omni_status omni_conversation_add_request(omni_conversation *conversati
                                                    omni_error *err);
 OMNI_API omni_status omni_conversation_set_tools(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
 OMNI_API omni_status omni_conversation_take_back(omni_conversation *conversation);
+OMNI_API size_t omni_conversation_drop_oldest(omni_conversation *conversation);
+OMNI_API omni_status omni_conversation_prompt_tokens(omni_conversation *conversation, int64_t *tokens, omni_error *err);
+OMNI_API bool omni_conversation_last_role(omni_conversation *conversation, omni_role *role);
 OMNI_API omni_status omni_conversation_reset(omni_conversation *conversation);
 /* Appends what a request has answered, as tokens, so that the next request finds its rows computed. Once it has told its end; what it said until it
  * was cancelled counts. Not for omni_request_speak, and not for one that has failed. */

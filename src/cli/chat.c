@@ -34,7 +34,9 @@ typedef struct conversation {
     int answers;
     line_editor *editor; /* NULL: lines come through a pipe */
     char *message;       /* the last one read, owned */
-    bool ends;           /* told to end, or nobody reads the answers */
+    bool context_shift;
+    int64_t least; /* tokens of a conversation without messages */
+    bool ends;     /* told to end, or nobody reads the answers */
     int status;
 } conversation;
 
@@ -116,6 +118,52 @@ static int generate(conversation *c) {
     return status;
 }
 
+static int64_t prompt_tokens(const conversation *c) {
+    int64_t tokens = 0;
+    omni_session_prompt_tokens(c->st.session, &tokens, NULL);
+    return tokens;
+}
+
+/* Whether a person wants the oldest messages to go. */
+static bool asked(conversation *c) {
+    const char *reply = c->editor ? line_editor_read(c->editor, "The context is full. Forget the oldest messages? [Y/n] ") : NULL;
+    return reply && (!*reply || *reply == 'y' || *reply == 'Y');
+}
+
+/* The conversation ends in a new message of `added` tokens. When it does not fit, or with context_shift when it leaves little room for an answer, the
+ * oldest exchanges go. What cannot fit at all is left to omni_generate to refuse. False: a person would rather not. */
+static bool make_room(conversation *c, int64_t added) {
+    const int64_t context = omni_session_context(c->st.session), quarter = context / 4, most = c->st.params->max_tokens;
+    const int64_t room = most > 0 && most < quarter ? most : quarter;
+    const int64_t tokens = prompt_tokens(c);
+    if (tokens + (c->context_shift ? room : 1) <= context || c->least + added > context || (!c->context_shift && !c->editor)) {
+        return true;
+    }
+    if (!c->context_shift && !asked(c)) {
+        return false;
+    }
+    size_t dropped = 0, count;
+    while (prompt_tokens(c) + room > context && (count = omni_session_drop_oldest(c->st.session)) > 0) {
+        dropped += count;
+    }
+    if (dropped > 0) {
+        fprintf(stderr, "the context of %lld tokens is full: the oldest %zu messages are forgotten\n", (long long)context, dropped);
+    }
+    return true;
+}
+
+/* Answers the last message; one that could not be answered is taken back, so that the next one may be. */
+static int answer_last(conversation *c) {
+    int status = generate(c);
+    omni_role role;
+    if ((status == 1 && !c->a->sound_failed && !c->a->text_failed) ||
+        (status > 128 && omni_session_last_role(c->st.session, &role) && role == OMNI_USER)) {
+        omni_session_take_back(c->st.session);
+        fprintf(stderr, "the message is left out\n");
+    }
+    return status;
+}
+
 /* Adds the message with the media that wait for it, and answers it. text may be empty when there are media. */
 static int say(conversation *c, const char *text) {
     chat_media *media = &c->st.media;
@@ -127,6 +175,7 @@ static int say(conversation *c, const char *text) {
     omni_error err = {0};
     omni_part alone, *parts = media->parts ? media->parts : &alone;
     parts[media->count] = (omni_part){.kind = OMNI_TEXT, .text = text};
+    const int64_t before = prompt_tokens(c);
     /* Media are decoded now, which may take long. */
     stop_session_begin(c->st.session);
     omni_status status = omni_session_add(c->st.session, &(omni_message){OMNI_USER, parts, media->count + (*text != 0)}, &err);
@@ -147,11 +196,12 @@ static int say(conversation *c, const char *text) {
         fprintf(stderr, "\nthe message is left out\n");
         return 128 + number;
     }
-    int exit_status = generate(c);
-    if (exit_status == 1 && !c->a->sound_failed && !c->a->text_failed) {
-        omni_session_take_back(c->st.session); /* it could not be answered: the next one may */
+    if (!make_room(c, prompt_tokens(c) - before)) {
+        omni_session_take_back(c->st.session);
+        fprintf(stderr, "the message is left out; /reset begins a new conversation\n");
+        return 1;
     }
-    return exit_status;
+    return answer_last(c);
 }
 
 static void take_message(conversation *c) {
@@ -170,7 +220,7 @@ static void take_message(conversation *c) {
         note(c, say(c, text));
         break;
     case CHAT_ANSWER:
-        note(c, generate(c));
+        note(c, answer_last(c));
         break;
     case CHAT_FAILED:
         note(c, 1);
@@ -200,13 +250,15 @@ static void converse(conversation *c) {
     }
 }
 
-int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const char *system, const omni_part *media,
-         size_t media_count, bool keep_history) {
-    conversation c = {.st = {model, session, params, system, {0}, isatty(STDIN_FILENO) == 1}, .a = a, .sound_path = a->sound_path};
+int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const chat_options *o) {
+    conversation c = {.st = {model, session, params, o->system, {0}, isatty(STDIN_FILENO) == 1},
+                      .a = a,
+                      .sound_path = a->sound_path,
+                      .context_shift = o->context_shift};
     omni_error err = {0};
     bool ok = true;
-    for (size_t i = 0; ok && i < media_count; i++) {
-        ok = chat_media_add(&c.st.media, media[i].kind, media[i].path);
+    for (size_t i = 0; ok && i < o->media_count; i++) {
+        ok = chat_media_add(&c.st.media, o->media[i].kind, o->media[i].path);
     }
     if (ok && c.sound_path && strcmp(c.sound_path, "-") == 0) { /* one stream with one header for all answers */
         ok = omni_sound_open(c.sound_path, omni_model_sample_rate(model), &a->stream, &err) == OMNI_OK;
@@ -217,7 +269,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
     struct sigaction former;
     if (c.st.terminal) {
         fprintf(stderr, "omni %s; /help for commands, Ctrl+D to end\n", omni_version());
-        char *kept = keep_history ? history_default_path() : NULL;
+        char *kept = o->keep_history ? history_default_path() : NULL;
         c.editor = line_editor_create(&(line_editor_params){kept, message_goes_on, complete_command});
         free(kept);
         ok = c.editor != NULL;
@@ -227,6 +279,7 @@ int chat(answer *a, omni_model *model, omni_session *session, omni_generate_para
         /* For Ctrl+C between two things that it stops: until the next prompt there is nothing to stop then. */
         sigaction(SIGINT, &(struct sigaction){.sa_handler = SIG_IGN}, &former);
     }
+    c.least = prompt_tokens(&c);
     if (ok) {
         converse(&c);
     }

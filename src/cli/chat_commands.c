@@ -92,6 +92,34 @@ static chat_outcome set_voice(chat_state *st, const char *name) {
     return CHAT_DONE;
 }
 
+/* Takes the last answer back, with the tool calls and results that led to it; true when a user message is left to be answered. */
+static bool take_answer_back(chat_state *st) {
+    omni_role role;
+    while (omni_session_last_role(st->session, &role) && (role == OMNI_ASSISTANT || role == OMNI_TOOL)) {
+        omni_session_take_back(st->session);
+    }
+    return omni_session_last_role(st->session, &role) && role == OMNI_USER;
+}
+
+static chat_outcome regenerate(chat_state *st, const char *none) {
+    if (!take_answer_back(st)) {
+        fprintf(stderr, "omni: there is no message to answer again\n");
+        return CHAT_FAILED;
+    }
+    st->params->seed++; /* the same one would say the same */
+    return CHAT_ANSWER;
+}
+
+static chat_outcome undo(chat_state *st, const char *none) {
+    if (!take_answer_back(st)) {
+        fprintf(stderr, "omni: there is no message to take back\n");
+        return CHAT_FAILED;
+    }
+    omni_session_take_back(st->session);
+    fprintf(stderr, "the last message and its answer are forgotten\n");
+    return CHAT_DONE;
+}
+
 static chat_outcome reset(chat_state *st, const char *none) {
     omni_error err = {0};
     chat_media_forget(&st->media);
@@ -118,6 +146,8 @@ static const chat_command_entry entries[] = {
     {"/audio", "FILE ...", "add sounds", NEEDS_FILE, add_audio},
     {"/video", "FILE ...", "add videos", NEEDS_FILE, add_video},
     {"/voice", "[NAME]", "speak with this voice; without a name, with the default one", MAY_HAVE_ARGUMENT, set_voice},
+    {"/regen", "", "answer the last message again", NO_ARGUMENT, regenerate},
+    {"/undo", "", "forget the last message and its answer", NO_ARGUMENT, undo},
     {"/reset", "", "forget the conversation", NO_ARGUMENT, reset},
     {"/clear", "", NULL, NO_ARGUMENT, reset},
     {"/help", "", "this list", NO_ARGUMENT, help},

@@ -47,7 +47,7 @@ static void print_warning(void *arg, const char *text) {
 typedef struct run_flags {
     flag_list media, stops;
     const char *messages, *system, *tools, *cache_k, *cache_v;
-    bool no_history;
+    bool no_history, context_shift;
 } run_flags;
 
 /* Texts that flags and files gave; run_texts_free releases them. */
@@ -188,8 +188,9 @@ static int answer_or_chat(options *o, const run_flags *f, run_texts *t) {
         status = report(&err);
     } else {
         progress_init(&a.bar, false);
-        status = t->json || t->prompt ? answer_run(&a, session, &o->generate, NULL, omni_model_sample_rate(model))
-                                      : chat(&a, model, session, &o->generate, t->system, t->parts, f->media.count, !f->no_history);
+        status = t->json || t->prompt
+                     ? answer_run(&a, session, &o->generate, NULL, omni_model_sample_rate(model))
+                     : chat(&a, model, session, &o->generate, &(chat_options){t->system, t->parts, f->media.count, !f->no_history, f->context_shift});
     }
     omni_session_destroy(session);
     omni_model_close(model);
@@ -236,6 +237,7 @@ int command_run(int argc, char **argv) {
         {"--stop", "-r", FLAG_ENTRY, &f.stops, "TEXT", "end the answer before this text; may be repeated", 0, 0},
         {"--cache-type-k", "-ctk", FLAG_STRING, &f.cache_k, "<f32|f16|q8_0>", "keys are kept as (default f32)", 0, 0},
         {"--cache-type-v", "-ctv", FLAG_STRING, &f.cache_v, "<f32|f16|q8_0>", "values are kept as (default f32)", 0, 0},
+        {"--context-shift", NULL, FLAG_SET, &f.context_shift, NULL, "in a conversation: forget the oldest messages when the context is full", 0, 0},
         {"--no-history", NULL, FLAG_SET, &f.no_history, NULL, "do not keep what is typed for the next run ($XDG_STATE_HOME/omni/history)", 0, 0},
     };
     flag flags[OPTIONS_FLAGS + sizeof own / sizeof *own];

@@ -177,15 +177,21 @@ omni_status omni_conversation_add(omni_conversation *c, const omni_message *mess
     return status;
 }
 
+static size_t count_media(const chat_message *messages, size_t count) {
+    size_t media = 0;
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < messages[i].part_count; k++) {
+            media += messages[i].parts[k].kind != CHAT_TEXT;
+        }
+    }
+    return media;
+}
+
 static void take_back(omni_conversation *c) {
     if (c->chat.count == 0) {
         return;
     }
-    const chat_message *last = &c->chat.messages[c->chat.count - 1];
-    size_t media = 0;
-    for (size_t i = 0; i < last->part_count; i++) {
-        media += last->parts[i].kind != CHAT_TEXT;
-    }
+    const size_t media = count_media(&c->chat.messages[c->chat.count - 1], 1);
     chat_truncate(&c->chat, c->chat.count - 1);
     truncate_media(c, c->media_count - media);
 }
@@ -198,6 +204,67 @@ omni_status omni_conversation_take_back(omni_conversation *c) {
     take_back(c);
     conversation_leave(c);
     return OMNI_OK;
+}
+
+static size_t drop_oldest(omni_conversation *c) {
+    const chat_message *messages = c->chat.messages;
+    const size_t count = c->chat.count;
+    size_t first = 0;
+    while (first < count && messages[first].role == CHAT_SYSTEM) {
+        first++;
+    }
+    size_t next = first + 1;
+    while (next < count && messages[next].role != CHAT_USER) {
+        next++;
+    }
+    if (next >= count) {
+        return 0;
+    }
+    const size_t media_before = count_media(messages, first), media = count_media(messages + first, next - first);
+    for (size_t i = 0; i < media; i++) {
+        remove_medium(c, media_before);
+    }
+    chat_remove(&c->chat, first, next - first);
+    return next - first;
+}
+
+size_t omni_conversation_drop_oldest(omni_conversation *c) {
+    if (!c || conversation_enter(c, NULL) != OMNI_OK) {
+        return 0;
+    }
+    const size_t count = drop_oldest(c);
+    conversation_leave(c);
+    return count;
+}
+
+omni_status omni_conversation_prompt_tokens(omni_conversation *c, int64_t *tokens, omni_error *err) {
+    if (!c || !tokens) {
+        return fail(err, OMNI_ERR_ARGUMENT, "no conversation, or nowhere to put the number of tokens");
+    }
+    TRY(conversation_enter(c, err));
+    chat_prompt laid = {0};
+    omni_status status = chat_render(&c->chat, c->model->tokenizer, true, &laid, err);
+    *tokens = (int64_t)laid.ids.count;
+    for (size_t i = 0; i < c->media_count; i++) {
+        *tokens += medium_least_rows(&c->model->encoders, &c->media[i]);
+    }
+    chat_prompt_free(&laid);
+    conversation_leave(c);
+    return status;
+}
+
+bool omni_conversation_last_role(omni_conversation *c, omni_role *role) {
+    static const omni_role roles[] = {
+        [CHAT_SYSTEM] = OMNI_SYSTEM, [CHAT_USER] = OMNI_USER, [CHAT_ASSISTANT] = OMNI_ASSISTANT, [CHAT_TOOL] = OMNI_TOOL};
+    if (!c || !role || conversation_enter(c, NULL) != OMNI_OK) {
+        return false;
+    }
+    const bool any = c->chat.count > 0;
+    if (any) {
+        *role = roles[c->chat.messages[c->chat.count - 1].role];
+    }
+    conversation_leave(c);
+    return any;
 }
 
 /* Sounds given beside a conversation for its videos without sound. As in the reference's processor there is one list, the sounds of the

@@ -91,6 +91,18 @@ omni_status omni_session_take_back(omni_session *s) {
     return omni_conversation_take_back(s ? s->conversation : NULL);
 }
 
+size_t omni_session_drop_oldest(omni_session *s) {
+    return omni_conversation_drop_oldest(s ? s->conversation : NULL);
+}
+
+omni_status omni_session_prompt_tokens(omni_session *s, int64_t *tokens, omni_error *err) {
+    return omni_conversation_prompt_tokens(s ? s->conversation : NULL, tokens, err);
+}
+
+bool omni_session_last_role(omni_session *s, omni_role *role) {
+    return omni_conversation_last_role(s ? s->conversation : NULL, role);
+}
+
 /* ---- answers ---- */
 
 void omni_cancel(omni_session *s) {

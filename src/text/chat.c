@@ -58,6 +58,14 @@ void chat_message_free(chat_message *m) {
     *m = (chat_message){0};
 }
 
+void chat_remove(chat *c, size_t first, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        chat_message_free(&c->messages[first + i]);
+    }
+    memmove(c->messages + first, c->messages + first + count, (c->count - first - count) * sizeof *c->messages);
+    c->count -= count;
+}
+
 void chat_truncate(chat *c, size_t count) {
     while (c->count > count) {
         chat_message_free(&c->messages[--c->count]);

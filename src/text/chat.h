@@ -76,6 +76,8 @@ omni_status chat_add_call(chat_message *m, const char *id, const char *name, con
 omni_status chat_add_tool(chat *c, const char *json, omni_error *err);
 /* Takes messages from the end of the conversation until count are left: undoes what failed half-way. */
 void chat_truncate(chat *c, size_t count);
+/* Takes out count messages from first on. */
+void chat_remove(chat *c, size_t first, size_t count);
 void chat_truncate_tools(chat *c, size_t count);
 
 /* What the model reads, in order: tokens, and media between their brackets. */

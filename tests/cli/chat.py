@@ -135,6 +135,43 @@ class Conversation(Chat):
         self.assertEqual(len(a), 1)
         self.assertIn('"""', err)
 
+    def test_undo_and_regen(self):
+        def ask(*lines, status=0):
+            return [(r["prompt_tokens"], r["text"]) for r in self.json(*RUN, stdin="".join(f"{l}\n" for l in lines), status=status)[0]]
+        one, two = ask("one", "two")
+        self.assertEqual(ask("one", "x y z", "/undo", "two"), [one, ask("one", "x y z")[1], two])
+        self.assertEqual(ask("lost", "/undo", "one")[1], one)
+        self.assertEqual(ask("one", "/regen", "two"), [one, one, two])  # --greedy: the same again
+        self.assertEqual(ask("/undo", "one", status=1), [one])
+        self.assertEqual(ask("/regen", "one", status=1), [one])
+        a = self.omni(*RUN, "--temp", 5, "--top-p", 1, "-n", 20, "--json", stdin="one\n/regen\n")[0].splitlines()
+        self.assertNotEqual(*(json.loads(line)["text"] for line in a))
+
+    def test_a_full_context(self):
+        """With --context-shift the oldest messages go, and what is left is answered as if it were all; without, the message is an error."""
+        lines = [f"message {i} " + "word " * 20 for i in range(6)]
+        flags = [*RUN, "-c", 200, "--system", "You are short."]
+        a, err = self.json(*flags, "--context-shift", stdin="\n".join(lines))
+        self.assertEqual(len(a), 6)
+        self.assertRegex(err, r"the context of 200 tokens is full: the oldest \d messages are forgotten\n")
+        self.assertLessEqual(max(r["prompt_tokens"] + 3 for r in a), 200)
+        for kept in range(1, 5):  # the last answer is one to the last messages alone
+            messages = [{"role": "system", "content": "You are short."}]
+            for i in range(6 - kept, 6):
+                messages += [{"role": "user", "content": lines[i].rstrip()}, {"role": "assistant", "content": a[i]["text"]}]
+            b = json.loads(self.omni(*RUN, "--greedy", "-n", 3, "--json", "--messages", "-", stdin=json.dumps(messages[:-1]))[0])
+            if abs(b["prompt_tokens"] - a[5]["prompt_tokens"]) <= 3:
+                break
+        else:
+            self.fail("no number of last messages fits")
+        self.assertGreater(kept, 1)
+        _, err = self.json(*flags, stdin="\n".join(lines), status=1)
+        self.assertIn("context is 200", err)
+        a, err = self.json(*flags, "--context-shift", stdin=f"{lines[0]}\n{'word ' * 300}\nx\n", status=1)  # nothing goes for what cannot fit
+        self.assertIn("context is 200", err)
+        self.assertNotIn("forgotten", err)
+        self.assertGreater(a[1]["prompt_tokens"], a[0]["prompt_tokens"])
+
     def test_one_stream_of_sound(self):
         """With -o - all answers are one sound with one header, which holds what each says alone."""
         flags = [*ALL, "--greedy", "-n", 6, "--max-frames", 4]
@@ -247,6 +284,30 @@ class Interactive(Chat):
         t.prompt()
         t.send("/quit\r")
         self.assertEqual(t.wait(), 0)
+
+
+    def test_a_full_context(self):
+        t = Terminal(self, *RUN, "--greedy", "-n", 3, "-c", 100)
+        for i in range(3):
+            t.prompt()
+            t.send("word " * 30 + "\r")
+            if i > 0:
+                t.expect("Forget the oldest messages\\? \\[Y/n\\] ")
+                t.send("n\r" if i == 1 else "y\r")
+                t.expect("the message is left out" if i == 1 else "the oldest 2 messages are forgotten")
+        t.prompt()
+
+    def test_interrupted_while_the_prompt_is_read(self):
+        """Only the message goes, not the conversation. The slowest kernels, so that there is something to interrupt."""
+        t = Terminal(self, *RUN, "--greedy", "-n", 3, "--json", "-t", 1, OMNI_CPU="generic")
+        t.prompt()
+        t.send("\x1b[200~" + "x " * 3900 + "\x1b[201~\r")
+        t.expect("reading")
+        t.send("\x03")
+        t.expect("the message is left out")
+        t.prompt()
+        t.send("x\r")
+        self.assertEqual(int(t.expect(r'"prompt_tokens": (\d+)')[1]), self.tokens("x"))
 
 
 class Editing(Chat):

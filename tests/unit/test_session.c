@@ -123,11 +123,15 @@ static void answer(omni_session *s, heard *h, int64_t tokens, bool speak) {
 /* The conversation of `from` without its last message, given to a new session as a whole. media(s, i) adds user message i. */
 typedef void (*turn_maker)(omni_session *s, int turn);
 
-static omni_session *retell(const omni_session *from, const omni_session_params *p, turn_maker make) {
+static omni_session *retell_from(const omni_session *from, const omni_session_params *p, turn_maker make, int turn) {
     omni_session *s = start(p);
-    int turn = 0;
     for (size_t i = 0; i + 1 < from->conversation->chat.count; i++) {
         const chat_message *m = &from->conversation->chat.messages[i];
+        if (m->role == CHAT_SYSTEM) {
+            omni_part part = {.kind = OMNI_TEXT, .text = m->parts[0].text};
+            must(omni_session_add(s, &(omni_message){OMNI_SYSTEM, &part, 1}, &err));
+            continue;
+        }
         if (m->role != CHAT_ASSISTANT) {
             make(s, turn++);
             continue;
@@ -139,6 +143,10 @@ static omni_session *retell(const omni_session *from, const omni_session_params 
         }
     }
     return s;
+}
+
+static omni_session *retell(const omni_session *from, const omni_session_params *p, turn_maker make) {
+    return retell_from(from, p, make, 0);
 }
 
 static void assert_same(const omni_session *a, const omni_session *b, const heard *x, const heard *y) {
@@ -306,6 +314,64 @@ static void what_is_taken_back_leaves_nothing(void **state) {
     omni_session_destroy(fresh);
     forget(&x);
     forget(&y);
+}
+
+/* Pictures, a sound and texts: what is left after the oldest exchanges have gone is answered as if nothing else had ever been said. */
+static void what_is_dropped_leaves_nothing(void **state) {
+    omni_session_params p = omni_session_params_default();
+    omni_part part = {.kind = OMNI_TEXT, .text = "You are a patient teacher who answers in short sentences."};
+    for (int drops = 1; drops < 4; drops++) {
+        omni_session *s = start(&p);
+        heard x = {0}, y = {0};
+        int64_t system_tokens, before, after;
+        must(omni_session_add(s, &(omni_message){OMNI_SYSTEM, &part, 1}, &err));
+        must(omni_session_prompt_tokens(s, &system_tokens, &err));
+        assert_int_equal(omni_session_drop_oldest(s), 0);
+        for (int turn = 0; turn < 3; turn++) {
+            media_turn(s, turn);
+            answer(s, &x, 6, false);
+            forget(&x);
+        }
+        media_turn(s, 3);
+        must(omni_session_prompt_tokens(s, &before, &err));
+        for (int i = 0; i < drops; i++) {
+            assert_int_equal(omni_session_drop_oldest(s), 2);
+        }
+        assert_int_equal(s->conversation->chat.count, 8 - 2 * drops);
+        assert_int_equal(s->conversation->chat.messages[0].role, CHAT_SYSTEM);
+        must(omni_session_prompt_tokens(s, &after, &err));
+        assert_true(after < before);
+        answer(s, &x, 12, true);
+        omni_session *fresh = retell_from(s, &p, media_turn, drops);
+        answer(fresh, &y, 12, true);
+        assert_same(s, fresh, &x, &y);
+        assert_int_equal(y.result.prompt_tokens, after); /* the picture had been encoded */
+        for (int i = drops; i < 3; i++) {
+            assert_int_equal(omni_session_drop_oldest(s), 2);
+        }
+        assert_int_equal(omni_session_drop_oldest(s), 0); /* the last exchange stays */
+        assert_int_equal(s->conversation->chat.count, 3);
+        omni_session_destroy(s);
+        omni_session_destroy(fresh);
+        forget(&x);
+        forget(&y);
+    }
+}
+
+static void the_last_role_is_told(void **state) {
+    omni_session_params p = omni_session_params_default();
+    omni_session *s = start(&p);
+    omni_role role;
+    heard h = {0};
+    assert_false(omni_session_last_role(s, &role));
+    text_turn(s, 0);
+    assert_true(omni_session_last_role(s, &role) && role == OMNI_USER);
+    answer(s, &h, 3, false);
+    assert_true(omni_session_last_role(s, &role) && role == OMNI_ASSISTANT);
+    omni_session_take_back(s);
+    assert_true(omni_session_last_role(s, &role) && role == OMNI_USER);
+    omni_session_destroy(s);
+    forget(&h);
 }
 
 static void a_full_context_ends_the_answer(void **state) {
@@ -749,6 +815,8 @@ int main(void) {
         cmocka_unit_test(a_cancel_stops_the_encoders),
         cmocka_unit_test(reset_is_a_fresh_start),
         cmocka_unit_test(what_is_taken_back_leaves_nothing),
+        cmocka_unit_test(what_is_dropped_leaves_nothing),
+        cmocka_unit_test(the_last_role_is_told),
         cmocka_unit_test(a_full_context_ends_the_answer),
         cmocka_unit_test(what_does_not_fit_is_not_encoded),
         cmocka_unit_test(what_does_not_fit_is_not_decoded),
