@@ -186,7 +186,7 @@ static double frame_rate(const video_info *info) {
 /* One attempt on the assumption that the file has info->frames frames. */
 typedef struct attempt {
     const char *path;
-    const video_info *info;
+    video_info *info;
     const patch_params *params;
     const video_options *options;
     video *out;
@@ -220,7 +220,7 @@ static omni_status take_frame(void *arg, int64_t index, const uint8_t *rgb, omni
     return patches_frame(((attempt *)arg)->writer, rgb, err);
 }
 
-/* *decoded: how many frames the file had. */
+/* *decoded: as video_decode tells. */
 static omni_status sample_container(const video_bytes *bytes, attempt *a, int64_t *decoded, omni_error *err) {
     const video_options *o = a->options;
     int64_t room = o->max_frames < a->info->frames ? o->max_frames : a->info->frames;
@@ -235,7 +235,12 @@ static omni_status sample_container(const video_bytes *bytes, attempt *a, int64_
     }
     const video_limits limits = {o->file_frames, o->budget};
     const video_sink sink = {a, begin_frames, take_frame};
-    status = video_decode(bytes, &limits, a->out->indices, a->frames, &sink, decoded, err);
+    video_packets *packets = a->info->packets.usable ? &a->info->packets : NULL;
+    status = video_decode(bytes, &limits, packets, a->out->indices, a->frames, &sink, decoded, err);
+    if (status == OMNI_OK && *decoded < 0) {
+        patches_abandon(a->writer);
+        return OMNI_OK;
+    }
     if (status == OMNI_OK && *decoded < 1) {
         status = fail(err, OMNI_ERR_FORMAT, "%s: no picture can be decoded", a->path);
     }
@@ -247,24 +252,36 @@ static omni_status sample_container(const video_bytes *bytes, attempt *a, int64_
     return patches_end(a->writer, &a->out->patches, err);
 }
 
+static omni_status sample_scanned(const video_bytes *bytes, const patch_params *p, const video_options *o, video_info *info, video *out,
+                                  omni_error *err) {
+    TRY(check_length(bytes->name, (double)info->frames / frame_rate(info), o->seconds, err));
+    for (bool counted = false;;) {
+        attempt a = {.path = bytes->name, .info = info, .params = p, .options = o, .out = out};
+        int64_t decoded = 0;
+        omni_status status = sample_container(bytes, &a, &decoded, err);
+        if (status != OMNI_OK || decoded == info->frames || counted) {
+            return status;
+        }
+        patches_give_back(o->budget, a.cost);
+        video_free(out);
+        info->packets.usable = false;
+        if (decoded >= 0) { /* Some packets carry no picture or are damaged: choose again among those that do. */
+            info->frames = decoded;
+            counted = true;
+        }
+    }
+}
+
 static omni_status open_container(const video_bytes *bytes, const patch_params *p, const video_options *o, video *out, omni_error *err) {
     const video_limits limits = {o->file_frames, o->budget};
     video_info info;
     TRY(budget_file(o->budget, bytes->name, bytes->data ? (int64_t)bytes->size : file_size(bytes->name), err));
-    TRY(video_scan(bytes, &limits, &info, err));
-    TRY(check_length(bytes->name, (double)info.frames / frame_rate(&info), o->seconds, err));
-    for (int n = 0;; n++) {
-        attempt a = {.path = bytes->name, .info = &info, .params = p, .options = o, .out = out};
-        int64_t decoded = 0;
-        omni_status status = sample_container(bytes, &a, &decoded, err);
-        if (status != OMNI_OK || decoded == info.frames || n == 1) {
-            return status;
-        }
-        /* Some packets carry no picture (hidden reference frames) or are damaged: choose again among those that do. */
-        patches_give_back(o->budget, a.cost);
-        video_free(out);
-        info.frames = decoded;
+    omni_status status = video_scan(bytes, &limits, &info, err);
+    if (status == OMNI_OK) {
+        status = sample_scanned(bytes, p, o, &info, out, err);
     }
+    video_packets_free(&info.packets);
+    return status;
 }
 
 /* is_array: all bytes are in memory and start as a NumPy file. */

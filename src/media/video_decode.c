@@ -12,13 +12,16 @@
 static omni_status scan(container *c, const char *path, const video_limits *limits, AVPacket *packet, video_info *out, omni_error *err) {
     const AVStream *stream = container_stream(c);
     int64_t begin = INT64_MAX, end = INT64_MIN;
+    video_packets_begin(&out->packets, stream->codecpar, limits->budget);
     for (;;) {
         int got;
         TRY(container_packet(c, packet, &got, err));
         if (!got) {
             break;
         }
-        if (!(packet->flags & AV_PKT_FLAG_DISCARD)) {
+        const uint8_t kind = video_packet_kind(&out->packets, packet);
+        omni_status status = video_packets_add(&out->packets, path, packet, kind, err);
+        if (kind & PACKET_SHOWN) {
             out->frames++;
             int64_t at = packet->pts != AV_NOPTS_VALUE ? packet->pts : packet->dts;
             if (at != AV_NOPTS_VALUE && at > -(INT64_MAX / 4) && at < INT64_MAX / 4) {
@@ -28,6 +31,7 @@ static omni_status scan(container *c, const char *path, const video_limits *limi
             }
         }
         av_packet_unref(packet);
+        TRY(status);
         if (out->frames > limits->frames) {
             return fail(err, OMNI_ERR_LIMIT, "%s: more than the limit of %lld frames", path, (long long)limits->frames);
         }
@@ -113,6 +117,11 @@ typedef struct decoding {
     const int32_t *indices;
     int64_t n, taken, seen, held;
     const video_sink *sink;
+    video_plan plan;    /* without steps: everything is decoded */
+    int64_t packets;    /* read so far */
+    int64_t came_at;    /* the last frame's timestamp, or AV_NOPTS_VALUE */
+    int64_t entered_at; /* the timestamp of the frame that decoding began anew with, until it comes; else AV_NOPTS_VALUE */
+    bool broken;        /* the frames do not come as the plan expects */
 } decoding;
 
 /* The first frame decides on the size: others are scaled to it. */
@@ -136,13 +145,46 @@ static omni_status begin(decoding *d, omni_error *err) {
     return OMNI_OK;
 }
 
+static bool is_interlaced(const AVFrame *frame) {
+#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(58, 7, 100) /* FFmpeg 6.1 */
+    return frame->flags & AV_FRAME_FLAG_INTERLACED;
+#else
+    return frame->interlaced_frame;
+#endif
+}
+
+/* Whether the frame is one that the plan lets come now. *index: which of the file's frames it is, -1: one that nobody wants. */
+static bool follows_plan(decoding *d, int64_t *index) {
+    const AVFrame *f = d->frame;
+    const int64_t at = f->pts, *times = d->plan.times;
+    /* H.264 may have fields in packets of their own, which count as two frames in the list */
+    const bool fields = is_interlaced(f) && (d->c.codec->codec_id == AV_CODEC_ID_H264 || d->c.codec->codec_id == AV_CODEC_ID_HEVC);
+    if (at == AV_NOPTS_VALUE || fields || (!d->v.rgb && at != times[0]) || (d->came_at != AV_NOPTS_VALUE && at <= d->came_at)) {
+        return false;
+    }
+    d->came_at = at;
+    if (d->entered_at != AV_NOPTS_VALUE && at >= d->entered_at) {
+        if (at != d->entered_at || f->pict_type != AV_PICTURE_TYPE_I) { /* no key frame, whatever the container says */
+            return false;
+        }
+        d->entered_at = AV_NOPTS_VALUE;
+    }
+    const int64_t due = d->taken < d->n ? times[d->indices[d->taken]] : INT64_MAX;
+    *index = at == due ? d->indices[d->taken] : -1;
+    return at <= due;
+}
+
 static omni_status take_frame(decoding *d, omni_error *err) {
     int64_t index = d->seen++;
+    if (d->plan.steps && !follows_plan(d, &index)) {
+        d->broken = true;
+        return OMNI_OK;
+    }
     if (d->seen > d->limits->frames) {
         return fail(err, OMNI_ERR_LIMIT, "%s: more than the limit of %lld frames", d->path, (long long)d->limits->frames);
     }
     if (d->frame->width < 1 || d->frame->height < 1) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: frame %lld has %d x %d pixels", d->path, (long long)index, d->frame->width, d->frame->height);
+        return fail(err, OMNI_ERR_FORMAT, "%s: frame %lld has %d x %d pixels", d->path, (long long)d->seen - 1, d->frame->width, d->frame->height);
     }
     TRY(container_charge(&d->c, d->frame->width, d->frame->height, 1, err));
     if (!d->v.rgb) {
@@ -165,9 +207,13 @@ static omni_status take_frame(decoding *d, omni_error *err) {
     return OMNI_OK;
 }
 
-static omni_status decode(decoding *d, omni_error *err) {
-    bool flushing = false;
-    for (;;) {
+static bool finished(const decoding *d) {
+    return d->broken || (d->plan.steps && d->taken == d->n);
+}
+
+/* Takes the frames that the decoder has ready; at the end of its input all that are left. */
+static omni_status receive(decoding *d, bool at_end, omni_error *err) {
+    while (!finished(d)) {
         int code = avcodec_receive_frame(d->c.codec, d->frame);
         if (code == 0) {
             omni_status status = take_frame(d, err);
@@ -177,29 +223,72 @@ static omni_status decode(decoding *d, omni_error *err) {
         }
         /* damaged frames and those that are not shown cost as much */
         TRY(container_charge(&d->c, d->c.codec->width, d->c.codec->height, 0, err));
-        if (code == AVERROR_EOF || (flushing && code == AVERROR(EAGAIN))) {
+        if (!at_end || code == AVERROR_EOF || code == AVERROR(EAGAIN)) {
+            break;
+        }
+        /* damaged to the end: every further call takes one of a bounded number of frames out of the decoder */
+        if (++d->c.packets > d->c.max_packets) {
+            break;
+        }
+    }
+    return OMNI_OK;
+}
+
+/* Hands the packet that was read to the decoder as the plan says. */
+static omni_status send_packet(decoding *d, omni_error *err) {
+    const video_packets *p = d->plan.packets;
+    int step = PLAN_DECODE;
+    if (d->plan.steps) {
+        const int64_t i = d->packets++;
+        if (i >= p->n || d->packet->pts != p->times[i]) { /* the file changed since the scan */
+            d->broken = true;
             return OMNI_OK;
         }
-        if (flushing) {
-            /* damaged to the end: every further call takes one of a bounded number of frames out of the decoder */
-            if (++d->c.packets > d->c.max_packets) {
-                return OMNI_OK;
-            }
-        } else {
-            int got;
-            TRY(container_packet(&d->c, d->packet, &got, err));
-            flushing = !got;
-            avcodec_send_packet(d->c.codec, got ? d->packet : NULL); /* damaged packets are left out */
-            av_packet_unref(d->packet);
+        step = d->plan.steps[i];
+        if (step == PLAN_DROP) {
+            return OMNI_OK;
         }
+        if (step == PLAN_ENTER) {
+            avcodec_send_packet(d->c.codec, NULL);
+            TRY(receive(d, true, err));
+            avcodec_flush_buffers(d->c.codec);
+            d->entered_at = d->packet->pts;
+        }
+    }
+    d->c.codec->skip_frame = step == PLAN_REFERENCE ? AVDISCARD_NONREF : AVDISCARD_DEFAULT;
+    avcodec_send_packet(d->c.codec, d->packet); /* damaged packets are left out */
+    return OMNI_OK;
+}
+
+static omni_status decode(decoding *d, omni_error *err) {
+    for (;;) {
+        int got;
+        TRY(receive(d, false, err));
+        if (finished(d)) {
+            return OMNI_OK;
+        }
+        TRY(container_packet(&d->c, d->packet, &got, err));
+        if (!got) {
+            avcodec_send_packet(d->c.codec, NULL);
+            TRY(receive(d, true, err));
+            d->broken = d->broken || (d->plan.steps && d->taken < d->n);
+            return OMNI_OK;
+        }
+        omni_status status = send_packet(d, err);
+        av_packet_unref(d->packet);
+        TRY(status);
     }
 }
 
-omni_status video_decode(const video_bytes *bytes, const video_limits *limits, const int32_t *indices, int64_t n, const video_sink *sink,
-                         int64_t *decoded, omni_error *err) {
-    decoding d = {.path = bytes->name, .limits = limits, .indices = indices, .n = n, .sink = sink};
+omni_status video_decode(const video_bytes *bytes, const video_limits *limits, video_packets *packets, const int32_t *indices, int64_t n,
+                         const video_sink *sink, int64_t *decoded, omni_error *err) {
+    decoding d = {
+        .path = bytes->name, .limits = limits, .indices = indices, .n = n, .sink = sink, .came_at = AV_NOPTS_VALUE, .entered_at = AV_NOPTS_VALUE};
     *decoded = 0;
     omni_status status = container_open(&d.c, bytes, limits, err);
+    if (status == OMNI_OK && packets) {
+        status = video_plan_make(packets, d.path, indices, n, &d.plan, err);
+    }
     if (status == OMNI_OK) {
         status = container_decoder(&d.c, err);
     }
@@ -208,7 +297,8 @@ omni_status video_decode(const video_bytes *bytes, const video_limits *limits, c
         d.frame = av_frame_alloc();
         status = d.packet && d.frame ? decode(&d, err) : fail(err, OMNI_ERR_MEMORY, "%s: out of memory", d.path);
     }
-    *decoded = d.seen;
+    *decoded = d.broken ? -1 : d.plan.steps ? packets->shown : d.seen;
+    video_plan_free(&d.plan);
     free(d.v.rgb);
     free(d.v.turned);
     budget_release(limits->budget, d.held);

@@ -3,6 +3,7 @@
 #define OMNI_MEDIA_VIDEO_SOURCE_H
 
 #include "media/video.h"
+#include "media/video_packets.h"
 
 /* Where frames go. A status other than OMNI_OK ends the decoding and is handed on. */
 typedef struct video_sink {
@@ -18,6 +19,7 @@ typedef struct video_info {
     double stated_fps; /* frames a second as the container has it, or 0 */
     double span;       /* seconds from the first frame's timestamp to the end of the last, or 0 */
     double start;      /* seconds: the first frame's timestamp */
+    video_packets packets;
 } video_info;
 
 /* The bytes of a video: a file's (data NULL; name is its path), or memory that outlives the calls. */
@@ -33,12 +35,16 @@ typedef struct video_limits {
     budget *budget;
 } video_limits;
 
-/* Counts the frames of a container without decoding them (packets of the video stream). */
+/* Counts the frames of a container without decoding them (packets of the video stream that show one). video_packets_free(&out->packets) is needed
+ * whatever the outcome. */
 omni_status video_scan(const video_bytes *bytes, const video_limits *limits, video_info *out, omni_error *err);
-/* Decodes and hands over the frames whose index is in indices[0 .. n), ascending. *decoded: frames seen; all of them are decoded
- * (also behind the last index) only when that many come: a caller compares with the scan. */
-omni_status video_decode(const video_bytes *bytes, const video_limits *limits, const int32_t *indices, int64_t n, const video_sink *sink,
-                         int64_t *decoded, omni_error *err);
+/* Decodes and hands over the frames whose index is in indices[0 .. n), ascending.
+ * With packets: only what these frames need. *decoded is their number of shown packets, or -1 where the frames did not come as the packets promise;
+ * then some may have been handed over, and the call is to be made again without.
+ * packets NULL: decodes everything. *decoded: frames seen; all of them are decoded (also behind the last index) only when that many come: a caller
+ * compares with the scan. */
+omni_status video_decode(const video_bytes *bytes, const video_limits *limits, video_packets *packets, const int32_t *indices, int64_t n,
+                         const video_sink *sink, int64_t *decoded, omni_error *err);
 
 /* A NumPy file: header checked, values in place. */
 typedef struct npy_video {

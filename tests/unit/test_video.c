@@ -164,6 +164,58 @@ static void shows_as_the_matrix_says(void **state) {
     free(data);
 }
 
+/* Pixels that decoding takes. */
+static double pixels_of(const char *data, size_t size, const video_options *given, video *v) {
+    omni_error err;
+    budget b;
+    budget_init(&b, NULL);
+    video_options o = *given;
+    o.budget = &b;
+    if (video_open_memory(data, size, "groups", &PARAMS, &o, v, &err) != OMNI_OK) {
+        fail_msg("%s", err.text);
+    }
+    return (double)atomic_load(&b.frames);
+}
+
+/* 40 frames in groups of 6, each a key frame with its followers; then the same where all claim to be key frames: what does not come as
+ * promised is decoded as a whole. */
+static void decodes_what_is_needed(void **state) {
+    static const video_options choices[] = {{.fps = 10}, {.fps = 1}, {.fps = 0.5, .from = 1.7, .to = 3.2}};
+    char *data;
+    size_t size;
+    omni_error err;
+    assert_int_equal(file_read(TEST_DATA "/media/video/groups.mp4", LIMIT, &data, &size, &err), OMNI_OK);
+    char *lying = malloc(size);
+    assert_non_null(lying);
+    memcpy(lying, data, size);
+    char *keys = memmem(lying, size, "stss", 4); /* the list of key frames */
+    assert_non_null(keys);
+    memcpy(keys, "free", 4);
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        video all, some, lied;
+        const double whole = pixels_of(data, size, &(video_options){.fps = 10, .frames = 40}, &all);
+        const double part = pixels_of(data, size, &choices[i], &some);
+        pixels_of(lying, size, &choices[i], &lied);
+        assert_int_equal(some.file_frames, 40);
+        assert_int_equal(lied.frames, some.frames);
+        for (int f = 0; f < (int)some.frames; f++) {
+            assert_int_equal(lied.indices[f], some.indices[f]);
+            for (int y = 0; y < 64; y++) {
+                for (int x = 0; x < 64; x++) {
+                    assert_int_equal(level(&some.patches, f, y, x, 1), level(&all.patches, some.indices[f], y, x, 1));
+                    assert_int_equal(level(&lied.patches, f, y, x, 1), level(&all.patches, some.indices[f], y, x, 1));
+                }
+            }
+        }
+        assert_true(i == 0 || part < whole / 2);
+        video_free(&all);
+        video_free(&some);
+        video_free(&lied);
+    }
+    free(lying);
+    free(data);
+}
+
 /* What cannot seek is read into memory: a named pipe, and a device that never ends only as far as the budget goes. */
 static void reads_a_pipe(void **state) {
     omni_error err;
@@ -391,6 +443,7 @@ int main(void) {
         cmocka_unit_test(frames_equal_pyav),
         cmocka_unit_test(turns_upright),
         cmocka_unit_test(shows_as_the_matrix_says),
+        cmocka_unit_test(decodes_what_is_needed),
         cmocka_unit_test(reads_a_pipe),
         cmocka_unit_test(one_frame_is_enough),
         cmocka_unit_test(reads_numpy),
