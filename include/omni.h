@@ -75,6 +75,8 @@ OMNI_API omni_status omni_model_find_voice(const omni_model *model, const char *
 /* Samples a second of the speech (24000), and the longest context that the model was made for. */
 OMNI_API int omni_model_sample_rate(const omni_model *model);
 OMNI_API int64_t omni_model_context(const omni_model *model);
+/* Entries of the thinker's vocabulary: ids of tokens are smaller. */
+OMNI_API int64_t omni_model_vocabulary(const omni_model *model);
 
 /* ------------------------------------------------------------------------------------------------ session */
 
@@ -159,12 +161,21 @@ OMNI_API omni_status omni_session_set_tools(omni_session *session, const char *j
 /* ------------------------------------------------------------------------------------------------ answers */
 
 typedef struct omni_sampling {
-    bool greedy;          /* always the likeliest; the fields below but repeat_penalty are then unused */
+    bool greedy;          /* always the likeliest; of the fields below only the penalties are then used */
     float temperature;    /* > 0 */
     int top_k;            /* 0: all */
     float top_p, min_p;   /* 1 and 0: off */
-    float repeat_penalty; /* 1: off */
+    float repeat_penalty; /* over the conversation and the answer; 1: off */
+    /* OpenAI's, over the answer alone: a token's logit loses presence_penalty when the answer has it, and frequency_penalty for every time. They come
+     * after the repetition penalty, as in llama.cpp and vLLM. -100 to 100, OpenAI allows -2 to 2; 0: off. */
+    float presence_penalty, frequency_penalty;
 } omni_sampling;
+
+/* Added to the logit of a token of the thinker's vocabulary, before penalties. -100 and less, and minus infinity: the token never comes. */
+typedef struct omni_logit_bias {
+    int32_t id;
+    float bias;
+} omni_logit_bias;
 
 struct omni_generate_params {
     omni_sampling text;      /* defaults: temperature 0.7, top-k 20, top-p 0.8 */
@@ -175,6 +186,16 @@ struct omni_generate_params {
     bool ignore_eos;         /* go on past the end-of-turn token, up to max_tokens */
     const char *const *stop; /* text that ends the answer; on_text does not get it, nor is it spoken; the conversation keeps it */
     size_t stop_count;
+
+    const omni_logit_bias *logit_bias; /* of text; biases of the same token are added */
+    size_t logit_bias_count;
+    /* Which tokens may come next: called on the thread that computes, before each token of text is drawn, with those of the answer so far. bits
+     * has omni_model_vocabulary bits, token i in bit i % 32 of word i / 32, all set: clear those that may not come. When none is left, the
+     * answer ends with an error. False: cancelled. Everything waits for it, so it must be quick, and it must call nothing of the library
+     * but omni_request_cancel and omni_cancel. The end of the answer is a token as all others (or ignore_eos). Not called any more once the
+     * request has told its end or omni_request_free has returned. NULL: none. */
+    bool (*mask)(void *arg, const int32_t *answer, size_t count, uint32_t *bits);
+    void *mask_arg;
 
     bool speak;        /* needs a talker */
     const char *voice; /* NULL: the default */

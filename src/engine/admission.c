@@ -87,10 +87,7 @@ void engine_finish(omni_engine *e, omni_request *r, omni_status status, const om
     engine_release_blocks(e, r);
     kv_seq_release(&r->seq);
     r->has_seq = false;
-    if (r->seen) {
-        b->ops->release(b, r->seen);
-        r->seen = NULL;
-    }
+    sampler_close(&r->sampler, b);
     omni_error starved;
     if (r->events.starved && (status == OMNI_OK || status == OMNI_CANCELLED)) { /* else what is missing would pass for the receiver's wish */
         status = fail(&starved, OMNI_ERR_MEMORY, "out of memory for what was to be handed out");

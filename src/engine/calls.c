@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "engine/sampler.h"
+
 omni_generate_params omni_generate_params_default(void) {
     return (omni_generate_params){
         .text = {.temperature = 0.7f, .top_k = 20, .top_p = 0.8f, .repeat_penalty = 1},
@@ -33,6 +35,9 @@ static omni_status check_sampling(const omni_sampling *p, const char *what, omni
     bool ok = p->repeat_penalty > 0 && isfinite(p->repeat_penalty) &&
               (p->greedy ||
                (p->temperature > 0 && isfinite(p->temperature) && p->top_k >= 0 && p->top_p >= 0 && p->top_p <= 1 && p->min_p >= 0 && p->min_p <= 1));
+    if (ok && !(fabsf(p->presence_penalty) <= 100 && fabsf(p->frequency_penalty) <= 100)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%s: presence and frequency penalty must be from -100 to 100", what);
+    }
     return ok ? OMNI_OK
               : fail(err, OMNI_ERR_ARGUMENT,
                      "%s: temperature and repeat penalty must be over 0, top-k 0 or more, top-p and min-p from 0 to 1 (greedy for temperature 0)",
@@ -60,6 +65,7 @@ omni_status check_generate_params(const omni_model *m, const omni_generate_param
     if (text) {
         TRY(check_sampling(&p->text, "text sampling", err));
         TRY(check_stop_strings(p, err));
+        TRY(sampler_check(p, m->thinker->config.vocab, err));
     }
     if (p->speak) {
         if (!m->talker) {

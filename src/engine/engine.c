@@ -80,10 +80,9 @@ static omni_status create(omni_engine *e, omni_error *err) {
     e->rows = calloc((size_t)rows, sizeof *e->rows);
     e->samples = calloc((size_t)parallel, sizeof *e->samples);
     e->ids = calloc((size_t)parallel, sizeof *e->ids);
-    e->marks = calloc((size_t)c->vocab, 1);
     e->found = calloc((size_t)blocks + 1, sizeof *e->found);
     e->row = calloc((size_t)(c->vocab > width ? c->vocab : width), sizeof *e->row);
-    return e->inputs && e->fed && e->rows && e->samples && e->ids && e->marks && e->found && e->row
+    return e->inputs && e->fed && e->rows && e->samples && e->ids && e->found && e->row
                ? OMNI_OK
                : fail(err, OMNI_ERR_MEMORY, "out of memory for %lld requests at once", (long long)parallel);
 }
@@ -206,7 +205,6 @@ void omni_engine_destroy(omni_engine *e) {
     free(e->rows);
     free(e->samples);
     free(e->ids);
-    free(e->marks);
     free(e->found);
     free(e->row);
     sem_destroy(&e->wake);
@@ -308,5 +306,7 @@ void omni_request_free(omni_request *r) {
     while (!r->e->threaded && !events_ended(&r->events) && step(r->e)) { /* its blocks are free when this returns */
     }
     events_set_wakeup(&r->events, NULL, NULL);
+    pthread_mutex_lock(&r->asking); /* the mask's arg is the caller's again when this returns */
+    pthread_mutex_unlock(&r->asking);
     request_drop(r);
 }

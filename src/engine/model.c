@@ -203,3 +203,7 @@ int omni_model_sample_rate(const omni_model *m) {
 int64_t omni_model_context(const omni_model *m) {
     return m ? m->thinker->context : 0;
 }
+
+int64_t omni_model_vocabulary(const omni_model *m) {
+    return m ? m->thinker->config.vocab : 0;
+}

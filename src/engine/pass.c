@@ -155,36 +155,12 @@ static omni_status open_stream(omni_engine *e, omni_request *r, omni_error *err)
 
 /* The prompt has been read: what the answer needs. */
 static omni_status begin_answer(omni_engine *e, omni_request *r, omni_error *err) {
-    backend *b = e->model->b;
-    const size_t vocab = (size_t)e->model->thinker->config.vocab;
-    memset(e->marks, 0, vocab);
-    for (int64_t i = 0; i < r->prompt_rows; i++) {
-        e->marks[r->rows.rows[i].id] = 1;
-    }
-    TRY(b->ops->alloc(b, vocab, (void **)&r->seen, err));
-    b->ops->upload(b, r->seen, e->marks, vocab);
+    TRY(sampler_open(&r->sampler, e->model->b, e->model->thinker->config.vocab, &r->params, r->rows.rows, r->prompt_rows, err));
     r->answering = engine_now();
     r->result.seconds_prompt = r->answering - r->admitted - r->result.seconds_media;
     TRY(output_open(&r->output, e->model->tokenizer, &r->receiver, r->params.speak, err));
     r->output_open = true;
     return r->params.speak ? open_stream(e, r, err) : OMNI_OK;
-}
-
-static sample_row sampling_of(const omni_engine *e, const omni_request *r) {
-    const omni_sampling *p = &r->params.text;
-    return (sample_row){.greedy = p->greedy,
-                        .temperature = p->temperature,
-                        .top_k = p->top_k,
-                        .top_p = p->top_p,
-                        .min_p = p->min_p,
-                        .repeat_penalty = p->repeat_penalty,
-                        .seen = r->seen,
-                        .suppress_from = (int32_t)e->model->thinker->config.vocab,
-                        .suppress_keep = -1,
-                        .seed = r->params.seed,
-                        .stage = SAMPLE_THINKER,
-                        .sequence = r->turn,
-                        .step = (uint32_t)r->answer.count};
 }
 
 /* Gives the talker what may be spoken by now. */
@@ -210,6 +186,10 @@ static omni_status end_text(omni_engine *e, omni_request *r, omni_error *err) {
 static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, omni_error *err) {
     const int64_t most = r->params.max_tokens > 0 ? r->params.max_tokens : INT64_MAX;
     const bool end = !r->params.ignore_eos && tokenizer_is_end(e->model->tokenizer, id);
+    if (id == SAMPLE_NONE) {
+        return fail(err, OMNI_ERR_ARGUMENT, "no token is allowed as number %zu of the answer: mask and logit bias leave none of the %lld",
+                    r->answer.count + 1, (long long)e->model->thinker->config.vocab);
+    }
     if (id < 0) {
         return fail(err, OMNI_ERR_FORMAT, "%s: the thinker computed NaN or infinite values (token %zu of the answer): its weights are damaged",
                     gguf_path(e->model->thinker_file), r->answer.count);
@@ -236,6 +216,20 @@ static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, omni_
     return request_append(r, id, err);
 }
 
+/* Before a token of r is drawn. */
+static omni_status prepare_draw(omni_engine *e, omni_request *r, omni_error *err) {
+    omni_status status = r->output_open ? OMNI_OK : begin_answer(e, r, err);
+    if (status == OMNI_OK && r->params.mask) {
+        pthread_mutex_lock(&r->asking);
+        status = request_is_cancelled(r) ? fail(err, OMNI_CANCELLED, "cancelled") : OMNI_OK;
+        if (status == OMNI_OK) {
+            status = sampler_ask_mask(&r->sampler, e->model->b, e->model->thinker->config.vocab, &r->params, r->answer.ids, r->answer.count, err);
+        }
+        pthread_mutex_unlock(&r->asking);
+    }
+    return status;
+}
+
 /* A token for each request whose rows are complete now. */
 static void sample_tokens(omni_engine *e, int count) {
     backend *b = e->model->b;
@@ -248,12 +242,12 @@ static void sample_tokens(omni_engine *e, int count) {
         if (e->inputs[i].outputs == 0) {
             continue;
         }
-        omni_status status = r->output_open ? OMNI_OK : begin_answer(e, r, &err);
+        omni_status status = prepare_draw(e, r, &err);
         if (r->trace) {
             b->ops->download(b, e->row, logits + n * vocab, (size_t)vocab * sizeof *logits);
             trace_append(r->trace, "logits", e->row, 1, vocab);
         }
-        e->samples[n] = sampling_of(e, r);
+        e->samples[n] = sampler_row(&r->sampler, vocab, &r->params, r->turn, r->answer.count);
         if (status != OMNI_OK) { /* its row is sampled all the same, for nobody */
             engine_finish(e, r, status, &err);
             e->samples[n] = (sample_row){.greedy = true, .repeat_penalty = 1, .suppress_from = (int32_t)vocab, .suppress_keep = -1};

@@ -33,6 +33,8 @@ static omni_status copy_params(omni_request *r, const omni_generate_params *para
     *p = *params;
     p->stop = NULL;
     p->stop_count = 0;
+    p->logit_bias = NULL;
+    p->logit_bias_count = 0;
     p->voice = NULL;
     p->owner = NULL; /* the chain of the rows knows it */
     p->trace = NULL; /* r->trace */
@@ -52,7 +54,13 @@ static omni_status copy_params(omni_request *r, const omni_generate_params *para
         p->stop_count += ok;
     }
     p->voice = ok && params->voice ? strdup(params->voice) : NULL;
-    return ok && (!params->voice || p->voice) ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for a request");
+    if (!ok || (params->voice && !p->voice)) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for a request");
+    }
+    omni_logit_bias *bias = NULL;
+    TRY(sampler_merge_bias(params, &bias, &p->logit_bias_count, err));
+    p->logit_bias = bias;
+    return OMNI_OK;
 }
 
 static omni_status create(omni_engine *e, const omni_generate_params *params, bool speak_only, const _Atomic bool *cancelled, omni_request **out,
@@ -73,6 +81,7 @@ static omni_status create(omni_engine *e, const omni_generate_params *params, bo
         free(r);
         return status;
     }
+    pthread_mutex_init(&r->asking, NULL);
     status = copy_params(r, params, err);
     if (status == OMNI_OK && params->trace) {
         status = trace_create(params->trace, &r->trace, err);
@@ -96,6 +105,7 @@ void request_drop(omni_request *r) {
     }
     free((char **)r->params.stop);
     free((char *)r->params.voice);
+    free((omni_logit_bias *)r->params.logit_bias);
     for (int32_t i = 0; i < r->media_count; i++) {
         media_item_drop(r->media[i]);
     }
@@ -109,6 +119,7 @@ void request_drop(omni_request *r) {
     token_list_free(&r->answer);
     token_list_free(&r->spoken);
     output_close(&r->output);
+    pthread_mutex_destroy(&r->asking);
     events_destroy(&r->events);
     free(r);
 }
@@ -297,6 +308,8 @@ omni_status request_speak(omni_engine *e, const char *text, const omni_generate_
     *out = NULL;
     omni_generate_params p = *params;
     p.speak = true;
+    p.stop_count = p.logit_bias_count = 0; /* what concerns text alone is not looked at */
+    p.mask = NULL;
     TRY(check_generate_params(e->model, &p, false, err));
     if (!*text) {
         return fail(err, OMNI_ERR_ARGUMENT, "there is no text to say");

@@ -14,6 +14,7 @@
 #include "engine/media_item.h"
 #include "engine/output.h"
 #include "engine/prefix_cache.h"
+#include "engine/sampler.h"
 #include "engine/speech.h"
 
 typedef enum request_state {
@@ -53,8 +54,9 @@ struct omni_request {
     bool encoded;            /* every medium that has rows to compute */
     thinker_media *embedded; /* [media_count] embeddings, once encoded */
     token_list answer;       /* every token sampled */
+    pthread_mutex_t asking;  /* held while params.mask is called, so that omni_request_free can wait for that */
     token_list spoken;       /* on their way to the talker */
-    uint8_t *seen;           /* [vocab] in the backend's memory: for the repetition penalty */
+    sampler sampler;         /* from the first token to the end */
     int64_t wanted, piece;   /* rows that it could take in this step's pass, and those that it gets */
     int64_t traced;          /* of its rows are in the trace */
     receiver receiver;

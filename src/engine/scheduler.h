@@ -43,7 +43,6 @@ struct omni_engine {
     sample_row *samples;  /* [parallel] */
     int32_t *chosen;      /* [parallel] in the backend's memory */
     int32_t *ids;         /* [parallel] */
-    uint8_t *marks;       /* [vocab] */
     int32_t *found;       /* [blocks of a context + 1] */
     float *row;           /* [max(vocab, width)] for traces; NULL until there is one */
     speech *speech;       /* NULL until the first one speaks */

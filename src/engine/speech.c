@@ -156,6 +156,8 @@ static talker_sampling sampling_of(const omni_generate_params *params, uint64_t 
     sampling.top_p = p->top_p;
     sampling.min_p = p->min_p;
     sampling.repeat_penalty = p->repeat_penalty;
+    sampling.frequency_penalty = p->frequency_penalty;
+    sampling.presence_penalty = p->presence_penalty;
     sampling.seed = params->seed;
     sampling.sequence = turn;
     return sampling;

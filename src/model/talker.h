@@ -74,7 +74,8 @@ typedef struct talker_sampling {
     float temperature;
     int32_t top_k;
     float top_p, min_p;
-    float repeat_penalty;   /* over the code 0s of this utterance */
+    float repeat_penalty; /* over the code 0s of this utterance, as the next two (tensor/sampling.h) */
+    float frequency_penalty, presence_penalty;
     int32_t residual_top_k; /* of codes 1 and up, whose temperature is 1 */
     float residual_top_p;
     uint64_t seed, sequence; /* draws are a function of seed, sequence, frame and group alone */

@@ -71,9 +71,9 @@ struct talker_seq {
     talker_sampling sampling;
     float delta; /* position of a row = number of cached positions + delta, behind the prompt */
     int64_t frames;
-    float *sum;    /* backend [width]: embeddings of the last frame's codes */
-    uint8_t *seen; /* backend [vocab] */
-    int32_t *text; /* queue of answer tokens */
+    float *sum;        /* backend [width]: embeddings of the last frame's codes */
+    uint16_t *history; /* backend [vocab]: of the first codes (tensor/sampling.h) */
+    int32_t *text;     /* queue of answer tokens */
     int64_t text_head, text_end, text_room;
     bool text_finished, eos_sent;
     float (*positions)[3]; /* of the prompt with the whole opening */

@@ -65,15 +65,15 @@ omni_status talker_seq_create(talker_runner *r, talker_seq **out, omni_error *er
         return fail(err, OMNI_ERR_MEMORY, "out of memory for an utterance");
     }
     s->r = r;
-    void *sum = NULL, *seen = NULL;
+    void *sum = NULL, *history = NULL;
     omni_status status = kv_seq_init(r->pool, r->max_positions, &s->kv, err);
     if (status == OMNI_OK) {
         status = b->ops->alloc(b, (size_t)r->t->c.decoder.width * sizeof(float), &sum, err);
         s->sum = sum;
     }
     if (status == OMNI_OK) {
-        status = b->ops->alloc(b, (size_t)r->t->c.decoder.vocab, &seen, err);
-        s->seen = seen;
+        status = b->ops->alloc(b, (size_t)r->t->c.decoder.vocab * sizeof *s->history, &history, err);
+        s->history = history;
     }
     if (status != OMNI_OK) {
         talker_seq_destroy(s);
@@ -90,8 +90,8 @@ void talker_seq_destroy(talker_seq *s) {
         if (s->sum) {
             b->ops->release(b, s->sum);
         }
-        if (s->seen) {
-            b->ops->release(b, s->seen);
+        if (s->history) {
+            b->ops->release(b, s->history);
         }
         free(s->text);
         free(s->positions);
@@ -255,11 +255,11 @@ omni_status talker_begin(talker_seq *s, const talker_prompt *in, size_t voice, c
     if (voice >= t->voice_count) {
         return fail(err, OMNI_ERR_ARGUMENT, "talker: voice number %zu of %zu", voice, t->voice_count);
     }
-    uint8_t *none = calloc((size_t)t->c.decoder.vocab, 1);
+    uint16_t *none = calloc((size_t)t->c.decoder.vocab, sizeof *none);
     if (!none) {
         return fail(err, OMNI_ERR_MEMORY, "talker: out of memory");
     }
-    t->b->ops->upload(t->b, s->seen, none, (size_t)t->c.decoder.vocab);
+    t->b->ops->upload(t->b, s->history, none, (size_t)t->c.decoder.vocab * sizeof *none);
     free(none);
     prompt_plan plan = {0};
     omni_status status = begin(s, in, voice, &plan, err);

@@ -4,13 +4,11 @@
 
 #include "tensor/sampling.h"
 
-/* Overwrites logits[vocab], marks p->seen and returns the id, or -1 when a logit is NaN or infinite. When nothing is allowed, the
- * result is suppress_keep, or 0 where there is none. */
+/* Overwrites logits[vocab], counts the token in p->history and returns its id, SAMPLE_DAMAGED or SAMPLE_NONE. */
 int32_t choose_token(float *logits, int64_t vocab, const sample_row *p);
 
 /* The steps before the draw: turns logits into weights, e^((logit - largest) / temperature) or 0 where filtered out, not divided by
- * their sum. Returns the largest entry's index (the token that greedy takes), whose weight is 1; -1 when a logit is NaN or
- * infinite. */
+ * their sum. Returns the largest entry's index (the token that greedy takes), whose weight is 1; SAMPLE_DAMAGED or SAMPLE_NONE. */
 int64_t choose_weights(float *logits, int64_t vocab, const sample_row *p);
 
 #endif

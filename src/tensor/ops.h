@@ -9,8 +9,8 @@
  *   - what lies in the host's memory has been copied when the call returns, so the caller may refill or free it at once. These are: upload's
  *     source, sample's params, the structs behind tensor and kv_cache pointers (not what they point to), and all numbers;
  *   - download's destination is filled when the call returns;
- *   - every other pointer is to the backend's memory, index arrays (ids, index, slots, block_table, at, first, end) and sample_row.seen included.
- *     Its contents change only by operations, in their order, and release waits for those that are queued. Weights lie where pack or upload put
+ *   - every other pointer is to the backend's memory, index arrays (ids, index, slots, block_table, at, first, end) and what sample_row points to
+ * included. Its contents change only by operations, in their order, and release waits for those that are queued. Weights lie where pack or upload put
  *     them, or (CPU) in the file's mapping, as long as the model.
  * A row's result is bit for bit independent of the other rows of the call and of the number of threads. */
 #ifndef OMNI_TENSOR_OPS_H
@@ -143,8 +143,8 @@ typedef struct ops {
     size_t (*moe_scratch)(backend *b, int64_t rows, int used, int64_t width, int64_t ffn);
 
     /* ---- choosing ---- */
-    /* ids[row] = the token chosen from logits[row, vocab] under params[row] (tensor/sampling.h), or -1 when a logit is NaN or
-     * infinite. Logits may be overwritten. params: in the host's memory, copied before the call returns; their seen, and ids: in the backend's. */
+    /* ids[row] = the token chosen from logits[row, vocab] under params[row] (tensor/sampling.h), or SAMPLE_DAMAGED, SAMPLE_NONE. Logits may be
+     * overwritten. params: in the host's memory, copied before the call returns; what they point to, and ids: in the backend's. */
     void (*sample)(backend *b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids);
 } ops;
 

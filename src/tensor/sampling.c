@@ -147,27 +147,63 @@ static int64_t block_of(int64_t n) {
     return n <= 64 * MAX_BLOCKS ? 64 : (n + MAX_BLOCKS - 1) / MAX_BLOCKS;
 }
 
-/* Penalty and suppression. Returns the largest entry, and every block's largest value; -1 when a logit is NaN or infinite. */
-static int64_t process(float *x, int64_t n, const sample_row *s, float *largest) {
-    if (find_not_finite(DTYPE_F32, x, n) >= 0) {
-        return -1;
-    }
-    if (s->seen && s->repeat_penalty > 0 && s->repeat_penalty < INFINITY && s->repeat_penalty != 1) {
-        for (int64_t i = 0; i < n; i++) {
-            uint64_t eight;
-            if (i % 8 == 0 && i + 8 <= n && (memcpy(&eight, s->seen + i, sizeof eight), eight == 0)) {
-                i += 7; /* few are set */
-            } else if (s->seen[i]) {
-                x[i] = x[i] > 0 ? x[i] / s->repeat_penalty : x[i] * s->repeat_penalty;
-            }
+static void add_bias(float *x, int64_t n, const sample_row *s) {
+    for (int32_t i = 0; s->bias && i < s->bias_count; i++) {
+        if (s->bias[i].id >= 0 && s->bias[i].id < n) {
+            x[s->bias[i].id] += s->bias[i].bias;
         }
     }
+}
+
+static void apply_mask(float *x, int64_t n, const uint32_t *allowed) {
+    for (int64_t i = 0; i < n; i += 32) {
+        const uint32_t word = allowed[i / 32];
+        for (int64_t j = 0; word != UINT32_MAX && j < 32 && i + j < n; j++) {
+            x[i + j] = word >> j & 1 ? x[i + j] : -INFINITY;
+        }
+    }
+}
+
+/* Sizes that make NaN of logits count as 0. */
+static float sane(float penalty) {
+    return fabsf(penalty) < 1e30f ? penalty : 0;
+}
+
+static void apply_penalties(float *x, int64_t n, const sample_row *s) {
+    const float repeat = s->repeat_penalty > 0 && s->repeat_penalty < INFINITY ? s->repeat_penalty : 1;
+    const float frequency = sane(s->frequency_penalty), presence = sane(s->presence_penalty);
+    if (!s->history || (repeat == 1 && frequency == 0 && presence == 0)) {
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t four;
+        if (i % 4 == 0 && i + 4 <= n && (memcpy(&four, s->history + i, sizeof four), four == 0)) {
+            i += 3; /* few are set */
+        } else if (s->history[i]) {
+            const int count = s->history[i] & SAMPLE_COUNT;
+            x[i] = x[i] > 0 ? x[i] / repeat : x[i] * repeat;
+            x[i] -= (float)count * frequency + (count > 0 ? presence : 0);
+        }
+    }
+}
+
+/* Everything before the temperature. Returns the largest entry, and every block's largest value; SAMPLE_DAMAGED, SAMPLE_NONE. */
+static int64_t process(float *x, int64_t n, const sample_row *s, float *largest) {
+    if (find_not_finite(DTYPE_F32, x, n) >= 0) {
+        return SAMPLE_DAMAGED;
+    }
+    add_bias(x, n, s);
+    if (s->allowed) {
+        apply_mask(x, n, s->allowed);
+    }
+    apply_penalties(x, n, s);
     for (int64_t i = s->suppress_from < 0 ? 0 : s->suppress_from; i < n; i++) {
         if (i != s->suppress_keep) {
             x[i] = -INFINITY;
         }
     }
-    return argmax(x, n, block_of(n), largest);
+    const int64_t best = argmax(x, n, block_of(n), largest);
+    return x[best] == -INFINITY ? SAMPLE_NONE : best;
 }
 
 static bool warm(const sample_row *s) {
@@ -255,11 +291,9 @@ int32_t choose_token(float *x, int64_t n, const sample_row *s) {
     float largest[MAX_BLOCKS];
     int64_t id = process(x, n, s, largest);
     if (id < 0) {
-        return -1;
+        return (int32_t)id;
     }
-    if (x[id] == -INFINITY) {
-        id = s->suppress_keep >= 0 && s->suppress_keep < n ? s->suppress_keep : 0;
-    } else if (warm(s)) {
+    if (warm(s)) {
         float value[MAX_CANDIDATES], uniform = sample_uniform(s);
         int32_t index[MAX_CANDIDATES];
         int64_t m = candidates(x, n, s->top_k, largest, value, index), at = 0;
@@ -274,8 +308,8 @@ int32_t choose_token(float *x, int64_t n, const sample_row *s) {
             id = draw(x, n, uniform);
         }
     }
-    if (s->seen) {
-        s->seen[id] = 1;
+    if (s->history && (s->history[id] & SAMPLE_COUNT) < SAMPLE_COUNT) {
+        s->history[id]++;
     }
     return (int32_t)id;
 }

@@ -1,5 +1,8 @@
-/* How one row's next token is chosen. The steps, in the order of transformers' logits processors:
- *   repetition penalty (a seen token's logit is divided by it when positive, multiplied when negative),
+/* How one row's next token is chosen. The steps, in the order of vLLM's sampler and of llama.cpp's chain (bias, penalties, the rest), and of
+ * transformers' logits processors where those have them:
+ *   the bias of a list of tokens is added (minus infinity: banned), what the mask leaves out is banned,
+ *   repetition penalty (the logit of a token of the history is divided by it when positive, multiplied when negative),
+ *   frequency and presence penalty (OpenAI's: logit -= count * frequency + (count > 0) * presence, count: how often the answer has the token),
  *   suppression of [suppress_from, vocab) except keep,
  *   greedy: the largest logit, the lowest index on ties; or
  *   temperature, top-k (0: off), top-p (1: off), min-p (0: off), softmax, and a draw.
@@ -14,14 +17,32 @@
 /* Who draws. */
 typedef enum sample_stage { SAMPLE_THINKER, SAMPLE_TALKER, SAMPLE_PREDICTOR } sample_stage;
 
+/* In place of an id. */
+enum {
+    SAMPLE_DAMAGED = -1, /* a logit is NaN or infinite */
+    SAMPLE_NONE = -2,    /* nothing is allowed */
+};
+
+/* An entry of a history: how often the token occurs in the answer (at most SAMPLE_COUNT: more count as that many), and whether before it. */
+enum { SAMPLE_COUNT = 0x7fff, SAMPLE_BEFORE = 0x8000 };
+
+typedef struct sample_bias {
+    int32_t id;
+    float bias;
+} sample_bias;
+
 typedef struct sample_row {
     bool greedy;
     float temperature; /* > 0 */
     int32_t top_k;
     float top_p, min_p;
-    float repeat_penalty; /* 1: off */
-    /* In the backend's memory: one byte a vocabulary entry, not 0 where the token has occurred; sample() marks what it chooses. NULL: none. */
-    uint8_t *seen;
+    float repeat_penalty;                      /* 1: off */
+    float frequency_penalty, presence_penalty; /* 0: off */
+    /* The next three lie in the backend's memory; NULL: none. */
+    uint16_t *history;       /* [vocab] SAMPLE_BEFORE and counts; sample() counts what it chooses. Without it no penalty applies */
+    const sample_bias *bias; /* [bias_count] of different ids */
+    const uint32_t *allowed; /* [(vocab + 31) / 32] bit i % 32 of word i / 32: token i is allowed */
+    int32_t bias_count;
     int32_t suppress_from; /* vocab or more: nothing suppressed */
     int32_t suppress_keep; /* the one id above suppress_from that stays allowed; -1: none */
     uint64_t seed;

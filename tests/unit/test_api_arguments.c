@@ -89,6 +89,7 @@ static void models(void **state) {
     assert_null(omni_model_voice(model, SIZE_MAX));
     assert_int_equal(omni_model_sample_rate(NULL), 0);
     assert_int_equal(omni_model_context(NULL), 0);
+    assert_int_equal(omni_model_vocabulary(NULL), 0);
     REFUSED(omni_model_find_voice(NULL, NULL, &name, e));
     REFUSED(omni_model_find_voice(model, NULL, NULL, e));
     REFUSED(omni_model_find_voice(model, "", &name, e));
@@ -178,7 +179,7 @@ static void messages(void **state) {
 
 static void answers(void **state) {
     const omni_part text = {.kind = OMNI_TEXT, .text = "Hello"};
-    omni_generate_params fine = omni_generate_params_default(), zero = {0}, bad[32];
+    omni_generate_params fine = omni_generate_params_default(), zero = {0}, bad[64];
     fine.max_tokens = 2;
     fine.speak = true;
     fine.max_frames = 2;
@@ -192,6 +193,7 @@ static void answers(void **state) {
     REFUSED(omni_speak(session, "a", &zero, NULL, e));
     REFUSED(omni_speak(session, "", &fine, NULL, e));
     static const float odd[] = {NAN, INFINITY, -INFINITY, -1};
+    static const omni_logit_bias outside[] = {{-1, 1}, {INT32_MAX, 1}, {INT32_MIN, 1}, {0, NAN}, {0, INFINITY}};
     static const char *const null_stop[] = {"a", NULL}, *const empty_stop[] = {""}, *const malformed_stop[] = {"\xff"};
     size_t n = 0, of_speech = 0;
     for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
@@ -205,6 +207,10 @@ static void answers(void **state) {
     bad[n++].speech.top_p = NAN;
     bad[n++].speech.min_p = 1.5f;
     bad[n++].speech.top_k = -1;
+    for (size_t i = 0; i < 3; i++) {
+        bad[n++].speech.presence_penalty = odd[i];
+        bad[n++].speech.frequency_penalty = odd[i];
+    }
     bad[n++].voice = "no such voice";
     bad[n++].trace = "/nowhere/trace.safetensors";
     of_speech = n;
@@ -213,6 +219,19 @@ static void answers(void **state) {
         bad[n++].text.repeat_penalty = odd[i];
     }
     bad[n++].text.top_k = INT32_MIN;
+    for (size_t i = 0; i < 3; i++) {
+        bad[n++].text.presence_penalty = odd[i];
+        bad[n++].text.frequency_penalty = odd[i];
+    }
+    bad[n++].text.presence_penalty = 100.5f;
+    bad[n++].text.frequency_penalty = -101;
+    bad[n++].logit_bias_count = 1;
+    bad[n].logit_bias = outside;
+    bad[n++].logit_bias_count = SIZE_MAX;
+    for (size_t i = 0; i < sizeof outside / sizeof *outside; i++) {
+        bad[n].logit_bias = outside + i;
+        bad[n++].logit_bias_count = 1;
+    }
     bad[n++].max_tokens = INT64_MIN;
     bad[n].stop_count = 1;
     bad[n++].stop = NULL;

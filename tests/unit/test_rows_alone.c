@@ -231,17 +231,32 @@ static void sample(two b) {
     float *logits = numbers(ROWS * VOCAB, 16), *copy = numbers(ROWS * VOCAB, 16);
     sample_row params[ROWS];
     int32_t ids[ROWS], ids3[ROWS];
+    const sample_bias bias[] = {{1, 2}, {300, -INFINITY}, {4999, 0.5f}};
+    uint32_t allowed[(VOCAB + 31) / 32];
+    uint16_t *history = calloc(ROWS * VOCAB, sizeof *history), *history3 = calloc(ROWS * VOCAB, sizeof *history);
+    for (int i = 0; i < (VOCAB + 31) / 32; i++) {
+        allowed[i] = 0x9e3779b9u * (uint32_t)(i + 1);
+    }
     for (int r = 0; r < ROWS; r++) {
         params[r] = (sample_row){.greedy = r % 4 == 0, .temperature = 0.5f, .top_k = r * 10, .top_p = 0.9f, .repeat_penalty = 1};
         params[r].suppress_from = VOCAB;
         params[r].sequence = (uint64_t)r;
+        params[r].frequency_penalty = 0.5f;
+        params[r].history = r % 3 == 0 ? history + r * VOCAB : NULL;
+        params[r].bias = r % 5 < 2 ? bias : NULL;
+        params[r].bias_count = 3;
+        params[r].allowed = r % 7 < 3 ? allowed : NULL;
     }
     b.one->ops->sample(b.one, logits, ROWS, VOCAB, params, ids);
     PIECES(ROWS, at, n) {
+        for (int64_t r = at; r < at + n; r++) {
+            params[r].history = params[r].history ? history3 + r * VOCAB : NULL;
+        }
         b.three->ops->sample(b.three, copy + at * VOCAB, n, VOCAB, params + at, ids3 + at);
     }
     failures += memcmp(ids, ids3, sizeof ids) != 0;
-    free(logits), free(copy);
+    failures += memcmp(history, history3, ROWS * VOCAB * sizeof *history) != 0;
+    free(logits), free(copy), free(history), free(history3);
 }
 
 int main(void) {

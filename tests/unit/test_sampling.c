@@ -38,11 +38,11 @@ static void against_reference(void) {
         float *logits = vectors_get(&v, name, NULL);
         snprintf(name, sizeof name, "%d.probabilities", i);
         const float *want = vectors_get(&v, name, NULL);
-        uint8_t seen[VOCAB] = {0};
+        uint16_t history[VOCAB] = {0};
         for (int64_t t = 0; t < n; t++) {
-            seen[tokens[t]] = 1;
+            history[tokens[t]] = SAMPLE_BEFORE;
         }
-        sample_row s = {.temperature = numbers[0], .top_p = numbers[1], .min_p = numbers[2], .repeat_penalty = numbers[3], .seen = seen};
+        sample_row s = {.temperature = numbers[0], .top_p = numbers[1], .min_p = numbers[2], .repeat_penalty = numbers[3], .history = history};
         s.top_k = integers[0];
         s.suppress_from = integers[1];
         s.suppress_keep = integers[2];
@@ -161,10 +161,10 @@ static void short_cut(void) {
 
 static void marks(void) {
     float logits[4] = {1, 5, 3, 4.9f};
-    uint8_t seen[4] = {0};
+    uint16_t history[4] = {0};
     sample_row s = plain();
     s.greedy = true;
-    s.seen = seen;
+    s.history = history;
     s.repeat_penalty = 1.5f;
     float copy[4];
     const int32_t want[] = {1, 3, 1}; /* 5 and 4.9 fall to 3.33 and 3.27, and stay above 3 */
@@ -172,14 +172,171 @@ static void marks(void) {
         memcpy(copy, logits, sizeof copy);
         CHECK(choose_token(copy, 4, &s) == want[i]);
     }
-    CHECK(seen[0] == 0 && seen[1] == 1 && seen[2] == 0 && seen[3] == 1);
+    CHECK(history[0] == 0 && history[1] == 2 && history[2] == 0 && history[3] == 1);
     float negative[2] = {-1, -1.2f}; /* -1 becomes -1.5 */
-    uint8_t first[2] = {1, 0};
-    s.seen = first;
+    uint16_t first[2] = {SAMPLE_BEFORE, 0};
+    s.history = first;
     CHECK(choose_token(negative, 2, &s) == 1);
     float tied[3] = {1, 2, 2};
-    s.seen = NULL;
+    s.history = NULL;
     CHECK(choose_token(tied, 3, &s) == 1);
+}
+
+/* Bias, mask and penalties of all kinds at once, with the rules of OpenAI and llama.cpp written down again in double precision. */
+typedef struct changes {
+    sample_row row;
+    uint16_t history[VOCAB];
+    sample_bias bias[40];
+    uint32_t allowed[(VOCAB + 31) / 32];
+} changes;
+
+static void make_changes(changes *c, uint64_t number) {
+    *c = (changes){.row = plain()};
+    sample_row *s = &c->row;
+    s->seed = number;
+    if (number & 1) {
+        s->history = c->history;
+        s->repeat_penalty = number & 2 ? 1.3f : 1;
+        s->frequency_penalty = number & 4 ? 0.25f : number & 8 ? -0.125f : 0;
+        s->presence_penalty = number & 16 ? 0.75f : 0;
+        for (int t = 0; t < VOCAB; t++) {
+            const int kind = (int)(8 * random_uniform(31, number, (uint64_t)t));
+            c->history[t] = (uint16_t)(kind < 4 ? 0 : kind < 6 ? SAMPLE_BEFORE : kind == 6 ? 1 + t % 5 : SAMPLE_BEFORE + t % 7);
+        }
+    }
+    if (number & 32) {
+        s->bias = c->bias;
+        s->bias_count = 40;
+        for (int i = 0; i < 40; i++) {
+            c->bias[i] = (sample_bias){(i * 7 + (int)number) % VOCAB, i % 5 == 0 ? -INFINITY : 4 * random_uniform(32, number, (uint64_t)i) - 2};
+        }
+    }
+    if (number & 64) {
+        s->allowed = c->allowed;
+        for (int w = 0; w < (VOCAB + 31) / 32; w++) {
+            c->allowed[w] = w % 3 == 0 ? UINT32_MAX : (uint32_t)(random_uniform(33, number, (uint64_t)w) * 0x1p32);
+        }
+    }
+}
+
+static double changed(const changes *c, int t, double logit) {
+    const sample_row *s = &c->row;
+    for (int i = 0; i < s->bias_count; i++) {
+        logit += s->bias[i].id == t ? (double)s->bias[i].bias : 0;
+    }
+    if (s->allowed && !(s->allowed[t / 32] & 1u << t % 32)) {
+        logit = -INFINITY;
+    }
+    if (s->history && s->history[t] > 0) {
+        const int count = s->history[t] % 32768;
+        logit = logit > 0 ? logit / (double)s->repeat_penalty : logit * (double)s->repeat_penalty;
+        logit -= count * (double)s->frequency_penalty;
+        logit -= count > 0 ? (double)s->presence_penalty : 0;
+    }
+    return logit;
+}
+
+static void logits_are_changed(void) {
+    for (uint64_t number = 0; number < 256; number++) {
+        static changes c;
+        make_changes(&c, number);
+        float logits[VOCAB], copy[VOCAB];
+        double want[VOCAB], most = -INFINITY;
+        int best = 0;
+        for (int t = 0; t < VOCAB; t++) {
+            logits[t] = copy[t] = 6 * random_uniform(34, number, (uint64_t)t) - 3;
+            want[t] = changed(&c, t, (double)logits[t]);
+            best = want[t] > most ? t : best;
+            most = want[best];
+        }
+        CHECK(choose_weights(copy, VOCAB, &c.row) == best);
+        for (int t = 0; t < VOCAB; t++) {
+            CHECK(fabs(copy[t] - exp(want[t] - most)) < 3e-6);
+            CHECK((copy[t] > 0) == (want[t] > -INFINITY));
+        }
+        uint16_t before[VOCAB];
+        memcpy(before, c.history, sizeof before);
+        memcpy(copy, logits, sizeof copy);
+        const int32_t drawn = choose_token(copy, VOCAB, &c.row);
+        CHECK(drawn >= 0 && drawn < VOCAB && want[drawn] > -INFINITY);
+        for (int t = 0; t < VOCAB; t++) { /* what was chosen is counted, nothing else */
+            CHECK(c.history[t] == before[t] + (c.row.history && t == drawn));
+        }
+        make_changes(&c, number);
+        memcpy(copy, logits, sizeof copy);
+        CHECK(choose_token(copy, VOCAB, &c.row) == drawn);
+        make_changes(&c, number);
+        c.row.greedy = true;
+        memcpy(copy, logits, sizeof copy);
+        CHECK(choose_token(copy, VOCAB, &c.row) == best);
+    }
+}
+
+/* Chi-square of 20,000 draws a case; the logits are made so flat that all outcomes that are allowed are frequent. */
+static void changed_distribution(void) {
+    enum { DRAWS = 20000, N = 16 };
+    for (uint64_t number = 33; number < 128; number += 31) { /* 33, 64, 95, 126 */
+        static changes c;
+        make_changes(&c, number);
+        float logits[N];
+        double weight[N], total = 0, chi = 0;
+        int count[N] = {0}, outcomes = 0;
+        c.row.temperature = 1.25f;
+        for (int t = 0; t < N; t++) {
+            logits[t] = 2 * random_uniform(35, number, (uint64_t)t) - 1;
+            weight[t] = exp(changed(&c, t, (double)logits[t]) / 1.25);
+            total += weight[t];
+            outcomes += weight[t] > 0;
+        }
+        for (int d = 0; d < DRAWS; d++) {
+            float copy[N];
+            uint16_t history[N];
+            sample_row s = c.row;
+            memcpy(copy, logits, sizeof copy);
+            memcpy(history, c.history, sizeof history);
+            s.history = s.history ? history : NULL;
+            s.step = (uint32_t)d;
+            count[choose_token(copy, N, &s)]++;
+        }
+        for (int t = 0; t < N; t++) {
+            const double expected = DRAWS * weight[t] / total;
+            if (expected > 0) {
+                chi += (count[t] - expected) * (count[t] - expected) / expected;
+            }
+            CHECK(expected > 0 || count[t] == 0);
+        }
+        const double freedom = outcomes - 1;
+        CHECK(outcomes > 5 && chi < freedom + 4 * sqrt(2 * freedom) && chi > freedom / 10);
+    }
+}
+
+static void bounds(void) {
+    uint16_t history[2] = {SAMPLE_BEFORE | SAMPLE_COUNT, SAMPLE_COUNT - 1};
+    sample_row s = plain();
+    s.greedy = true;
+    s.history = history;
+    float first[2] = {3, 1}, second[2] = {1, 3}, third[2] = {1, 3};
+    CHECK(choose_token(first, 2, &s) == 0 && choose_token(second, 2, &s) == 1 && choose_token(third, 2, &s) == 1);
+    CHECK(history[0] == 0xffff && history[1] == SAMPLE_COUNT); /* no count runs into the mark, or over */
+    /* Nothing is left by the mask, by the bias, by both together; the unused bits of the mask's last word count for nothing. */
+    const uint32_t none[2] = {0, ~1u}, all_but_first[2] = {~1u, 1};
+    const sample_bias ban[] = {{0, -INFINITY}, {32, -INFINITY}}, odd[] = {{-1, 9}, {33, 9}, {INT32_MIN, 9}, {INT32_MAX, 9}};
+    float x[33] = {0};
+    s = plain();
+    s.allowed = none;
+    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
+    s.greedy = true;
+    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
+    s.allowed = all_but_first;
+    s.bias = ban;
+    s.bias_count = 2;
+    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == 1);
+    s.allowed = (const uint32_t[]){1, 1};
+    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
+    s.bias = odd; /* outside: passed over */
+    s.bias_count = 4;
+    s.allowed = NULL;
+    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == 0);
 }
 
 static int32_t choose(const float *logits, int64_t n, sample_row s) {
@@ -190,7 +347,7 @@ static int32_t choose(const float *logits, int64_t n, sample_row s) {
     }
     memcpy(copy, logits, (size_t)n * sizeof *copy);
     int32_t id = choose_token(copy, n, &s);
-    CHECK(finite ? id >= 0 && id < n : id == -1);
+    CHECK(finite ? (id >= 0 && id < n) || (s.suppress_from <= 0 && id == SAMPLE_NONE) : id == SAMPLE_DAMAGED);
     return id;
 }
 
@@ -215,9 +372,11 @@ static void extremes(void) {
                     s.top_k = tops[k];
                     s.seed = r * 7 + t;
                     choose(rows[r], 5, s);
-                    uint8_t seen[5] = {1, 1, 0, 1, 1};
-                    s.seen = seen;
+                    uint16_t history[5] = {1, SAMPLE_BEFORE, 0, 0xffff, 3};
+                    s.history = history;
                     s.repeat_penalty = shares[p];
+                    s.frequency_penalty = temperatures[t];
+                    s.presence_penalty = temperatures[k];
                     choose(rows[r], 5, s);
                     s.suppress_from = (int32_t)k - 1;
                     s.suppress_keep = tops[t % 7];
@@ -228,7 +387,7 @@ static void extremes(void) {
     }
     sample_row s = plain();
     s.suppress_from = 0;
-    CHECK(choose(rows[5], 5, s) == 0);
+    CHECK(choose(rows[5], 5, s) == SAMPLE_NONE);
     s.suppress_keep = 3;
     CHECK(choose(rows[5], 5, s) == 3);
     CHECK(choose(rows[0], 5, s) == -1);
@@ -312,6 +471,9 @@ int main(void) {
     repeatable();
     short_cut();
     marks();
+    logits_are_changed();
+    changed_distribution();
+    bounds();
     extremes();
     printf("%d failures\n", failures);
     return failures != 0;
