@@ -293,6 +293,10 @@ bool engine_pass(omni_engine *e, bool whole) {
     omni_error err = {0};
     const double start = engine_now();
     omni_status status = batch_run(e->batch, e->inputs, count, &options, &err);
+    pthread_mutex_lock(&e->lock); /* before anyone is told that he has his answer */
+    e->counters.steps++;
+    e->counters.rows += (uint64_t)rows;
+    pthread_mutex_unlock(&e->lock);
     for (int i = 0; i < count; i++) {
         omni_request *r = e->fed[i];
         if (status != OMNI_OK) {
@@ -318,9 +322,5 @@ bool engine_pass(omni_engine *e, bool whole) {
         const double seconds = (engine_now() - start) / (double)rows;
         e->seconds_a_row = e->seconds_a_row == 0 ? seconds : 0.75 * e->seconds_a_row + 0.25 * seconds;
     }
-    pthread_mutex_lock(&e->lock);
-    e->counters.steps++;
-    e->counters.rows += (uint64_t)rows;
-    pthread_mutex_unlock(&e->lock);
     return true;
 }
