@@ -38,8 +38,6 @@ static omni_status count(const json_t *object, const char *key, double low, int6
     return OMNI_OK;
 }
 
-/* ---- parts ---- */
-
 /* Whether the names, divided by blanks, have the key among them. */
 static bool among(const char *names, const char *key) {
     const size_t n = strlen(key);
@@ -61,6 +59,65 @@ static omni_status only(const json_t *object, const char *names, const char *of,
     }
     return OMNI_OK;
 }
+
+/* ---- messages ---- */
+
+/* A text that says what the layout does not show: which call a tool answers (answers stand in the calls' order), say. */
+static omni_status text_or_none(const json_t *object, const char *key, omni_error *err) {
+    return !given(object, key) || json_is_string(json_object_get(object, key)) ? OMNI_OK : refuse(err, key, "must be a text");
+}
+
+static omni_status assistant_keys(const json_t *m, omni_error *err) {
+    static const char *const reasonings[] = {"reasoning_content", "reasoning", "thinking"};
+    for (size_t i = 0, n = 0; i < 3; i++) {
+        n += given(m, reasonings[i]);
+        if (n > 1) {
+            return refuse(err, reasonings[i], "is another name of what is given beside it: give one");
+        }
+    }
+    if (given(m, "annotations") && !json_is_array(json_object_get(m, "annotations"))) { /* where a text was found: nothing to lay out */
+        return refuse(err, "annotations", "must be a list");
+    }
+    if (given(m, "function_call") && json_array_size(json_object_get(m, "tool_calls")) > 0) {
+        return refuse(err, "function_call", "cannot act beside tool_calls");
+    }
+    return only(m, "role content tool_calls function_call reasoning_content reasoning thinking annotations", "an assistant's message", err);
+}
+
+omni_status message_role_keys(const json_t *m, chat_role role, omni_error *err) {
+    switch (role) {
+    case CHAT_SYSTEM:
+        return only(m, "role content", "a system message", err);
+    case CHAT_USER:
+        return only(m, "role content images", "a user's message", err);
+    case CHAT_ASSISTANT:
+        return assistant_keys(m, err);
+    case CHAT_TOOL:
+        TRY(text_or_none(m, "tool_call_id", err));
+        TRY(text_or_none(m, "name", err));
+        TRY(text_or_none(m, "tool_name", err));
+        return only(m, "role content tool_call_id name tool_name", "a tool's message", err);
+    }
+    return OMNI_OK;
+}
+
+omni_status message_call_keys(const json_t *call, omni_error *err) {
+    const json_t *function = json_object_get(call, "function"), *type = json_object_get(call, "type");
+    if (given(call, "type") && (!json_is_string(type) || strcmp(json_string_value(type), "function") != 0)) {
+        return refuse(err, "type", "must be function");
+    }
+    if (!json_is_object(function)) {
+        return only(call, "id type index name arguments", "a call", err);
+    }
+    TRY(only(call, "id type index function", "a call", err));
+    return only(function, "name arguments index", "a call's function", err);
+}
+
+const char *message_reasoning_key(const json_t *m) {
+    return given(m, "thinking") ? "thinking" : given(m, "reasoning") ? "reasoning" : "reasoning_content";
+}
+
+/* ---- parts ---- */
 
 omni_status message_text_keys(const json_t *part, omni_error *err) {
     return only(part, "type text", "a text", err);

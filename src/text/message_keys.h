@@ -1,5 +1,5 @@
 /* What a conversation in JSON says beside its texts and media: how a part's medium is read, and how the answer shall be made. Every key acts,
- * or is refused by its name; those that ask for what happens anyway ("n": 1) are taken. */
+ * or is refused by its name; those that ask for what happens anyway ("n": 1), or that no model would see ("tool_call_id"), are taken. */
 #ifndef OMNI_TEXT_MESSAGE_KEYS_H
 #define OMNI_TEXT_MESSAGE_KEYS_H
 
@@ -23,7 +23,13 @@ typedef struct message_answer {
 message_answer message_answer_none(void);
 void message_answer_free(message_answer *a);
 
-/* Errors name the key, not the place of the part. */
+/* All keys of a message with that role; values of "content", "images" and calls are not looked at. Errors here and below name the key, not its place.
+ */
+omni_status message_role_keys(const json_t *message, chat_role role, omni_error *err);
+/* Of an entry of "tool_calls", and of "function_call". */
+omni_status message_call_keys(const json_t *call, omni_error *err);
+/* The name under which an assistant's message gives its reasoning: OpenAI-compatible servers and Ollama have different ones. */
+const char *message_reasoning_key(const json_t *message);
 omni_status message_part_keys(const json_t *part, const char *type, chat_kind kind, chat_media_options *out, omni_error *err);
 /* CHAT_TEXT's parts. */
 omni_status message_text_keys(const json_t *part, omni_error *err);

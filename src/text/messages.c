@@ -15,16 +15,17 @@ message_limits message_limits_default(void) {
     return (message_limits){.json_size = (size_t)256 << 20, .messages = 10000, .parts = 1000, .media_size = (size_t)128 << 20};
 }
 
-/* Where a fault lies: message, and part (WHOLE_MESSAGE: the message itself; VIDEO_SOUND: that entry of "audio" instead). */
+/* Where a fault lies: message, and part (WHOLE_MESSAGE: the message itself; VIDEO_SOUND: that entry of the request's "audio" instead). */
 enum { WHOLE_MESSAGE = -1, VIDEO_SOUND = -2 };
 typedef struct place {
     size_t message;
     long part;
+    bool image; /* part counts "images", not "content" */
 } place;
 
 static const char *place_name(place at, char text[static 64]) {
     if (at.part >= 0) {
-        snprintf(text, 64, "messages[%zu].content[%ld]", at.message, at.part);
+        snprintf(text, 64, "messages[%zu].%s[%ld]", at.message, at.image ? "images" : "content", at.part);
     } else {
         snprintf(text, 64, at.part == VIDEO_SOUND ? "audio[%zu]" : "messages[%zu]", at.message);
     }
@@ -50,6 +51,12 @@ static bool present(const json_t *v) {
     return v && !json_is_null(v);
 }
 
+/* Puts the place in front of an error that does not know it. */
+static omni_status placed(omni_status status, place at, omni_error *err) {
+    char name[64];
+    return status == OMNI_OK ? OMNI_OK : fail_in(err, status, "%s", place_name(at, name));
+}
+
 /* A string without NUL in it, or NULL. */
 static const char *plain_string(const json_t *v) {
     return json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v) ? json_string_value(v) : NULL;
@@ -67,12 +74,8 @@ static omni_status add_file(chat_message *m, chat_kind kind, const char *path, c
 static omni_status add_base64(chat_message *m, chat_kind kind, const char *s, size_t n, const message_limits *limits, place at, omni_error *err) {
     uint8_t *data;
     size_t size;
-    omni_status status = base64_decode(s, n, limits->media_size, &data, &size, err);
-    if (status != OMNI_OK) {
-        char name[64];
-        return fail_in(err, status, "%s", place_name(at, name));
-    }
-    status = size > 0 ? chat_add_media(m, kind, NULL, data, size, err) : wrong(err, at, "the %s has no bytes", chat_kind_name(kind));
+    TRY(placed(base64_decode(s, n, limits->media_size, &data, &size, err), at, err));
+    omni_status status = size > 0 ? chat_add_media(m, kind, NULL, data, size, err) : wrong(err, at, "the %s has no bytes", chat_kind_name(kind));
     free(data);
     return status;
 }
@@ -144,11 +147,7 @@ static omni_status add_input_audio(chat_message *m, const json_t *part, const me
 static omni_status add_medium(chat_message *m, const char *type, chat_kind kind, const json_t *part, const message_limits *limits, place at,
                               omni_error *err) {
     chat_media_options options;
-    omni_status status = message_part_keys(part, type, kind, &options, err);
-    if (status != OMNI_OK) {
-        char name[64];
-        return fail_in(err, status, "%s", place_name(at, name));
-    }
+    TRY(placed(message_part_keys(part, type, kind, &options, err), at, err));
     TRY(strcmp(type, "input_audio") == 0 ? add_input_audio(m, part, limits, at, err) : add_media_part(m, kind, part, limits, at, err));
     m->parts[m->part_count - 1].options = options;
     return OMNI_OK;
@@ -169,11 +168,7 @@ static omni_status add_part(chat_message *m, const json_t *part, const message_l
         if (!json_is_string(text)) {
             return wrong(err, at, "\"text\" must be a string, found %s", type_name(text));
         }
-        omni_status status = message_text_keys(part, err);
-        if (status != OMNI_OK) {
-            char name[64];
-            return fail_in(err, status, "%s", place_name(at, name));
-        }
+        TRY(placed(message_text_keys(part, err), at, err));
         return chat_add_text(m, json_string_value(text), json_string_length(text), err);
     }
     if (strcmp(type, "input_audio") == 0) {
@@ -208,16 +203,41 @@ static omni_status add_content(chat_message *m, const json_t *content, const mes
     return OMNI_OK;
 }
 
-static omni_status add_call(chat_message *m, const json_t *call, place at, size_t number, omni_error *err) {
+/* Ollama's pictures of a message, which stand in front of its text: [BASE64, ...]. */
+static omni_status add_images(chat_message *m, const json_t *images, const message_limits *limits, place at, omni_error *err) {
+    if (!json_is_array(images)) {
+        return wrong(err, at, "\"images\" must be a list of pictures in base64, found %s", type_name(images));
+    }
+    if (json_array_size(images) > limits->parts) {
+        return fail(err, OMNI_ERR_LIMIT, "messages[%zu]: %zu images; up to %zu are taken", at.message, json_array_size(images), limits->parts);
+    }
+    at.image = true;
+    for (size_t i = 0; i < json_array_size(images); i++) {
+        at.part = (long)i;
+        const char *s = plain_string(json_array_get(images, i));
+        if (!s) {
+            return wrong(err, at, "must be a picture in base64, found %s", type_name(json_array_get(images, i)));
+        }
+        TRY(strncmp(s, "data:", 5) == 0 ? add_data_url(m, CHAT_IMAGE, s, limits, at, err) : add_base64(m, CHAT_IMAGE, s, strlen(s), limits, at, err));
+    }
+    return OMNI_OK;
+}
+
+/* key: what holds the call, for errors. */
+static omni_status add_call(chat_message *m, const json_t *call, place at, const char *key, omni_error *err) {
     const json_t *function = json_object_get(call, "function");
     function = json_is_object(function) ? function : call;
     const char *name = plain_string(json_object_get(function, "name"));
     if (!name) {
-        return wrong(err, at, "tool_calls[%zu] must be {\"function\": {\"name\": NAME, \"arguments\": JSON}}", number);
+        return wrong(err, at, "%s must be {\"function\": {\"name\": NAME, \"arguments\": JSON}}", key);
+    }
+    omni_status keys = message_call_keys(call, err);
+    if (keys != OMNI_OK) {
+        return placed(fail_in(err, keys, "%s", key), at, err);
     }
     const json_t *arguments = json_object_get(function, "arguments");
     if (json_is_string(arguments) && !plain_string(arguments)) {
-        return wrong(err, at, "tool_calls[%zu]: \"arguments\" has a NUL in it", number);
+        return wrong(err, at, "%s: \"arguments\" has a NUL in it", key);
     }
     char *text = json_is_string(arguments) || !present(arguments) ? NULL : json_text(arguments);
     if (present(arguments) && !json_is_string(arguments) && !text) {
@@ -230,17 +250,24 @@ static omni_status add_call(chat_message *m, const json_t *call, place at, size_
 }
 
 static omni_status add_assistant(chat_message *m, const json_t *message, place at, omni_error *err) {
-    const json_t *calls = json_object_get(message, "tool_calls"), *reasoning = json_object_get(message, "reasoning_content");
+    const char *key = message_reasoning_key(message);
+    const json_t *calls = json_object_get(message, "tool_calls"), *one = json_object_get(message, "function_call"),
+                 *reasoning = json_object_get(message, key);
     if (present(calls) && !json_is_array(calls)) {
         return wrong(err, at, "\"tool_calls\" must be a list, found %s", type_name(calls));
     }
     for (size_t i = 0; i < json_array_size(calls); i++) {
-        TRY(add_call(m, json_array_get(calls, i), at, i, err));
+        char entry[48];
+        snprintf(entry, sizeof entry, "tool_calls[%zu]", i);
+        TRY(add_call(m, json_array_get(calls, i), at, entry, err));
+    }
+    if (present(one)) { /* OpenAI's older form */
+        TRY(add_call(m, one, at, "function_call", err));
     }
     if (present(reasoning)) {
         const char *s = plain_string(reasoning);
         if (!s) {
-            return wrong(err, at, "\"reasoning_content\" must be a string, found %s", type_name(reasoning));
+            return wrong(err, at, "\"%s\" must be a string, found %s", key, type_name(reasoning));
         }
         m->reasoning = strdup(s);
         if (!m->reasoning) {
@@ -255,7 +282,8 @@ static omni_status add_message(chat *c, const json_t *message, const message_lim
         const char *name;
         chat_role role;
     } roles[] = {
-        {"system", CHAT_SYSTEM}, {"developer", CHAT_SYSTEM}, {"user", CHAT_USER}, {"assistant", CHAT_ASSISTANT}, {"tool", CHAT_TOOL},
+        {"system", CHAT_SYSTEM},       {"developer", CHAT_SYSTEM}, {"user", CHAT_USER},
+        {"assistant", CHAT_ASSISTANT}, {"tool", CHAT_TOOL},        {"function", CHAT_TOOL},
     };
     if (!json_is_object(message)) {
         return wrong(err, at, "a message must be {\"role\": ..., \"content\": ...}, found %s", type_name(message));
@@ -264,9 +292,13 @@ static omni_status add_message(chat *c, const json_t *message, const message_lim
     for (size_t i = 0; name && i < sizeof roles / sizeof *roles; i++) {
         if (strcmp(name, roles[i].name) == 0) {
             chat_message *m;
+            TRY(placed(message_role_keys(message, roles[i].role, err), at, err));
             TRY(chat_add_message(c, roles[i].role, &m, err));
             if (m->role == CHAT_ASSISTANT) {
                 TRY(add_assistant(m, message, at, err));
+            }
+            if (present(json_object_get(message, "images"))) {
+                TRY(add_images(m, json_object_get(message, "images"), limits, at, err));
             }
             return add_content(m, json_object_get(message, "content"), limits, at, err);
         }
@@ -306,7 +338,7 @@ static omni_status add_sounds(chat_message *sounds, const json_t *list, const me
         return fail(err, OMNI_ERR_LIMIT, "audio: %zu sounds; up to %zu are taken", json_array_size(list), limits->parts);
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
-        const place at = {i, VIDEO_SOUND};
+        const place at = {.message = i, .part = VIDEO_SOUND};
         const char *url = plain_string(json_array_get(list, i));
         TRY(url ? add_url(sounds, CHAT_AUDIO, url, limits, at, err) : wrong(err, at, "must be a path or a data: URL"));
     }
@@ -363,7 +395,7 @@ static omni_status add_all(chat *c, const json_t *root, const message_limits *li
         }
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
-        TRY(add_message(c, json_array_get(list, i), limits, (place){i, WHOLE_MESSAGE}, err));
+        TRY(add_message(c, json_array_get(list, i), limits, (place){.message = i, .part = WHOLE_MESSAGE}, err));
     }
     return OMNI_OK;
 }

@@ -1,5 +1,5 @@
 """Keys of --messages beside texts and media: each acts, or is refused by its name."""
-import json
+import base64, json
 
 from harness import Case, THINKER, TINY, PICTURE, QUESTION, VIDEOS
 
@@ -74,6 +74,24 @@ class MessageOptions(Case):
         self.refused('"cache_control" cannot act in a text', [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}])
         self.refused('"fps" cannot act in image_url', [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE, "fps": 1}}]}])
         self.assertGreater(self.tokens("image", max_pixels=None, fps=None), 0)  # null says nothing
+
+    def test_messages(self):
+        """What other programs put beside role and content."""
+        with open(PICTURE, "rb") as f:
+            picture = base64.b64encode(f.read()).decode()
+        part = [{"role": "user", "content": [{"type": "image", "path": PICTURE}, {"type": "text", "text": "What is it?"}]}]
+        ollama = [{"role": "user", "content": "What is it?", "images": [picture]}]
+        want, got = (self.ask(m, "-n", 8, "--greedy", "--ignore-eos") for m in (part, ollama))
+        self.assertEqual((got["text"], got["prompt_tokens"]), (want["text"], want["prompt_tokens"]))
+        call = {"name": "f", "arguments": "{}"}
+        forms = [([{"role": "assistant", "content": None, "refusal": None, "annotations": [], "tool_calls": [{"id": "i", "type": "function", "function": call}]},
+                   {"role": "tool", "tool_call_id": "i", "content": "3"}]),
+                 ([{"role": "assistant", "content": None, "function_call": call}, {"role": "function", "name": "f", "content": "3"}])]
+        new, old = (self.ask([{"role": "user", "content": "x"}, *f], "-n", 8, "--greedy", "--ignore-eos") for f in forms)
+        self.assertEqual((new["text"], new["prompt_tokens"]), (old["text"], old["prompt_tokens"]))
+        self.assertGreater(new["prompt_tokens"], self.ask([{"role": "user", "content": "x"}], "-n", 1)["prompt_tokens"] + 10)
+        self.refused(['messages[0]: "name" cannot act', "its keys are: role content images"], [{"role": "user", "name": "Ann", "content": "x"}])
+        self.refused('messages[0].images[0]: ', [{"role": "user", "content": "x", "images": [PICTURE]}])
 
     def test_request(self):
         messages = [{"role": "user", "content": "x"}]

@@ -133,6 +133,38 @@ static void options_tools_and_calls(void **state) {
     chat_free(&c);
 }
 
+/* What other programs write beside role and content, as their documentation has it. */
+static void keys_of_messages(void **state) {
+    /* OpenAI's answer sent back whole, its call answered; then the older form of the same; then Ollama's pictures and reasoning. */
+    chat c = parse("[{\"role\":\"user\",\"content\":\"q\",\"name\":null},"
+                   "{\"role\":\"assistant\",\"content\":null,\"refusal\":null,\"annotations\":[],\"audio\":null,\"function_call\":null,"
+                   "\"tool_calls\":[{\"id\":\"i\",\"type\":\"function\",\"index\":0,\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]},"
+                   "{\"role\":\"tool\",\"tool_call_id\":\"i\",\"name\":\"f\",\"content\":\"3\"},"
+                   "{\"role\":\"assistant\",\"content\":null,\"function_call\":{\"name\":\"g\",\"arguments\":\"{\\\"a\\\":1}\"}},"
+                   "{\"role\":\"function\",\"name\":\"g\",\"content\":\"4\"},"
+                   "{\"role\":\"user\",\"content\":\"what?\",\"images\":[\"YWJj\",\"data:image/png;base64,ZGVm\"]},"
+                   "{\"role\":\"assistant\",\"content\":\"x\",\"thinking\":\"t\"},{\"role\":\"assistant\",\"content\":\"x\",\"reasoning\":\"r\"}]",
+                   NULL);
+    static const chat_role roles[] = {CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL, CHAT_ASSISTANT, CHAT_TOOL, CHAT_USER, CHAT_ASSISTANT, CHAT_ASSISTANT};
+    assert_int_equal(c.count, sizeof roles / sizeof *roles);
+    for (size_t i = 0; i < c.count; i++) {
+        assert_int_equal(c.messages[i].role, roles[i]);
+    }
+    assert_int_equal(c.messages[3].call_count, 1);
+    assert_string_equal(c.messages[3].calls[0].name, "g");
+    assert_string_equal(c.messages[3].calls[0].arguments, "{\"a\":1}");
+    const chat_message *pictures = &c.messages[5]; /* in front of the text */
+    assert_int_equal(pictures->part_count, 3);
+    assert_int_equal(pictures->parts[0].kind, CHAT_IMAGE);
+    assert_int_equal(pictures->parts[1].kind, CHAT_IMAGE);
+    assert_memory_equal(pictures->parts[0].data, "abc", 3);
+    assert_memory_equal(pictures->parts[1].data, "def", 3);
+    assert_string_equal(pictures->parts[2].text, "what?");
+    assert_string_equal(c.messages[6].reasoning, "t");
+    assert_string_equal(c.messages[7].reasoning, "r");
+    chat_free(&c);
+}
+
 static void expect_error(const char *json, omni_status status, const char *mentions) {
     chat c = {0};
     omni_error err = {0};
@@ -147,6 +179,7 @@ static void expect_error(const char *json, omni_status status, const char *menti
     chat_free(&c);
 }
 
+#define WITH(role, keys) "[{\"role\":\"" role "\",\"content\":\"x\"," keys "}]"
 #define USER(content) "[{\"role\":\"user\",\"content\":\"ok\"},{\"role\":\"user\",\"content\":" content "}]"
 
 static void errors_say_what_and_where(void **state) {
@@ -160,6 +193,29 @@ static void errors_say_what_and_where(void **state) {
         {"[]", "empty"},
         {"[7]", "messages[0]: a message must be"},
         {"[{\"content\":\"x\"}]", "messages[0]: \"role\""},
+        {WITH("user", "\"name\":\"Ann\""), "messages[0]: \"name\" cannot act in a user's message"},
+        {WITH("system", "\"name\":\"Ann\""), "messages[0]: \"name\" cannot act in a system message"},
+        {WITH("assistant", "\"name\":\"Ann\""), "messages[0]: \"name\" cannot act in an assistant's message"},
+        {WITH("user", "\"tool_calls\":[]"), "\"tool_calls\" cannot act"},
+        {WITH("user", "\"tool_call_id\":\"i\""), "\"tool_call_id\" cannot act"},
+        {WITH("user", "\"cache_control\":{}"), "\"cache_control\" cannot act"},
+        {WITH("system", "\"images\":[]"), "\"images\" cannot act"},
+        {WITH("assistant", "\"audio\":{\"id\":\"a\"}"), "\"audio\" cannot act"},
+        {WITH("assistant", "\"refusal\":\"no\""), "\"refusal\" cannot act"},
+        {WITH("assistant", "\"prefix\":true"), "\"prefix\" cannot act"},
+        {WITH("assistant", "\"annotations\":1"), "\"annotations\" must be a list"},
+        {WITH("assistant", "\"thinking\":7"), "\"thinking\" must be a string"},
+        {WITH("assistant", "\"thinking\":\"a\",\"reasoning\":\"b\""), "\"thinking\" is another name"},
+        {WITH("assistant", "\"function_call\":7"), "messages[0]: function_call must be"},
+        {WITH("assistant", "\"function_call\":{\"name\":\"f\"},\"tool_calls\":[{\"name\":\"g\"}]"), "\"function_call\" cannot act beside"},
+        {WITH("assistant", "\"tool_calls\":[{\"name\":\"g\"},{\"type\":\"custom\",\"name\":\"g\"}]"), "messages[0]: tool_calls[1]: \"type\" must be"},
+        {WITH("assistant", "\"tool_calls\":[{\"function\":{\"name\":\"g\",\"parameters\":{}}}]"), "tool_calls[0]: \"parameters\" cannot act"},
+        {WITH("assistant", "\"tool_calls\":[{\"arguments\":{},\"function\":{\"name\":\"g\"}}]"), "tool_calls[0]: \"arguments\" cannot act"},
+        {WITH("tool", "\"tool_call_id\":7"), "\"tool_call_id\" must be a text"},
+        {WITH("tool", "\"is_error\":true"), "\"is_error\" cannot act in a tool's message"},
+        {WITH("user", "\"images\":\"YWJj\""), "messages[0]: \"images\" must be a list"},
+        {WITH("user", "\"images\":[\"YWJj\",7]"), "messages[0].images[1]: must be a picture"},
+        {WITH("user", "\"images\":[\"a.png\"]"), "messages[0].images[0]: not base64"},
         {"[{\"role\":\"boss\",\"content\":\"x\"}]", "boss"},
         {"[{\"role\":\"user\"}]", "\"content\" must be a string or a list of parts, found missing"},
         {USER("7"), "messages[1]: \"content\""},
@@ -284,13 +340,10 @@ static void base64_decodes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_in_all_its_forms),
-        cmocka_unit_test(media_in_all_their_forms),
-        cmocka_unit_test(sounds_of_videos),
-        cmocka_unit_test(options_tools_and_calls),
-        cmocka_unit_test(errors_say_what_and_where),
-        cmocka_unit_test(limits_are_kept),
-        cmocka_unit_test(json_is_written_as_python_writes_it),
+        cmocka_unit_test(text_in_all_its_forms), cmocka_unit_test(media_in_all_their_forms),
+        cmocka_unit_test(sounds_of_videos),      cmocka_unit_test(options_tools_and_calls),
+        cmocka_unit_test(keys_of_messages),      cmocka_unit_test(errors_say_what_and_where),
+        cmocka_unit_test(limits_are_kept),       cmocka_unit_test(json_is_written_as_python_writes_it),
         cmocka_unit_test(base64_decodes),
     };
     return cmocka_run_group_tests_name("messages", tests, set_up, NULL);
