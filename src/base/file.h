@@ -36,14 +36,19 @@ omni_status file_read(const char *path, size_t limit, char **data, size_t *size,
 typedef struct file_out {
     int fd;
     char *path, *temporary; /* temporary: NULL while there is no name */
-    bool in_place;
+    char *older;            /* while several files get their names: where the one is that had this name */
+    bool in_place, named;
 } file_out;
 
 omni_status file_out_open(const char *path, file_out *out, omni_error *err);
 /* Whether file_out_open could: for work that takes long before there is anything to write. */
 omni_status file_out_check(const char *path, omni_error *err);
 omni_status file_out_write_at(file_out *f, uint64_t offset, const void *data, size_t size, omni_error *err);
+/* Frees f, whatever the outcome. */
 omni_status file_out_commit(file_out *f, omni_error *err);
+/* Files that belong together: all get their names, in the order given, or none does, and what had the names before has them again. A process that
+ * is killed within (after all are synced) leaves each name with the old file or the new one, and may leave "PATH.part-RANDOM" beside. */
+omni_status file_out_commit_all(file_out *const files[], size_t count, omni_error *err);
 void file_out_abandon(file_out *f);
 
 /* An empty file in a folder, without a name and of this process alone: it takes no place any more once it is closed and not mapped, or the

@@ -10,11 +10,11 @@
 
 #include "base/file.h"
 
-/* What open_named and link_named do with a name that nobody has yet. */
-typedef int (*use_name)(const char *name, int fd, mode_t mode);
+/* What is done with a name that nobody has yet; what: the path of a file that gets the name, for those that need one. */
+typedef int (*use_name)(const char *name, const char *what, mode_t mode);
 
 /* Finds a name beside path that does not exist, "PATH.part-RANDOM", and uses it; *name is then the caller's. Returns what use returned. */
-static int with_new_name(const char *path, use_name use, int fd, mode_t mode, char **name) {
+static int with_new_name(const char *path, use_name use, const char *what, mode_t mode, char **name) {
     enum { TRIES = 100 };
     int result = -1;
     *name = NULL;
@@ -24,7 +24,7 @@ static int with_new_name(const char *path, use_name use, int fd, mode_t mode, ch
             *name = NULL;
             return -1;
         }
-        result = use(*name, fd, mode);
+        result = use(*name, what, mode);
         if (result >= 0) {
             return result;
         }
@@ -39,7 +39,7 @@ static int with_new_name(const char *path, use_name use, int fd, mode_t mode, ch
     return result;
 }
 
-static int open_named(const char *name, __attribute__((unused)) int fd, mode_t mode) {
+static int open_named(const char *name, __attribute__((unused)) const char *what, mode_t mode) {
     return open(name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 }
 
@@ -49,10 +49,15 @@ static void fd_path(int fd, char out[FD_PATH]) {
     snprintf(out, FD_PATH, "/proc/self/fd/%d", fd);
 }
 
-static int link_named(const char *name, int fd, __attribute__((unused)) mode_t mode) {
-    char from[FD_PATH];
-    fd_path(fd, from);
-    return linkat(AT_FDCWD, from, AT_FDCWD, name, AT_SYMLINK_FOLLOW);
+/* what: "/proc/self/fd/N" */
+static int link_named(const char *name, const char *what, __attribute__((unused)) mode_t mode) {
+    return linkat(AT_FDCWD, what, AT_FDCWD, name, AT_SYMLINK_FOLLOW);
+}
+
+/* A second name for a file; where the file system knows no such thing, another name instead. */
+static int keep_named(const char *name, const char *what, __attribute__((unused)) mode_t mode) {
+    int result = linkat(AT_FDCWD, what, AT_FDCWD, name, 0);
+    return result != 0 && (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS || errno == EMLINK) ? rename(what, name) : result;
 }
 
 /* The folder that path is in; the caller's to free(). */
@@ -142,7 +147,7 @@ static omni_status open_new(file_out *out, bool existing, const struct stat *st,
     out->fd = open_unnamed(folder, mode);
     free(folder);
     if (out->fd < 0) {
-        out->fd = with_new_name(out->path, open_named, -1, mode, &out->temporary);
+        out->fd = with_new_name(out->path, open_named, NULL, mode, &out->temporary);
     }
     if (out->fd < 0) {
         return fail(err, errno == ENOMEM ? OMNI_ERR_MEMORY : OMNI_ERR_IO, "%s: cannot create: %s", out->path, strerror(errno));
@@ -215,20 +220,76 @@ omni_status file_out_write_at(file_out *f, uint64_t offset, const void *data, si
     return OMNI_OK;
 }
 
-omni_status file_out_commit(file_out *f, omni_error *err) {
-    omni_status status = OMNI_OK;
+/* Whole and synced, under a name of its own beside the one that it shall have. */
+static omni_status prepare(file_out *f, omni_error *err) {
+    char from[FD_PATH];
+    fd_path(f->fd, from);
     if (fsync(f->fd) != 0) {
-        status = fail(err, OMNI_ERR_IO, "%s: cannot sync: %s", f->path, strerror(errno));
-    } else if (!f->in_place && !f->temporary && with_new_name(f->path, link_named, f->fd, 0, &f->temporary) < 0) {
-        status = fail(err, errno == ENOMEM ? OMNI_ERR_MEMORY : OMNI_ERR_IO, "%s: cannot be given its name: %s", f->path, strerror(errno));
-    } else if (!f->in_place && rename(f->temporary, f->path) != 0) {
-        status = fail(err, OMNI_ERR_IO, "%s: cannot rename to %s: %s", f->temporary, f->path, strerror(errno));
-    } else {
-        free(f->temporary);
-        f->temporary = NULL;
+        return fail(err, OMNI_ERR_IO, "%s: cannot sync: %s", f->path, strerror(errno));
     }
-    file_out_abandon(f);
+    if (!f->in_place && !f->temporary && with_new_name(f->path, link_named, from, 0, &f->temporary) < 0) {
+        return fail(err, errno == ENOMEM ? OMNI_ERR_MEMORY : OMNI_ERR_IO, "%s: cannot be given its name: %s", f->path, strerror(errno));
+    }
+    return OMNI_OK;
+}
+
+/* Gives the name. keep: what had it before stays, as f->older, so that take_back can undo this. */
+static omni_status take_name(file_out *f, bool keep, omni_error *err) {
+    if (f->in_place) {
+        return OMNI_OK;
+    }
+    struct stat st;
+    const bool exists = keep && lstat(f->path, &st) == 0;
+    if (exists && !S_ISREG(st.st_mode)) { /* since file_out_open */
+        return fail(err, OMNI_ERR_IO, "%s: cannot be given its name, which no regular file has", f->path);
+    }
+    if (exists && with_new_name(f->path, keep_named, f->path, 0, &f->older) < 0) {
+        return fail(err, errno == ENOMEM ? OMNI_ERR_MEMORY : OMNI_ERR_IO, "%s: the older file cannot be kept while others are written: %s", f->path,
+                    strerror(errno));
+    }
+    if (rename(f->temporary, f->path) != 0) {
+        return fail(err, OMNI_ERR_IO, "%s: cannot rename to %s: %s", f->temporary, f->path, strerror(errno));
+    }
+    free(f->temporary);
+    f->temporary = NULL;
+    f->named = true;
+    return OMNI_OK;
+}
+
+/* After a failure: what had the name before has it again. */
+static void take_back(file_out *f, omni_error *err) {
+    if (f->older) {
+        if (rename(f->older, f->path) != 0) {
+            fail_in(err, OMNI_ERR_IO, "%s could not be put back and is now %s", f->path, f->older);
+            return;
+        }
+        unlink(f->older); /* two names of one file: rename leaves both */
+    } else if (f->named) {
+        unlink(f->path);
+    }
+}
+
+omni_status file_out_commit_all(file_out *const files[], size_t count, omni_error *err) {
+    omni_status status = OMNI_OK;
+    for (size_t i = 0; i < count && status == OMNI_OK; i++) {
+        status = prepare(files[i], err);
+    }
+    for (size_t i = 0; i < count && status == OMNI_OK; i++) {
+        status = take_name(files[i], i + 1 < count, err); /* nothing can fail after the last */
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (status != OMNI_OK) {
+            take_back(files[i], err);
+        } else if (files[i]->older) {
+            unlink(files[i]->older);
+        }
+        file_out_abandon(files[i]);
+    }
     return status;
+}
+
+omni_status file_out_commit(file_out *f, omni_error *err) {
+    return file_out_commit_all((file_out *const[]){f}, 1, err);
 }
 
 void file_out_abandon(file_out *f) {
@@ -239,6 +300,7 @@ void file_out_abandon(file_out *f) {
         unlink(f->temporary);
     }
     free(f->temporary);
+    free(f->older);
     free(f->path);
     *f = (file_out){.fd = -1};
 }
@@ -250,7 +312,7 @@ omni_status file_scratch_open(const char *folder, file_scratch *out, omni_error 
         if (asprintf(&base, "%s/omni-scratch", folder) < 0) {
             return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", folder);
         }
-        out->fd = with_new_name(base, open_named, -1, 0600, &name);
+        out->fd = with_new_name(base, open_named, NULL, 0600, &name);
         int e = errno;
         free(base);
         if (out->fd < 0) {

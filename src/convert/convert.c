@@ -258,17 +258,20 @@ static omni_status open_outputs(job *j, omni_error *err) {
     return OMNI_OK;
 }
 
+/* All files get their names, or none. */
 static omni_status finish(job *j, convert_result *out, omni_error *err) {
+    gguf_writer *writers[N_PARTS];
+    convert_result made = *out;
     for (size_t i = 0; i < j->n_outputs; i++) {
-        output *o = &j->outputs[i];
-        gguf_writer *w = o->writer;
-        o->writer = NULL; /* freed by gguf_writer_finish, whatever the outcome */
-        snprintf(out->path[out->count], sizeof out->path[0], "%s", gguf_writer_part_path(w, 0));
-        out->bytes[out->count] = gguf_writer_bytes(w);
-        out->split[out->count] = gguf_writer_part_count(w);
-        TRY(gguf_writer_finish(w, err));
-        out->count++;
+        gguf_writer *w = writers[i] = j->outputs[i].writer;
+        j->outputs[i].writer = NULL; /* freed by gguf_writer_finish_all, whatever the outcome */
+        snprintf(made.path[i], sizeof made.path[0], "%s", gguf_writer_part_path(w, 0));
+        made.bytes[i] = gguf_writer_bytes(w);
+        made.split[i] = gguf_writer_part_count(w);
     }
+    made.count = j->n_outputs;
+    TRY(gguf_writer_finish_all(writers, j->n_outputs, err));
+    *out = made;
     return OMNI_OK;
 }
 

@@ -115,7 +115,7 @@ omni_status gguf_writer_create(const char *path, gguf_writer **out, omni_error *
 
 /* A model in parts, as gguf_open reads them: PREFIX-00001-of-00003.gguf and so on. gguf_writer_begin lays tensors into files in their order,
  * opens them, and adds the keys split.no, split.count and split.tensors.count; the model's own keys go into the first. gguf_writer_finish
- * gives the first its name last; after an error none of them is there. */
+ * gives the first its name last; after an error none of them is there, and older files of these names are as they were. */
 enum { GGUF_MOST_PARTS = 9999 };
 typedef struct gguf_split {
     uint64_t max_bytes;        /* of a file, header included, unless one tensor alone takes more; 0: any */
@@ -152,6 +152,8 @@ size_t gguf_writer_tensor_bytes(const gguf_writer *w, size_t tensor);
 omni_status gguf_writer_data(gguf_writer *w, size_t tensor, size_t offset, const void *data, size_t size, omni_error *err);
 /* Frees the writer, whatever the outcome. */
 omni_status gguf_writer_finish(gguf_writer *w, omni_error *err);
+/* Several that belong together: all get their names, or none. Frees them, whatever the outcome. */
+omni_status gguf_writer_finish_all(gguf_writer *const writers[], size_t count, omni_error *err);
 void gguf_writer_abandon(gguf_writer *w);
 
 #endif

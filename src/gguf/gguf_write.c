@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "gguf/gguf_writer.h"
 
@@ -312,37 +311,56 @@ omni_status gguf_writer_data(gguf_writer *w, size_t index, size_t offset, const 
     return file_out_write_at(&p->file, p->data_offset + t->offset + offset, data, size, err);
 }
 
-/* Gives the files their names; the first, without which the others are no model, last. After an error none is there. */
-static omni_status commit(gguf_writer *w, omni_error *err) {
-    for (size_t i = w->part_count; i-- > 0;) {
-        omni_status status = file_out_commit(&w->parts[i].file, err);
-        for (size_t k = i + 1; status != OMNI_OK && k < w->part_count; k++) {
-            unlink(w->parts[k].path);
-        }
-        if (status != OMNI_OK) {
-            return status;
+static omni_status check_complete(const gguf_writer *w, omni_error *err) {
+    if (!w->begun) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%s: finished before its header was written", w->path);
+    }
+    for (size_t i = 0; i < w->tensor_index.count; i++) {
+        const out_tensor *t = &w->tensors[i];
+        if (t->span_count != 1 || t->spans[0].begin != 0 || t->spans[0].end != t->size) {
+            size_t gap = t->span_count && t->spans[0].begin == 0 ? t->spans[0].end : 0;
+            return fail(err, OMNI_ERR_ARGUMENT, "%s: tensor '%s': data from byte %zu of %zu was never written", w->path, t->name, gap, t->size);
         }
     }
     return OMNI_OK;
 }
 
-omni_status gguf_writer_finish(gguf_writer *w, omni_error *err) {
-    omni_status status = OMNI_OK;
-    if (!w->begun) {
-        status = fail(err, OMNI_ERR_ARGUMENT, "%s: finished before its header was written", w->path);
+/* Gives all files their names; of each model the first, without which the others are no model, last. */
+static omni_status commit(gguf_writer *const writers[], size_t count, omni_error *err) {
+    size_t n = 0, total = 0;
+    for (size_t i = 0; i < count; i++) {
+        total += writers[i]->part_count;
     }
-    for (size_t i = 0; i < w->tensor_index.count && status == OMNI_OK; i++) {
-        const out_tensor *t = &w->tensors[i];
-        if (t->span_count != 1 || t->spans[0].begin != 0 || t->spans[0].end != t->size) {
-            size_t gap = t->span_count && t->spans[0].begin == 0 ? t->spans[0].end : 0;
-            status = fail(err, OMNI_ERR_ARGUMENT, "%s: tensor '%s': data from byte %zu of %zu was never written", w->path, t->name, gap, t->size);
+    file_out **files = malloc((total + 1) * sizeof *files);
+    if (!files) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu files", total);
+    }
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = writers[i]->part_count; k-- > 0;) {
+            files[n++] = &writers[i]->parts[k].file;
         }
     }
-    if (status == OMNI_OK) {
-        status = commit(w, err);
-    }
-    gguf_writer_abandon(w);
+    omni_status status = file_out_commit_all(files, n, err);
+    free(files);
     return status;
+}
+
+omni_status gguf_writer_finish_all(gguf_writer *const writers[], size_t count, omni_error *err) {
+    omni_status status = OMNI_OK;
+    for (size_t i = 0; i < count && status == OMNI_OK; i++) {
+        status = check_complete(writers[i], err);
+    }
+    if (status == OMNI_OK) {
+        status = commit(writers, count, err);
+    }
+    for (size_t i = 0; i < count; i++) {
+        gguf_writer_abandon(writers[i]);
+    }
+    return status;
+}
+
+omni_status gguf_writer_finish(gguf_writer *w, omni_error *err) {
+    return gguf_writer_finish_all(&w, 1, err);
 }
 
 void gguf_writer_abandon(gguf_writer *w) {

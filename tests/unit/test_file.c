@@ -242,6 +242,46 @@ static void abandoned_and_failed_writers_leave_nothing(void **state) {
     assert_int_equal(files_in_folder(true), 1);
 }
 
+/* Three files that belong together; the names of the first and the last had other files before. What lies in the way of the name fault (3: of none)
+ * comes while they are written. */
+static omni_status write_three(int fault) {
+    static const char *const names[] = {"a", "b", "c"};
+    file_out f[3];
+    write_text(in_folder("a"), "old a", 0640);
+    write_text(in_folder("c"), "old c", 0600);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(file_out_open(in_folder(names[i]), &f[i], &err), OMNI_OK);
+        assert_int_equal(file_out_write_at(&f[i], 0, names[i], 1, &err), OMNI_OK);
+    }
+    if (fault < 3) {
+        unlink(in_folder(names[fault]));
+        assert_int_equal(mkdir(in_folder(names[fault]), 0700), 0);
+    }
+    return file_out_commit_all((file_out *const[]){&f[0], &f[1], &f[2]}, 3, &err);
+}
+
+static void several_files_get_their_names_or_none(void **state) {
+    for (int fault = 0; fault < 3; fault++) {
+        assert_int_equal(write_three(fault), OMNI_ERR_IO);
+        assert_non_null(strstr(err.text, in_folder(fault == 0 ? "a" : fault == 1 ? "b" : "c")));
+        assert_int_equal(rmdir(in_folder(fault == 0 ? "a" : fault == 1 ? "b" : "c")), 0); /* untouched */
+        if (fault != 0) {
+            holds(in_folder("a"), "old a");
+            assert_int_equal(mode_of(in_folder("a")), 0640);
+        }
+        if (fault != 2) {
+            holds(in_folder("c"), "old c");
+        }
+        assert_int_equal(files_in_folder(true), fault == 1 ? 2 : 1);
+    }
+    assert_int_equal(write_three(3), OMNI_OK);
+    holds(in_folder("a"), "a");
+    holds(in_folder("b"), "b");
+    holds(in_folder("c"), "c");
+    assert_int_equal(mode_of(in_folder("a")), 0640);
+    assert_int_equal(files_in_folder(true), 3);
+}
+
 static void killed_writers_leave_no_final_name(void **state) {
     pid_t child = fork();
     if (child == 0) {
@@ -384,6 +424,7 @@ int main(void) {
         cmocka_unit_test(rights_are_respected),
         cmocka_unit_test(links_of_others_in_shared_folders_are_refused),
         cmocka_unit_test(abandoned_and_failed_writers_leave_nothing),
+        cmocka_unit_test(several_files_get_their_names_or_none),
         cmocka_unit_test(killed_writers_leave_no_final_name),
         cmocka_unit_test(writers_of_one_name_do_not_meet),
         cmocka_unit_test(scratch_files_have_no_name),
