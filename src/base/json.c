@@ -1,6 +1,7 @@
 #include "base/json.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Values in the text, roughly: what stands in front of or between them. */
@@ -48,4 +49,41 @@ omni_status json_parse(const char *text, size_t size, size_t most_values, size_t
         *quoted = 0;
     }
     return fail(err, OMNI_ERR_FORMAT, "not JSON: line %d, column %d: %s", error.line, error.column, error.text);
+}
+
+typedef struct printed {
+    char *text;
+    size_t size, capacity;
+    bool failed;
+} printed;
+
+/* jansson passes over some of the failures that it is told of here, so they are remembered. */
+static int print_piece(const char *piece, size_t size, void *arg) {
+    printed *p = arg;
+    if (p->failed) {
+        return -1;
+    }
+    if (p->capacity - p->size <= size) { /* room for the NUL, too */
+        const size_t capacity = 2 * (p->size + size) + 1024;
+        char *larger = realloc(p->text, capacity);
+        if (!larger) {
+            p->failed = true;
+            return -1;
+        }
+        p->text = larger;
+        p->capacity = capacity;
+    }
+    memcpy(p->text + p->size, piece, size);
+    p->size += size;
+    p->text[p->size] = 0;
+    return 0;
+}
+
+char *json_print(const json_t *value, size_t flags) {
+    printed p = {0};
+    if (json_dump_callback(value, print_piece, &p, flags) != 0 || p.failed) {
+        free(p.text);
+        return NULL;
+    }
+    return p.text;
 }

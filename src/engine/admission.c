@@ -48,7 +48,7 @@ void engine_release_blocks(omni_engine *e, omni_request *r) {
 /* ---- the end ---- */
 
 static void trace_ids(omni_request *r) {
-    int64_t n = r->prompt_rows + (int64_t)r->answer.count;
+    const int64_t n = r->prompt_rows + (int64_t)r->answer.count;
     int64_t *ids = malloc((size_t)n * sizeof *ids);
     float *positions = malloc((size_t)r->prompt_rows * 3 * sizeof *positions);
     if (ids && positions) {
@@ -62,6 +62,8 @@ static void trace_ids(omni_request *r) {
         }
         trace_i64(r->trace, "sequences", 2, (int64_t[]){1, n}, ids);
         trace_f32(r->trace, "position_ids", 3, (int64_t[]){3, 1, r->prompt_rows}, positions);
+    } else {
+        trace_no_memory(r->trace);
     }
     free(ids);
     free(positions);

@@ -120,6 +120,12 @@ void trace_append_codes(trace *t, const int32_t *codes, int64_t frames, int grou
     }
 }
 
+void trace_no_memory(trace *t) {
+    if (t) {
+        t->failed = true;
+    }
+}
+
 static void write_codes(trace *t) {
     int64_t frames = t->code_count / t->groups, *by_group = malloc((size_t)(t->code_count + 1) * sizeof *by_group);
     if (!by_group) {

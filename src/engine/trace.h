@@ -17,6 +17,8 @@ void trace_i64(trace *t, const char *name, int n_dims, const int64_t *shape, con
 /* Appends rows of width values to a tensor that grows; trace_finish gives it the shape [1, rows, width] (width > 0), or [n] (width 0). */
 void trace_append(trace *t, const char *name, const float *values, int64_t count, int64_t width);
 void trace_append_codes(trace *t, const int32_t *codes, int64_t frames, int groups);
+/* A tensor could not even be made: trace_finish fails. */
+void trace_no_memory(trace *t);
 /* Writes the file and frees t, whatever the outcome. groups: of "codes" [1, groups, frames], which are stored frame by frame. */
 omni_status trace_finish(trace *t, omni_error *err);
 void trace_abandon(trace *t);

@@ -1,11 +1,11 @@
 #define _GNU_SOURCE
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/utf8.h"
 #include "gguf/describe.h"
 #include "gguf/gguf_internal.h"
@@ -329,7 +329,7 @@ static json_t *checkpoint_json(bool *ok, const safetensors *s, const char *path,
 }
 
 static omni_status finish_json(json_t *root, bool ok, const char *path, char **text, omni_error *err) {
-    *text = root && ok ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    *text = root && ok ? json_print(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(root);
     return *text ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "%s: out of memory", path);
 }

@@ -1,10 +1,11 @@
 #define _GNU_SOURCE
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
+#include "base/utf8.h"
 #include "gguf/safetensors.h"
 
 typedef struct kept_tensor {
@@ -55,9 +56,12 @@ static void keep(st_writer *w, const char *name, const char *type, size_t item, 
             return;
         }
     }
-    if (n_dims < 0 || n_dims > 8 || json_object_get(w->header, name)) {
+    const bool text = utf8_valid(name, strlen(name));
+    if (n_dims < 0 || n_dims > 8 || !text || json_object_get(w->header, name)) {
         fail(&w->first, OMNI_ERR_ARGUMENT, "%s: tensor '%s': %s", w->path, name,
-             n_dims < 0 || n_dims > 8 ? "more than 8 dimensions" : "written twice");
+             n_dims < 0 || n_dims > 8 ? "more than 8 dimensions"
+             : text                   ? "written twice"
+                                      : "its name is not UTF-8");
         return;
     }
     if (w->count == w->capacity) {
@@ -78,13 +82,8 @@ static void keep(st_writer *w, const char *name, const char *type, size_t item, 
     }
     fine = fine && json_object_set_new(t.entry, "dtype", json_string(type)) == 0 && json_object_set(t.entry, "shape", dims) == 0;
     json_decref(dims);
-    if (!fine) {
+    if (!fine || json_object_set(w->header, name, t.entry) != 0) {
         no_memory(w);
-    } else if (json_object_set(w->header, name, t.entry) != 0) {
-        fail(&w->first, OMNI_ERR_ARGUMENT, "%s: a tensor's name is not UTF-8, or out of memory", w->path);
-        fine = false;
-    }
-    if (!fine) {
         json_decref(t.entry);
         free(t.data);
         return;
@@ -124,7 +123,7 @@ static omni_status write_file(st_writer *w, omni_error *err) {
             }
         }
     }
-    char *text = json_dumps(w->header, JSON_COMPACT);
+    char *text = json_print(w->header, JSON_COMPACT);
     size_t length = text ? strlen(text) : 0;
     uint64_t padded = (length + 7) / 8 * 8;
     omni_status status = text ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "%s: out of memory", w->path);

@@ -441,7 +441,11 @@ char *profile_text(const profile *p) {
             print_entry(f, &sorted[i], total.seconds);
         }
         print_entry(f, &total, total.seconds);
-        fclose(f);
+        const bool failed = ferror(f) != 0;
+        if (fclose(f) != 0 || failed) { /* no memory for all of it */
+            free(text);
+            text = NULL;
+        }
     }
     free(sorted);
     return text;

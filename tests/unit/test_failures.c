@@ -231,6 +231,40 @@ static void turns(void **state) {
     turns_of("video", OMNI_VIDEO, TEST_DATA "/audio/v.mp4", false, 4);
 }
 
+/* An answer with speech whose tensors are written to a file. */
+static off_t untouched_trace;
+
+static omni_status trace_answer(void) {
+    int kind = atomic_exchange(&failing_kind, FAIL_NOTHING);
+    omni_session *s = new_session();
+    assert_int_equal(add(s, OMNI_IMAGE, TEST_DATA "/media/image/baseline.jpg", "What is this?"), OMNI_OK);
+    omni_generate_params p = omni_generate_params_default();
+    p.text.greedy = p.speech.greedy = p.ignore_eos = true;
+    p.max_tokens = 4;
+    p.max_frames = 3;
+    p.speak = true;
+    p.trace = in_folder("t.safetensors");
+    atomic_store(&failing_kind, kind);
+    omni_status status = omni_generate(s, &p, NULL, &err);
+    atomic_store(&failing_kind, FAIL_NOTHING);
+    omni_session_destroy(s);
+    struct stat st;
+    const bool there = stat(in_folder("t.safetensors"), &st) == 0; /* also when the conversation alone had no memory left for the whole answer */
+    assert_true(there || status != OMNI_OK);
+    if (there) {
+        assert_true(untouched_trace == 0 || st.st_size == untouched_trace); /* no tensor is missing */
+        untouched_trace = st.st_size;
+        assert_int_equal(unlink(in_folder("t.safetensors")), 0);
+    }
+    return status;
+}
+
+static void traces(void **state) {
+    assert_int_equal(trace_answer(), OMNI_OK);
+    each_allocation("trace", trace_answer, 6);
+    each_write("trace", trace_answer, 6);
+}
+
 static omni_status add_json(void) {
     static const char json[] =
         "{\"messages\": [{\"role\": \"system\", \"content\": \"Be short.\"},"
@@ -262,17 +296,34 @@ static void messages(void **state) {
 
 /* ------------------------------------------------------------------------------------------------ files */
 
+/* What convert makes of the small checkpoint; count 0: nothing is there before. */
+static struct {
+    uint64_t split;
+    size_t count;
+    char names[8][64];
+} older;
+
 static omni_status convert(void) {
     omni_convert_params p = omni_convert_params_default();
     p.checkpoint = p.out_dir = folder;
     p.name = "micro";
     p.threads = 2;
+    p.parts = older.split ? OMNI_PART_THINKER : OMNI_PART_ALL;
+    p.split_max_size = older.split;
+    for (size_t i = 0; i < older.count; i++) {
+        put_file(older.names[i], "old", 3);
+    }
     omni_converted made;
     omni_status status = omni_convert(&p, &made, &err);
-    if (status == OMNI_OK) {
-        for (size_t i = 0; i < made.count; i++) {
-            unlink(made.path[i]);
-        }
+    for (size_t i = 0; i < older.count; i++) {
+        struct stat st;
+        assert_int_equal(stat(in_folder(older.names[i]), &st), 0);
+        assert_int_equal(st.st_size == 3, status != OMNI_OK); /* all of them new, or all as they were */
+        unlink(in_folder(older.names[i]));
+    }
+    assert_true(status == OMNI_OK || made.count == 0);
+    for (size_t i = 0; i < made.count && older.count == 0; i++) {
+        assert_int_equal(unlink(made.path[i]), 0);
     }
     return status;
 }
@@ -281,6 +332,17 @@ static void converting(void **state) {
     write_checkpoint(false, NULL);
     each_allocation("convert", convert, 4);
     each_write("convert", convert, 4);
+    static const char *const prefixes[] = {"", "mmproj-", "talker-"};
+    for (older.count = 0; older.count < 3; older.count++) {
+        snprintf(older.names[older.count], sizeof older.names[0], "%smicro-f16.gguf", prefixes[older.count]);
+    }
+    each_write("convert over older files", convert, 4);
+    older.split = 40000;
+    for (older.count = 0; older.count < 3; older.count++) {
+        snprintf(older.names[older.count], sizeof older.names[0], "micro-f16-%05zu-of-00003.gguf", older.count + 1);
+    }
+    each_write("convert over older parts", convert, 4);
+    older.count = 0;
 }
 
 static omni_status quantize(void) {
@@ -379,6 +441,40 @@ static void tokenizing(void **state) {
     each_allocation("tokenizer", tokenize, 20);
 }
 
+static omni_bench_row measured[8];
+static size_t measured_count;
+
+static bool take_row(void *arg, const omni_bench_row *row) {
+    if (measured_count < sizeof measured / sizeof *measured) {
+        measured[measured_count] = *row;
+        measured[measured_count++].profile = row->profile ? "some" : NULL;
+    }
+    return true;
+}
+
+static omni_status measure(void) {
+    omni_bench_params p = omni_bench_params_default();
+    p.model = THINKER;
+    p.parts = OMNI_BENCH_THINKER;
+    p.threads = 2;
+    p.repetitions = 1;
+    p.generate = 1;
+    p.only = "tg1";
+    p.profile = true;
+    p.on_row = take_row;
+    measured_count = 0;
+    omni_status status = omni_bench(&p, &err);
+    for (size_t i = 0; i < measured_count; i++) {
+        assert_true(status != OMNI_OK || measured[i].profile || measured[i].flops == 0); /* asked for, so it is there */
+    }
+    assert_true(status != OMNI_OK || measured_count == 3); /* and the machine's own two */
+    return status;
+}
+
+static void benching(void **state) {
+    each_allocation("bench", measure, 1);
+}
+
 static omni_status write_sound(void) {
     static float samples[5000];
     omni_sound *s = NULL;
@@ -452,9 +548,10 @@ int main(int argc, char **argv) {
     if (argc > 1) {
         cmocka_set_test_filter(argv[1]); /* one of them alone */
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(opening),    cmocka_unit_test(sessions),   cmocka_unit_test(turns),
-                                       cmocka_unit_test(messages),   cmocka_unit_test(describing), cmocka_unit_test(tokenizing),
-                                       cmocka_unit_test(sounds),     cmocka_unit_test(links),      cmocka_unit_test(quantizing),
-                                       cmocka_unit_test(importance), cmocka_unit_test(converting)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(opening),   cmocka_unit_test(sessions),   cmocka_unit_test(turns),
+                                       cmocka_unit_test(traces),    cmocka_unit_test(messages),   cmocka_unit_test(describing),
+                                       cmocka_unit_test(benching),  cmocka_unit_test(tokenizing), cmocka_unit_test(sounds),
+                                       cmocka_unit_test(links),     cmocka_unit_test(quantizing), cmocka_unit_test(importance),
+                                       cmocka_unit_test(converting)};
     return cmocka_run_group_tests_name("failures", tests, set_up, tear_down);
 }
