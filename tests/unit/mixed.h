@@ -76,7 +76,7 @@ static inline mixed_ask mixed_make(uint64_t number, uint64_t most_words) {
     }
     if (mixed_below(&state, 2)) {
         const uint64_t which = mixed_below(&state, 3);
-        a.beginning = mixed_text(1000 + which, which * which * most_words / 8 + 10);
+        a.beginning = mixed_text(1000 + which, which * which * most_words / 16 + 10);
     }
     a.question = mixed_text(number, words);
     if (kind == 1) {

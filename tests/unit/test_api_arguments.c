@@ -255,6 +255,190 @@ static void answers(void **state) {
     assert_int_equal(omni_session_reset(session), OMNI_OK);
 }
 
+static void conversations(void **state) {
+    omni_conversation *c = (omni_conversation *)&c;
+    REFUSED(omni_conversation_create(NULL, NULL, &c, e));
+    assert_null(c);
+    REFUSED(omni_conversation_create(model, NULL, NULL, e));
+    omni_conversation_params bad[13];
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        bad[i] = omni_conversation_params_default();
+    }
+    bad[0].context = -1;
+    bad[1].context = INT64_MIN;
+    bad[2].context = INT64_MAX;
+    bad[3].fps = NAN;
+    bad[4].fps = -1;
+    bad[5].fps = INFINITY;
+    bad[6].max_audio_seconds = NAN;
+    bad[7].max_audio_seconds = -1;
+    bad[8].max_audio_seconds = INFINITY;
+    bad[9].max_video_frames = -1;
+    bad[10].max_pixels = INT64_MIN;
+    bad[11].max_media_memory = -1;
+    bad[12].max_video_frames = INT32_MIN;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        REFUSED(omni_conversation_create(model, &bad[i], &c, e));
+        assert_null(c);
+    }
+    assert_int_equal(omni_conversation_create(model, NULL, &c, &err), OMNI_OK);
+    const omni_part text = {.kind = OMNI_TEXT, .text = "Hello"}, nothing = {.kind = OMNI_TEXT};
+    REFUSED(omni_conversation_add(NULL, &(omni_message){OMNI_USER, &text, 1}, e));
+    REFUSED(omni_conversation_add(c, NULL, e));
+    REFUSED(omni_conversation_add(c, &(omni_message){OMNI_USER, NULL, SIZE_MAX}, e));
+    REFUSED(omni_conversation_add(c, &(omni_message){OMNI_USER, &nothing, 1}, e));
+    REFUSED(omni_conversation_add(c, &(omni_message){(omni_role)7, &text, 1}, e));
+    REFUSED(omni_conversation_add_json(NULL, "[]", 2, e));
+    REFUSED(omni_conversation_add_json(c, NULL, 2, e));
+    REFUSED(omni_conversation_add_json(c, "[7]", 3, e));
+    REFUSED(omni_conversation_set_tools(NULL, "[]", 2, e));
+    REFUSED(omni_conversation_set_tools(c, NULL, 2, e));
+    REFUSED(omni_conversation_add_answer(NULL, NULL, e));
+    REFUSED(omni_conversation_add_answer(c, NULL, e));
+    assert_int_equal(omni_conversation_take_back(NULL), OMNI_ERR_ARGUMENT);
+    assert_int_equal(omni_conversation_reset(NULL), OMNI_ERR_ARGUMENT);
+    assert_int_equal(omni_conversation_take_back(c), OMNI_OK); /* of nothing */
+    assert_int_equal(omni_conversation_reset(c), OMNI_OK);
+    omni_conversation_cancel(NULL);
+    omni_conversation_free(NULL);
+    omni_conversation_free(c);
+}
+
+static void engines(void **state) {
+    omni_engine *x = (omni_engine *)&x;
+    REFUSED(omni_engine_create(NULL, NULL, &x, e));
+    assert_null(x);
+    REFUSED(omni_engine_create(model, NULL, NULL, e));
+    omni_engine_params bad[18], odd[6];
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        bad[i] = omni_engine_params_default();
+    }
+    bad[0].parallel = -1;
+    bad[1].parallel = INT32_MIN;
+    bad[2].parallel = INT32_MAX;
+    bad[3].queue = -1;
+    bad[4].context = -1;
+    bad[5].context = INT64_MAX;
+    bad[6].cache_tokens = -1;
+    bad[7].cache_tokens = INT64_MAX;
+    bad[8].cache_tokens = 1; /* less than a context */
+    bad[9].batch = -1;
+    bad[10].prompt_seconds = NAN;
+    bad[11].prompt_seconds = -1;
+    bad[12].prompt_seconds = INFINITY;
+    bad[13].held_seconds = NAN;
+    bad[14].held_seconds = -1;
+    bad[15].held_seconds = INFINITY;
+    bad[16].cache_type_k = (omni_cache_type)-1;
+    bad[17].cache_type_v = (omni_cache_type)3;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        REFUSED(omni_engine_create(model, &bad[i], &x, e));
+        assert_null(x);
+    }
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) { /* odd, and possible */
+        odd[i] = omni_engine_params_default();
+    }
+    odd[0].queue = INT32_MAX;
+    odd[1].held_seconds = odd[1].prompt_seconds = 1e308;
+    odd[1].held_text = SIZE_MAX;
+    odd[2].parallel = 1024;
+    odd[2].context = 1;
+    odd[3].batch = INT32_MAX;
+    odd[4].prompt_seconds = odd[4].held_seconds = 1e-300;
+    odd[4].held_text = 1;
+    odd[5].batch = 1;
+    omni_generate_params p = omni_generate_params_default();
+    p.speak = true;
+    p.max_frames = 2;
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        omni_request *r;
+        omni_event event = {0};
+        assert_int_equal(omni_engine_create(model, &odd[i], &x, &err), OMNI_OK);
+        assert_int_equal(omni_request_speak(x, "Hello", &p, &r, &err), OMNI_OK);
+        while (!omni_request_next(r, -1, &event) || event.kind != OMNI_EVENT_DONE) {
+        }
+        assert_int_equal(event.status, OMNI_OK);
+        omni_request_free(r);
+        omni_engine_destroy(x);
+    }
+    REFUSED(omni_engine_start(NULL, e));
+    assert_false(omni_engine_step(NULL));
+    assert_int_equal(omni_engine_context(NULL), 0);
+    assert_int_equal(omni_engine_count(NULL).submitted, 0);
+    omni_engine_forget(NULL);
+    omni_engine_destroy(NULL);
+}
+
+static void requests(void **state) {
+    omni_engine *x;
+    omni_conversation *c, *foreign;
+    omni_request *r = (omni_request *)&r;
+    omni_event event;
+    omni_model *other;
+    omni_model_params mp = omni_model_params_default();
+    mp.model = THINKER;
+    mp.threads = 1;
+    assert_int_equal(omni_model_open(&mp, &other, &err), OMNI_OK);
+    assert_int_equal(omni_engine_create(model, NULL, &x, &err), OMNI_OK);
+    assert_int_equal(omni_conversation_create(model, NULL, &c, &err), OMNI_OK);
+    assert_int_equal(omni_conversation_create(other, NULL, &foreign, &err), OMNI_OK);
+    omni_generate_params fine = omni_generate_params_default(), zero = {0}, bad = fine;
+    fine.max_tokens = 2;
+    REFUSED(omni_request_submit(x, c, &fine, &r, e)); /* an empty conversation */
+    assert_null(r);
+    const omni_part text = {.kind = OMNI_TEXT, .text = "Hello"};
+    assert_int_equal(omni_conversation_add(c, &(omni_message){OMNI_USER, &text, 1}, &err), OMNI_OK);
+    assert_int_equal(omni_conversation_add(foreign, &(omni_message){OMNI_USER, &text, 1}, &err), OMNI_OK);
+    REFUSED(omni_request_submit(NULL, c, &fine, &r, e));
+    REFUSED(omni_request_submit(x, NULL, &fine, &r, e));
+    REFUSED(omni_request_submit(x, c, NULL, &r, e));
+    REFUSED(omni_request_submit(x, c, &fine, NULL, e));
+    REFUSED(omni_request_submit(x, c, &zero, &r, e));
+    REFUSED(omni_request_submit(x, foreign, &fine, &r, e));
+    bad.stop_count = SIZE_MAX;
+    REFUSED(omni_request_submit(x, c, &bad, &r, e));
+    bad = fine;
+    bad.trace = "/nowhere/trace.safetensors";
+    REFUSED(omni_request_submit(x, c, &bad, &r, e));
+    REFUSED(omni_request_speak(NULL, "Hello", &fine, &r, e));
+    REFUSED(omni_request_speak(x, NULL, &fine, &r, e));
+    REFUSED(omni_request_speak(x, "", &fine, &r, e));
+    REFUSED(omni_request_speak(x, "Hello", NULL, &r, e));
+    REFUSED(omni_request_speak(x, "Hello", &fine, NULL, e));
+    REFUSED(omni_request_speak(x, "Hello", &bad, &r, e));
+    assert_null(r);
+    assert_int_equal(omni_engine_count(x).submitted, 0);
+
+    assert_int_equal(omni_request_submit(x, c, &fine, &r, &err), OMNI_OK);
+    assert_false(omni_request_next(NULL, 0, &event));
+    assert_false(omni_request_next(r, 0, NULL));
+    omni_request_set_wakeup(NULL, NULL, NULL);
+    omni_request_set_wakeup(r, NULL, NULL);
+    omni_request_cancel(NULL);
+    omni_request_free(NULL);
+    while (!omni_request_next(r, -1, &event) || event.kind != OMNI_EVENT_DONE) {
+    }
+    assert_int_equal(event.status, OMNI_OK);
+    REFUSED(omni_conversation_add_answer(foreign, r, e));
+    omni_request_free(r);
+    omni_conversation_free(c);
+    omni_conversation_free(foreign);
+    omni_engine_destroy(x);
+    omni_model_close(other);
+
+    mp.talker = MODELS "/tiny/talker-qwen3-omni-f16.gguf"; /* without the thinker's layers: only given texts */
+    mp.embeddings_only = true;
+    assert_int_equal(omni_model_open(&mp, &other, &err), OMNI_OK);
+    assert_int_equal(omni_engine_create(other, NULL, &x, &err), OMNI_OK);
+    assert_int_equal(omni_conversation_create(other, NULL, &c, &err), OMNI_OK);
+    assert_int_equal(omni_conversation_add(c, &(omni_message){OMNI_USER, &text, 1}, &err), OMNI_OK);
+    REFUSED(omni_request_submit(x, c, &fine, &r, e));
+    omni_engine_forget(x);
+    omni_conversation_free(c);
+    omni_engine_destroy(x);
+    omni_model_close(other);
+}
+
 static void files_and_tools(void **state) {
     char path[] = "/tmp/api-arguments-XXXXXX.wav", *text = path;
     int file = mkstemps(path, 4);
@@ -410,8 +594,9 @@ static void long_work(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(models),  cmocka_unit_test(sessions),        cmocka_unit_test(messages),
-        cmocka_unit_test(answers), cmocka_unit_test(files_and_tools), cmocka_unit_test(long_work),
+        cmocka_unit_test(models),   cmocka_unit_test(sessions),        cmocka_unit_test(messages),
+        cmocka_unit_test(answers),  cmocka_unit_test(conversations),   cmocka_unit_test(engines),
+        cmocka_unit_test(requests), cmocka_unit_test(files_and_tools), cmocka_unit_test(long_work),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

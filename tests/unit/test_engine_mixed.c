@@ -12,7 +12,7 @@
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
 
-enum { ASKS = 48, WORDS = 260, CONTEXT = 1024, THREADS = 12 };
+enum { ASKS = 48, WORDS = 320, CONTEXT = 1024, THREADS = 12 };
 
 static omni_model *model;
 static omni_error err;

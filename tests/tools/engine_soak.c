@@ -1,0 +1,198 @@
+/* engine_soak ROUNDS SEED: in every round eight threads ask one engine 64 requests of all kinds on the tiny model, with prompts of up to 3,000
+ * tokens, some cancelled, some read slowly, some left unread, and compare each answer with the one that an engine gave that had nothing else to do.
+ * Says every ten rounds how much memory there is in use. Fails at the first difference, when something is not given back, and when memory grows. */
+#include <inttypes.h>
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../unit/mixed.h"
+
+enum { ASKS = 96, WORDS = 1550, CONTEXT = 4096, THREADS = 8, EACH = 8, WARM = 10, EVERY = 10 };
+static const double GROWTH = 1.05, GROWTH_BYTES = 8 << 20; /* of resident memory since round WARM, that is still no leak */
+
+static omni_model *model;
+static omni_engine *engine;
+static mixed_ask asks[ASKS];
+static mixed_answer alone[ASKS];
+static _Atomic uint64_t compared, cancelled, unread;
+
+static void die(const char *what, const char *why) {
+    fprintf(stderr, "engine_soak: %s: %s\n", what, why);
+    exit(1);
+}
+
+static void pause_for(uint64_t microseconds) {
+    const struct timespec t = {.tv_nsec = (long)microseconds * 1000};
+    nanosleep(&t, NULL);
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double resident_bytes(void) {
+    FILE *f = fopen("/proc/self/statm", "r");
+    long all = 0, resident = 0;
+    if (!f || fscanf(f, "%ld %ld", &all, &resident) != 2) {
+        die("/proc/self/statm", "cannot be read");
+    }
+    fclose(f);
+    return (double)resident * (double)sysconf(_SC_PAGESIZE);
+}
+
+static void wrong(int i, const char *what) {
+    char text[64];
+    snprintf(text, sizeof text, "request %d of the list", i);
+    die(text, what);
+}
+
+static void ask(int i, uint64_t *random) {
+    omni_request *r;
+    omni_error err;
+    if (mixed_submit(engine, model, &asks[i], &r, &err) != OMNI_OK) {
+        wrong(i, err.text);
+    }
+    const uint64_t way = mixed_below(random, 10);
+    omni_event event;
+    mixed_answer a = {0};
+    if (way == 0) { /* left unread, before or while it is answered */
+        pause_for(mixed_below(random, 100000));
+        unread++;
+    } else if (way == 1) {
+        bool more = true;
+        for (uint64_t left = mixed_below(random, 8); more && left > 0; left--) {
+            more = !omni_request_next(r, 0.05, &event) || mixed_take(&a, r, &event);
+        }
+        omni_request_cancel(r);
+        while (more && omni_request_next(r, -1, &event) && event.kind != OMNI_EVENT_DONE) {
+            wrong(i, "something came after a cancel");
+        }
+        cancelled++;
+    } else {
+        const bool slowly = way == 2;
+        while (!omni_request_next(r, slowly ? 0 : -1, &event) || mixed_take(&a, r, &event)) {
+            if (slowly) {
+                pause_for(5000);
+            }
+        }
+        const char *what = a.status != OMNI_OK ? a.err.text : mixed_difference(&a, &alone[i]);
+        if (what) {
+            wrong(i, what);
+        }
+        compared++;
+    }
+    mixed_answer_free(&a);
+    omni_request_free(r);
+}
+
+static void *work(void *arg) {
+    uint64_t *random = arg;
+    for (int i = 0; i < EACH; i++) {
+        ask((int)mixed_below(random, ASKS), random);
+    }
+    return NULL;
+}
+
+static void round_of_requests(uint64_t *random) {
+    pthread_t threads[THREADS];
+    uint64_t seeds[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        seeds[i] = mixed_random(random) | 1;
+        if (pthread_create(&threads[i], NULL, work, &seeds[i]) != 0) {
+            die("a thread", "cannot be started");
+        }
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+}
+
+static void check_empty(void) {
+    while (omni_engine_count(engine).waiting_or_running > 0) {
+        pause_for(1000);
+    }
+    pthread_mutex_lock(&model->computing); /* the step that ended the last one is over */
+    if (kv_pool_free(engine->pool) + prefix_cache_idle(engine->prefixes) != kv_pool_cache(engine->pool)->blocks) {
+        die("cache blocks", "some were not given back");
+    }
+    for (const embeddings *x = model->media_cache.oldest; x; x = x->newer) {
+        if (x->holders != 0) {
+            die("embeddings", "some were not given back");
+        }
+    }
+    pthread_mutex_unlock(&model->computing);
+    const omni_engine_counters n = omni_engine_count(engine);
+    if (n.failed + n.refused > 0 || n.submitted != n.ended) {
+        die("counters", "requests were refused, failed or were lost");
+    }
+}
+
+static void open_all(void) {
+    omni_error err;
+    omni_model_params p = omni_model_params_default();
+    p.model = MIXED_MODELS "/tiny/qwen3-omni-f16.gguf";
+    p.mmproj = MIXED_MODELS "/tiny/mmproj-qwen3-omni-f16.gguf";
+    p.talker = MIXED_MODELS "/tiny/talker-qwen3-omni-f16.gguf";
+    omni_engine_params e = omni_engine_params_default();
+    e.parallel = 6;
+    e.context = CONTEXT;
+    e.cache_tokens = 2 * CONTEXT;
+    e.held_text = 16;
+    e.held_seconds = 0.5;
+    if (omni_model_open(&p, &model, &err) != OMNI_OK || omni_engine_create(model, &e, &engine, &err) != OMNI_OK) {
+        die("opening the model", err.text);
+    }
+    for (int i = 0; i < ASKS; i++) {
+        asks[i] = mixed_make((uint64_t)i, WORDS);
+        if (mixed_alone(model, &asks[i], CONTEXT, &alone[i], &err) != OMNI_OK) {
+            wrong(i, err.text);
+        }
+    }
+    if (omni_engine_start(engine, &err) != OMNI_OK) {
+        die("starting the engine", err.text);
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc != 3) {
+        fprintf(stderr, "usage: engine_soak ROUNDS SEED\n");
+        return 2;
+    }
+    const int rounds = atoi(argv[1]);
+    uint64_t random = strtoull(argv[2], NULL, 10) * 0x9e3779b97f4a7c15 + 1;
+    open_all();
+    int64_t longest = 0;
+    for (int i = 0; i < ASKS; i++) {
+        longest = alone[i].result.prompt_tokens > longest ? alone[i].result.prompt_tokens : longest;
+    }
+    printf("%d requests known, prompts of up to %" PRId64 " tokens\n", ASKS, longest);
+    double warm = 0;
+    const double start = now();
+    for (int i = 1; i <= rounds; i++) {
+        round_of_requests(&random);
+        check_empty();
+        if (i % EVERY == 0 || i == rounds) {
+            const omni_engine_counters n = omni_engine_count(engine);
+            const double resident = resident_bytes();
+            printf("round %d, %.0f s: %" PRIu64 " answers compared, %" PRIu64 " cancelled, %" PRIu64 " left; %" PRIu64 " of %" PRIu64
+                   " prompt rows cached, %" PRIu64 " times gave way; %.1f MiB resident\n",
+                   i, now() - start, compared, cancelled, unread, n.cached_rows, n.prompt_rows, n.preempted, resident / (1 << 20));
+            fflush(stdout);
+            if (i == WARM) {
+                warm = resident;
+            } else if (warm > 0 && resident > warm * GROWTH + GROWTH_BYTES) {
+                die("memory", "grows");
+            }
+        }
+    }
+    omni_engine_destroy(engine);
+    for (int i = 0; i < ASKS; i++) {
+        mixed_free(&asks[i]);
+        mixed_answer_free(&alone[i]);
+    }
+    omni_model_close(model);
+    return 0;
+}
