@@ -304,7 +304,10 @@ static json_t *gguf_json(bool *ok, const gguf *g, const description *d) {
     for (size_t i = 0; i < gguf_tensor_count(g); i++) {
         const tensor *t = gguf_tensor_at(g, i);
         json_t *entry = json_tensor(ok, t->name, t->type, t->n_dims, t->ne, t->size);
-        put(ok, entry, "offset", json_count((uint64_t)((const uint8_t *)t->data - g->data)));
+        if (gguf_part_count(g) > 1) {
+            put(ok, entry, "part", json_count(gguf_tensor_part(g, t) + 1));
+        }
+        put(ok, entry, "offset", json_count(gguf_tensor_offset(g, t)));
         append(ok, tensors, entry);
     }
     put(ok, root, "tensors", tensors);

@@ -95,6 +95,9 @@ omni_status gguf_need_strs(const gguf *g, const char *key, gguf_str **out, size_
 
 size_t gguf_tensor_count(const gguf *g);
 const tensor *gguf_tensor_at(const gguf *g, size_t i);
+/* Which file holds a tensor, and where in it its data begins. */
+size_t gguf_tensor_part(const gguf *g, const tensor *t);
+size_t gguf_tensor_offset(const gguf *g, const tensor *t);
 /* NULL when absent. */
 const tensor *gguf_tensor(const gguf *g, const char *name);
 /* A tensor that must exist with this shape (ne order; trailing 1s may be left off, -1 takes any size) and hold a computable

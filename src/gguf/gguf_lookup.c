@@ -45,16 +45,24 @@ const char *gguf_part_path(const gguf *g, size_t i) {
     return i == 0 ? g->path : g->others[i - 1]->path;
 }
 
-/* The part that holds a tensor. */
-static const gguf *part_of(const gguf *g, const tensor *t) {
+size_t gguf_tensor_part(const gguf *g, const tensor *t) {
     const uint8_t *at = t->data;
     for (size_t i = 0; i < g->other_count; i++) {
         const gguf *o = g->others[i];
         if (at >= o->data && at < o->data + o->size) {
-            return o;
+            return i + 1;
         }
     }
-    return g;
+    return 0;
+}
+
+static const gguf *part_of(const gguf *g, const tensor *t) {
+    const size_t i = gguf_tensor_part(g, t);
+    return i == 0 ? g : g->others[i - 1];
+}
+
+size_t gguf_tensor_offset(const gguf *g, const tensor *t) {
+    return (size_t)((const uint8_t *)t->data - part_of(g, t)->data);
 }
 
 size_t gguf_data_offset(const gguf *g) {

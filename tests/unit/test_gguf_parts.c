@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "convert/quantize_file.h"
 #include "gguf/describe.h"
 #include "gguf/gguf.h"
@@ -184,6 +186,19 @@ static void all_parts_are_quantised_and_described(void **state) {
     assert_int_equal(gguf_describe(in_folder(part_name(1)), true, &text, &err), OMNI_OK);
     assert_non_null(strstr(text, "\"files\": 3"));
     assert_non_null(strstr(text, "\"tensors\": 6"));
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    for (int t = 0; t < TENSORS; t++) { /* where a tensor lies: in which part, and how far into that file */
+        json_t *entry = json_array_get(json_object_get(root, "tensors"), (size_t)t);
+        float want[32 * 3], found[32 * 3];
+        values_of(t, want);
+        assert_string_equal(json_string_value(json_object_get(entry, "name")), NAMES[t]);
+        FILE *f = fopen(in_folder(part_name((int)json_integer_value(json_object_get(entry, "part")) - 1)), "rb");
+        fseek(f, (long)json_integer_value(json_object_get(entry, "offset")), SEEK_SET);
+        assert_int_equal(fread(found, 1, sizeof found, f), sizeof found);
+        fclose(f);
+        assert_memory_equal(found, want, sizeof want);
+    }
+    json_decref(root);
     free(text);
     files_in_folder(true);
 }
