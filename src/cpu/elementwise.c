@@ -8,7 +8,7 @@ typedef struct row_job {
     const cpu_backend *c;
     const float *x, *a, *b;
     const int32_t *index;
-    float value, other;
+    float value;
     int64_t width;
     activation act;
     float *y;
@@ -107,17 +107,6 @@ static void cpu_silu_mul(backend *b, const float *gate, const float *up, int64_t
     pool_for(j.c->pool, chunks(n), 8, silu_mul_body, &j);
 }
 
-static void clamp_body(void *arg, int64_t begin, int64_t end, int thread) {
-    row_job *j = arg;
-    int64_t at = begin * CHUNK, to = end * CHUNK < j->width ? end * CHUNK : j->width;
-    j->c->k.clamp(j->value, j->other, to - at, j->y + at);
-}
-
-static void cpu_clamp(backend *b, float low, float high, int64_t n, float *y) {
-    row_job j = {.c = cpu_of(b), .value = low, .other = high, .width = n, .y = y};
-    pool_for(j.c->pool, chunks(n), 32, clamp_body, &j);
-}
-
 static void add_scaled_body(void *arg, int64_t begin, int64_t end, int thread) {
     row_job *j = arg;
     for (int64_t r = begin; r < end; r++) {
@@ -165,5 +154,4 @@ void cpu_elementwise_ops(ops *o) {
     o->add_gated = cpu_add_gated;
     o->silu_mul = cpu_silu_mul;
     o->snake_beta = cpu_snake_beta;
-    o->clamp = cpu_clamp;
 }

@@ -124,7 +124,6 @@ typedef struct cpu_kernels {
     void (*add_product)(const float *x, const float *scale, int64_t n, float *y); /* y += scale * x, by element */
     void (*add_multiple)(const float *x, float scale, int64_t n, float *y);       /* y += scale * x */
     void (*snake_beta)(const float *x, const float *a, const float *inv_b, int64_t n, float *y);
-    void (*clamp)(float low, float high, int64_t n, float *y);
     /* y[c] = bias[c] + sum_k x[k * width + c] * w[k * width + c] */
     void (*depthwise)(const float *x, const float *w, const float *bias, int64_t kernel, int64_t width, float *y);
 

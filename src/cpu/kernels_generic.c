@@ -239,12 +239,6 @@ static void snake_beta(const float *x, const float *a, const float *inv_b, int64
     }
 }
 
-static void clamp(float low, float high, int64_t n, float *y) {
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = y[i] < low ? low : y[i] > high ? high : y[i];
-    }
-}
-
 static void depthwise(const float *x, const float *w, const float *bias, int64_t kernel, int64_t width, float *y) {
     for (int64_t c = 0; c < width; c++) {
         float sum = bias ? bias[c] : 0.0f;
@@ -415,7 +409,6 @@ void kernels_generic(cpu_kernels *k) {
         .add_product = add_product,
         .add_multiple = add_multiple,
         .snake_beta = snake_beta,
-        .clamp = clamp,
         .depthwise = depthwise,
         .attend_keys = {[DTYPE_F32] = attend_keys_f32, [DTYPE_F16] = attend_keys_f16},
         .attend_weights = attend_weights,

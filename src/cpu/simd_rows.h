@@ -152,11 +152,6 @@ static void simd_snake_beta(const float *x, const float *a, const float *inv_b, 
     MAP(n, y, snake(A(x), A(a), A(inv_b)));
 }
 
-static void simd_clamp(float low, float high, int64_t n, float *y) {
-    const vf l = vf_set(low), h = vf_set(high);
-    MAP(n, y, vf_min(h, vf_max(l, A(y)))); /* in this order x86 keeps a NaN */
-}
-
 static void simd_depthwise(const float *x, const float *w, const float *bias, int64_t kernel, int64_t width, float *y) {
     int64_t c = 0;
     for (; c + LANES <= width; c += LANES) {

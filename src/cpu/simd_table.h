@@ -69,7 +69,6 @@ static void simd_table(cpu_kernels *k) {
     k->add_product = simd_add_product;
     k->add_multiple = simd_add_multiple;
     k->snake_beta = simd_snake_beta;
-    k->clamp = simd_clamp;
     k->depthwise = simd_depthwise;
     k->attend_keys[DTYPE_F32] = simd_attend_keys_f32;
     k->attend_keys[DTYPE_F16] = simd_attend_keys_f16;

@@ -409,7 +409,6 @@ static int64_t run(code2wav_runner *r, code2wav_stream *s, int64_t rows) {
         op->snake_beta(b, x, m->snake_out.a, m->snake_out.inv_b, rows, c, r->y + past * c);
         join_past(b, r->y, s->out_tail, past, rows, c);
         op->conv1d(b, &m->conv_out.w, m->conv_out.bias, r->y, rows, 1, r->z);
-        op->clamp(b, -1, 1, rows, r->z);
     }
     return rows;
 }
@@ -431,6 +430,9 @@ omni_status code2wav_push(code2wav_runner *r, code2wav_stream *s, const int32_t 
         r->b->ops->download(r->b, samples + *n, r->z, (size_t)made * sizeof *samples);
         if (find_not_finite(DTYPE_F32, samples + *n, made) >= 0) {
             return fail(err, OMNI_ERR_FORMAT, "code2wav computed NaN or infinite samples: its weights are damaged");
+        }
+        for (int64_t k = *n; k < *n + made; k++) { /* only now: an infinite sample would become 1 */
+            samples[k] = samples[k] < -1 ? -1 : samples[k] > 1 ? 1 : samples[k];
         }
         *n += made;
         i += rows;

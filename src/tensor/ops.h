@@ -113,7 +113,6 @@ typedef struct ops {
     void (*silu_mul)(backend *b, const float *gate, const float *up, int64_t n, float *y);
     /* SnakeBeta with both parameters already transformed: y = x + sin(a[c] x)^2 * inv_b[c], a = e^alpha, inv_b = 1 / (e^beta + 1e-9). */
     void (*snake_beta)(backend *b, const float *x, const float *a, const float *inv_b, int64_t rows, int64_t width, float *y);
-    void (*clamp)(backend *b, float low, float high, int64_t n, float *y);
 
     /* ---- attention ---- */
     /* RMSNorm over each head (weight NULL: none), then the half-split rotation: pair (j, j + half) turned by the row's angle j,

@@ -236,12 +236,6 @@ static void p_snake_beta(backend *b, const float *x, const float *a, const float
     note(b->profile, "snake_beta", NULL, t, 2 * FLOAT * (double)(rows * width), 0);
 }
 
-static void p_clamp(backend *b, float low, float high, int64_t n, float *y) {
-    double t = now();
-    b->profile->inner->clamp(b, low, high, n, y);
-    note(b->profile, "clamp", NULL, t, 2 * FLOAT * (double)n, 0);
-}
-
 static void p_head_norm_rope(backend *b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,
                              const float *cos, const float *sin) {
     double t = now();
@@ -354,7 +348,6 @@ static void fill_table(profile *p) {
     o->add_gated = p_add_gated;
     o->silu_mul = p_silu_mul;
     o->snake_beta = p_snake_beta;
-    o->clamp = p_clamp;
     o->head_norm_rope = p_head_norm_rope;
     o->kv_write = p_kv_write;
     o->attention = p_attention;

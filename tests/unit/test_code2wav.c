@@ -225,6 +225,54 @@ static void test_bad_code_leaves_stream(void **state) {
     free(b);
 }
 
+/* The last bias of a model moves every sample: what goes beyond 1 becomes 1, but what is not finite is an error, which a clamp would hide. */
+static void test_samples_are_clamped_when_finite(void **state) {
+    fixture *f = *state;
+    omni_error err = {0};
+    const tensor *bias = gguf_tensor(f->g, "code2wav.conv_out.bias");
+    assert_non_null(bias);
+    assert_int_equal(bias->size, sizeof(float));
+    const size_t size = gguf_file_size(f->g), at = gguf_tensor_offset(f->g, bias);
+    FILE *file = fopen(gguf_path(f->g), "rb");
+    assert_non_null(file);
+    uint8_t *data = aligned_alloc(64, (size + 63) / 64 * 64);
+    assert_int_equal(fread(data, 1, size, file), size);
+    fclose(file);
+    static const struct { float bias, want; /* want 0: an error */ } cases[] = {{100, 1}, {-100, -1}, {INFINITY, 0}, {-INFINITY, 0}, {NAN, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        gguf *g;
+        code2wav *m;
+        code2wav_runner *r;
+        code2wav_stream *s;
+        memcpy(data + at, &cases[i].bias, sizeof cases[i].bias);
+        must(gguf_open_memory(data, size, "bias", &g, &err), &err);
+        must(code2wav_open(f->b, g, &m, &err), &err);
+        must(code2wav_runner_create(m, NULL, 4, &r, &err), &err);
+        must(code2wav_stream_create(m, 4, &s, &err), &err);
+        int32_t codes[4 * 32] = {0};
+        assert_true(code2wav_groups(m) <= 32);
+        float *wav = calloc((size_t)(4 * code2wav_upsample(m)) + 1, sizeof *wav);
+        int64_t n = 0;
+        const omni_status status = code2wav_push(r, s, codes, 4, wav, &n, &err);
+        if (cases[i].want == 0) {
+            assert_int_equal(status, OMNI_ERR_FORMAT);
+            assert_non_null(strstr(err.text, "infinite"));
+        } else {
+            must(status, &err);
+            assert_true(n > 0);
+            for (int64_t k = 0; k < n; k++) {
+                assert_true(wav[k] == cases[i].want);
+            }
+        }
+        free(wav);
+        code2wav_stream_destroy(s);
+        code2wav_runner_destroy(r);
+        code2wav_close(m);
+        gguf_close(g);
+    }
+    free(data);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1) {
         vectors_dir = argv[1];
@@ -232,7 +280,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equals_reference),       cmocka_unit_test(test_pieces_join),
         cmocka_unit_test(test_streams_take_turns),     cmocka_unit_test(test_samples_come_early),
-        cmocka_unit_test(test_bad_code_leaves_stream),
+        cmocka_unit_test(test_bad_code_leaves_stream), cmocka_unit_test(test_samples_are_clamped_when_finite),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
