@@ -141,7 +141,8 @@ OMNI_API omni_status omni_session_take_back(omni_session *session);
  * results), with its media. System messages at the start, tools, and the last user message always stay. Returns how many messages went; 0: there was
  * nothing more to forget, or a call of the session runs. What stays is answered as by a new session that was given it alone. */
 OMNI_API size_t omni_session_drop_oldest(omni_session *session);
-/* Tokens that omni_generate would read now, those already read included; of media that it has not encoded yet, the least that they may take. */
+/* Tokens that omni_generate would read now, those already read included; of media that it has not encoded yet, the least that they may take.
+ * OMNI_ERR_LIMIT when there are far more than the model was made for, which is told without counting them. */
 OMNI_API omni_status omni_session_prompt_tokens(omni_session *session, int64_t *tokens, omni_error *err);
 /* The role of the last message; false when there is none, or a call of the session runs. */
 OMNI_API bool omni_session_last_role(omni_session *session, omni_role *role);

@@ -30,7 +30,8 @@ char *input_read(const char *path, size_t limit, size_t *size) {
         if (used < capacity || capacity > limit) {
             break;
         }
-        char *larger = realloc(text, (capacity *= 2) + 1);
+        capacity = capacity < limit / 2 ? 2 * capacity : limit + 1; /* one more byte tells a file of just that size from a larger one */
+        char *larger = realloc(text, capacity + 1);
         if (!larger) {
             free(text);
         }

@@ -243,7 +243,7 @@ omni_status omni_conversation_prompt_tokens(omni_conversation *c, int64_t *token
     }
     TRY(conversation_enter(c, err));
     chat_prompt laid = {0};
-    omni_status status = chat_render(&c->chat, c->model->tokenizer, true, &laid, err);
+    omni_status status = chat_render(&c->chat, c->model->tokenizer, true, (size_t)c->model->thinker->context, &laid, err);
     *tokens = (int64_t)laid.ids.count;
     for (size_t i = 0; i < c->media_count; i++) {
         *tokens += medium_least_rows(&c->model->encoders, &c->media[i]);

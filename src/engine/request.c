@@ -218,7 +218,7 @@ static omni_status lay_out(omni_request *r, omni_conversation *c, const char *ow
     int64_t count = 0;
     omni_status status = hold_media(r, c, owner, err);
     if (status == OMNI_OK) {
-        status = chat_render(&c->chat, m->tokenizer, true, &laid, err);
+        status = chat_render(&c->chat, m->tokenizer, true, (size_t)r->e->params.context, &laid, err);
     }
     if (status == OMNI_OK) {
         status = check_room(r, &laid, err);
@@ -303,6 +303,18 @@ omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_gene
     return OMNI_OK;
 }
 
+/* Tokens of a text to be said; one that the talker could not say to its end is refused, if it can be told before it is tokenised. */
+static omni_status tokenize_said(omni_request *r, const char *text, omni_error *err) {
+    const omni_model *m = r->e->model;
+    const size_t most = (size_t)talker_get_config(m->talker)->context_length, size = strlen(text), least = tokenizer_least(m->tokenizer, size);
+    if (least > most) {
+        return fail(err, OMNI_ERR_LIMIT, "%zu bytes of text to say are at least %zu tokens, and the talker's context is %zu", size, least, most);
+    }
+    TRY(tokenizer_encode(m->tokenizer, TOKENIZE_PLAIN, text, size, &r->said, err));
+    return r->said.count <= most ? OMNI_OK
+                                 : fail(err, OMNI_ERR_LIMIT, "the text to say has %zu tokens, and the talker's context is %zu", r->said.count, most);
+}
+
 omni_status request_speak(omni_engine *e, const char *text, const omni_generate_params *params, const _Atomic bool *cancelled, omni_request **out,
                           omni_error *err) {
     *out = NULL;
@@ -319,7 +331,7 @@ omni_status request_speak(omni_engine *e, const char *text, const omni_generate_
     TRY(create(e, &p, true, cancelled, &r, err));
     omni_status status = lay_out_opening(r, err);
     if (status == OMNI_OK) {
-        status = tokenizer_encode(e->model->tokenizer, TOKENIZE_PLAIN, text, strlen(text), &r->said, err);
+        status = tokenize_said(r, text, err);
     }
     status = status == OMNI_OK ? hand_in(e, r, err) : status;
     if (status != OMNI_OK) {

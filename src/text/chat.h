@@ -96,8 +96,9 @@ typedef struct chat_prompt {
 } chat_prompt;
 
 /* Lays out the whole conversation; with ask, followed by the opening of an assistant turn. *out must be empty ({0}); it refers to the
- * conversation's parts. A vocabulary without the markup's tokens is an error that names the token. */
-omni_status chat_render(const chat *c, const tokenizer *t, bool ask, chat_prompt *out, omni_error *err);
+ * conversation's parts. A vocabulary without the markup's tokens is an error that names the token. What certainly has more than most tokens (0: any
+ * number) is OMNI_ERR_LIMIT before it is tokenised; what has a few more may be laid out. */
+omni_status chat_render(const chat *c, const tokenizer *t, bool ask, size_t most, chat_prompt *out, omni_error *err);
 void chat_prompt_free(chat_prompt *p);
 
 #endif

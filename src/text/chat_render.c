@@ -9,6 +9,7 @@
  * a role's newline and the content, or between two parts of it. The first error is kept and ends all further work. */
 typedef struct layout {
     const tokenizer *t;
+    size_t most; /* tokens; 0: any number */
     chat_prompt *out;
     text_buffer text;
     size_t begin; /* of the segment of tokens being filled */
@@ -16,10 +17,25 @@ typedef struct layout {
     omni_error *err;
 } layout;
 
+/* Tokenising takes time for every byte. Laying out stops at a text that alone has too many tokens, and once there are far too many; a conversation
+ * that is a little too long is laid out whole, so that the error can say how long it is. */
+static void check_length(layout *l) {
+    enum { COUNTED = 1 << 14 }; /* tokens, in some hundredths of a second */
+    const size_t least = tokenizer_least(l->t, l->text.size), so_far = l->out->ids.count;
+    if (l->status == OMNI_OK && l->most > 0 && (least > l->most || (so_far > COUNTED && so_far / 2 > l->most))) {
+        l->status = fail(
+            l->err, OMNI_ERR_LIMIT,
+            "the conversation needs at least %zu tokens, %zu of them for %zu bytes of text, and the context is %zu: give a larger one (-c) or less "
+            "text",
+            so_far + least, least, l->text.size, l->most);
+    }
+}
+
 static void flush_text(layout *l) {
     if (l->status == OMNI_OK && l->text.failed) {
         l->status = fail(l->err, OMNI_ERR_MEMORY, "no memory to lay out the conversation");
     }
+    check_length(l);
     if (l->status == OMNI_OK && l->text.size > 0) {
         l->status = tokenizer_encode(l->t, TOKENIZE_PLAIN, l->text.data, l->text.size, &l->out->ids, l->err);
     }
@@ -312,8 +328,8 @@ static void put_tool_answer(layout *l, const chat *c, size_t i) {
     }
 }
 
-omni_status chat_render(const chat *c, const tokenizer *t, bool ask, chat_prompt *out, omni_error *err) {
-    layout l = {.t = t, .out = out, .err = err};
+omni_status chat_render(const chat *c, const tokenizer *t, bool ask, size_t most, chat_prompt *out, omni_error *err) {
+    layout l = {.t = t, .most = most, .out = out, .err = err};
     put_system(&l, c);
     size_t query = last_query(c);
     for (size_t i = 0; i < c->count && l.status == OMNI_OK; i++) {

@@ -307,8 +307,10 @@ size_t tokenizer_size(const tokenizer *t) {
     return t->size;
 }
 
-size_t tokenizer_longest(const tokenizer *t) {
-    return t->longest;
+size_t tokenizer_least(const tokenizer *t, size_t n) {
+    enum { MOST_COMPOSED = 4 }; /* NFC makes no more bytes one: 7 become 2 in U+1FBE U+0344, 9 become 3 in Hangul */
+    const size_t most = MOST_COMPOSED * t->longest;
+    return n / most + (n % most != 0);
 }
 
 int32_t tokenizer_eos(const tokenizer *t) {

@@ -51,8 +51,8 @@ token_kind tokenizer_kind(const tokenizer *t, int32_t id);
 /* The bytes that a token stands for (*size of them, owned by the tokenizer, not NUL-terminated; may be part of a character).
  * Nothing (*size 0) for unused tokens and ids out of range. */
 const char *tokenizer_piece(const tokenizer *t, int32_t id, size_t *size);
-/* Bytes of the longest token: text of n bytes after NFC has at least n / longest tokens. */
-size_t tokenizer_longest(const tokenizer *t);
+/* Tokens that n bytes of text have at least, whatever they are: told without reading them, to refuse what cannot fit before it costs anything. */
+size_t tokenizer_least(const tokenizer *t, size_t n);
 /* tokenizer.ggml.eos_token_id, or -1 when the file names none. */
 int32_t tokenizer_eos(const tokenizer *t);
 /* Whether an answer ends at this token: the file's end of sequence, turn or message, <|im_end|> and <|endoftext|>. */

@@ -261,6 +261,38 @@ class Answers(Case):
             json.dump(parts, f)
         self.fails(*ALL, "--messages", "m.json", say="omni: m.json: messages[0].content[2]: image data: ")
 
+    def test_texts_that_cannot_fit(self):
+        """48 MB of blanks took 19 s to be refused: what certainly has too many tokens is not tokenised."""
+        with open(self.path("big.txt"), "wb") as f:
+            f.write(b" " * 48_000_000)
+        with open(self.path("big.json"), "w") as f:
+            json.dump([{"role": "user", "content": " " * 48_000_000}], f)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        for flags in [["-f", "big.txt"], ["--messages", "big.json"]]:
+            self.fails(*RUN, *flags, "-c", 100, say=["48000005 bytes of text", "375001 of them", "context is 100"])
+        self.fails("speak", "-m", THINKER, "--talker", TALKER, "-f", "big.txt", "-o", "x.wav", say=["48000000 bytes of text", "375000 tokens", "4096"])
+        self.assertLess(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before, 6)
+
+    def test_messages_from_a_pipe(self):
+        """A named pipe is waited for and read to its end; while nobody writes, Ctrl+C ends it; what never ends is refused at the limit."""
+        os.mkfifo(self.path("pipe"))
+        for number in [signal.SIGINT, signal.SIGTERM]:
+            p = self.start(*RUN, "--messages", "pipe", "-n", 4)
+            self.assertRaises(subprocess.TimeoutExpired, p.wait, 0.5)
+            p.send_signal(number)
+            p.communicate(timeout=10)
+            self.assertIn(p.returncode, [-number, 128 + number])
+        want = self.omni(*RUN, "-p", "x", "--greedy", "-n", 4)[0]
+        p = self.start(*RUN, "--messages", "pipe", "--greedy", "-n", 4)
+        with open(self.path("pipe"), "w") as f:
+            for piece in ['[{"role": "user", ', '"content": "x"}]']:
+                f.write(piece)
+                f.flush()
+                time.sleep(0.2)
+        self.assertEqual(p.communicate(timeout=harness.LONG)[0].decode(), want)
+        self.fails(*RUN, "--messages", "/dev/zero", say=["/dev/zero", "larger than 512 MiB"])
+        self.fails(*RUN, "--messages", ".", say="omni: .: Is a directory")
+
     def test_context(self):
         self.fails(*RUN, "-p", "x " * 100, "-c", 50, say=["109 tokens", "context is 50", "-c"])
         r = json.loads(self.omni(*RUN, "-p", "x", "-c", 20, "--greedy", "--ignore-eos", "-n", 100, "--json")[0])

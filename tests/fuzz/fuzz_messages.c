@@ -24,7 +24,7 @@ static tokenizer *open_stored(void) {
 
 static void check_layout(const chat *c, const tokenizer *t) {
     chat_prompt p = {0};
-    check(chat_render(c, t, true, &p, NULL) == OMNI_OK);
+    check(chat_render(c, t, true, 0, &p, NULL) == OMNI_OK);
     size_t opened = 0, media = 0, turns = 0;
     int32_t start = tokenizer_find(t, "<|im_start|>");
     for (size_t i = 0; i < p.ids.count; i++) {

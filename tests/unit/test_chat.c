@@ -47,7 +47,7 @@ static chat parse(const char *json) {
 static chat_prompt render(const chat *c, bool ask) {
     chat_prompt p = {0};
     omni_error err = {0};
-    if (chat_render(c, tok, ask, &p, &err) != OMNI_OK) {
+    if (chat_render(c, tok, ask, 0, &p, &err) != OMNI_OK) {
         fail_msg("%s", err.text);
     }
     return p;
