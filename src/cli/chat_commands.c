@@ -9,6 +9,7 @@
 
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/input.h"
 #include "cli/path_words.h"
 #include "cli/terminal_text.h"
 
@@ -53,7 +54,10 @@ static chat_outcome add_files(chat_state *st, omni_kind kind, const char *text) 
     }
     bool ok = !fault && words.count > 0;
     for (size_t i = 0; ok && i < words.count; i++) {
-        if (access(words.paths[i], R_OK) != 0) {
+        if (input_is_standard(words.paths[i])) { /* it would read the lines of the conversation */
+            print_error("omni: %s: the conversation reads standard input, which cannot be a file too\n", words.paths[i]);
+            ok = false;
+        } else if (access(words.paths[i], R_OK) != 0) {
             print_error("omni: %s: %s\n", words.paths[i], strerror(errno));
             ok = false;
         }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/terminal_text.h"
@@ -103,10 +104,19 @@ void input_unescape(char *text) {
     *out = 0;
 }
 
+bool input_is_standard(const char *path) {
+    struct stat a, b;
+    if (strcmp(path, "-") == 0) {
+        return true;
+    }
+    return stat(path, &a) == 0 && fstat(STDIN_FILENO, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino &&
+           (S_ISFIFO(b.st_mode) || S_ISSOCK(b.st_mode) || isatty(STDIN_FILENO));
+}
+
 bool input_read_twice(const char *name, const char *const *paths, size_t count) {
     size_t uses = 0;
     for (size_t i = 0; i < count; i++) {
-        uses += paths[i] && strcmp(paths[i], "-") == 0;
+        uses += paths[i] && input_is_standard(paths[i]);
     }
     if (uses > 1) {
         print_error("omni %s: standard input (-) can be read once, and is asked for %zu times\n", name, uses);

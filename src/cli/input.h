@@ -18,6 +18,9 @@ char *input_read_text(const char *path);
 /* Carries out \n, \r, \t, \', \", \\ and \xHH in place; anything else after a backslash stays as it is. */
 void input_unescape(char *text);
 
+/* Whether the path is standard input: "-", or a pipe, socket or terminal that is also known by that path (/dev/stdin). */
+bool input_is_standard(const char *path);
+
 /* Whether more than one of count paths (NULL: not given) is standard input; then says so. */
 bool input_read_twice(const char *name, const char *const *paths, size_t count);
 

@@ -112,9 +112,9 @@ static int check_flags(const options *o, const run_flags *f) {
     paths[2] = f->tools;
     for (size_t i = 0; i < f->media.count; i++) {
         paths[3 + i] = f->media.entries[i].value;
-        by_pipe |= strcmp(paths[3 + i], "-") == 0;
+        by_pipe |= input_is_standard(paths[3 + i]);
     }
-    by_pipe |= f->tools && strcmp(f->tools, "-") == 0;
+    by_pipe |= f->tools && input_is_standard(f->tools);
     const bool twice = input_read_twice("run", paths, f->media.count + 3), talks = !o->prompt && !o->file && !f->messages;
     free(paths);
     if (!twice && talks && by_pipe) {

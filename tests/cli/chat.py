@@ -70,6 +70,17 @@ class Conversation(Chat):
         self.assertEqual(err.count("not an image"), 1, err)  # what cannot be read is left out as well
         self.assertEqual(out, self.omni(*ALL, "--greedy", "-n", 3, "-p", "x")[0])
 
+    def test_the_conversation_is_no_file(self):
+        """What would read the lines of the conversation is refused, also where a file has that name; the conversation goes on."""
+        self.write("-", "")
+        for command in ("image", "audio", "video"):
+            for path in ("-", "/dev/stdin", "/proc/self/fd/0"):
+                out, err = self.omni(*ALL, "--greedy", "-n", 3, stdin=f"/{command} {path}\nlost\nx\n", status=1)
+                self.assertIn(f"omni: {path}: the conversation reads standard input", err)
+                self.assertEqual(out, self.omni(*ALL, "--greedy", "-n", 3, "-p", "x")[0])
+        self.fails(*ALL, "--image", "/dev/stdin", stdin="x\n", status=2, say="a conversation reads standard input")
+        self.fails(*ALL, "--image", "/dev/stdin", "--audio", "-", "-p", "x", stdin="x\n", status=2, say="read once")
+
     def test_no_answer_without_its_media(self):
         want = self.tokens("x")
         bad = [f"/image {f}" for f in ["no.png", "", "'x", "\"a.png", f"{PICTURE} no.png", self.folder.name + "/no", "~/no.png", "file:///no.png"]]
