@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Frames of videos of many codecs and containers, decoded as their packets suggest, must equal those of decoding everything.
+"""Frames of videos of many codecs and containers, decoded as their packets suggest, must equal those of decoding everything;
+videos that say that they are to be turned must come as the ffmpeg program shows them.
 
     tests/videos.py VIDEO_FRAMES [--keep FOLDER] [NAME...]
 
@@ -8,6 +9,7 @@ What the packets are expected to tell is stated with each: "planned", or "all" w
 """
 import argparse
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -89,6 +91,48 @@ def make(folder, name):
     return path
 
 
+def shown(command):
+    """Width, height and bytes of a PPM file on standard output."""
+    data = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout.split(b"\n", 3)
+    return (*map(int, data[1].split()), data[3])
+
+
+def turned(tool, folder):
+    """Display matrices in MP4, MOV and Matroska: the picture must be the one that the ffmpeg program shows. Names of those that are not."""
+    wrong = []
+    colour = "-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"
+    for kind in ("mp4", "mov", "mkv"):
+        plain = os.path.join(folder, "plain." + kind)
+        made = ffmpeg("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=5:duration=0.2", *f"-c:v mpeg4 -qscale:v 2 {colour}".split(), plain)
+        if made.returncode:
+            sys.exit(f"videos.py: plain.{kind}: {made.stderr}")
+        with open(plain, "rb") as f:
+            data = f.read()
+        for degrees in (0, 90, 180, 270):
+            c, s = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+            path = os.path.join(folder, f"turned{degrees}.{kind}")
+            with open(path, "wb") as f:
+                if kind == "mkv":  # the description of colours gives its place to a projection that is rolled
+                    at = data.index(b"\x55\xb0")
+                    end = at + 3 + (data[at + 2] & 0x7F)
+                    assert data[at + 2] & 0x80
+                    roll = b"\x76\x71\x81\0" + b"\x76\x75\x84" + struct.pack(">f", -degrees if degrees < 270 else 90)
+                    roll = b"\x76\x70" + bytes([0x80 | len(roll)]) + roll
+                    rest = end - at - len(roll)
+                    assert rest >= 2
+                    f.write(data[:at] + roll + bytes([0xEC, 0x80 | (rest - 2)]) + bytes(rest - 2) + data[end:])
+                else:
+                    at = data.index(b"tkhd") + 44
+                    f.write(data[:at] + struct.pack(">9i", c << 16, s << 16, 0, -s << 16, c << 16, 0, 0, 0, 1 << 30) + data[at + 36:])
+            want = shown(["ffmpeg", "-v", "error", "-i", path, "-frames:v", "1", "-f", "image2pipe", "-c:v", "ppm", "-"])
+            got = shown([tool, "--first", path])
+            apart = sum(abs(a - b) for a, b in zip(got[2], want[2])) / len(want[2]) if got[:2] == want[:2] else 255
+            print(f"turned{degrees}.{kind}: {got[0]} x {got[1]}, {apart:.2f} levels from what ffmpeg shows")
+            if apart > 4 or (got[0] == 64) != (degrees % 180 == 90):
+                wrong.append(f"turned{degrees}.{kind}")
+    return wrong
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("video_frames")
@@ -118,6 +162,7 @@ def main():
                 right = right and "planned" not in plans
             failed += [] if right else [name]
             compared += 1
+        failed += turned(args.video_frames, folder)
     if failed or not compared:
         sys.exit(f"videos.py: wrong: {', '.join(failed) or 'nothing was compared'}")
 

@@ -2,7 +2,8 @@
  *
  * Any container and codec of FFmpeg (MP4, WebM, MKV, MOV, ...), or a NumPy file (.npy, uint8 [frames, height, width, 3] in C order)
  * whose frames count as already sampled at `fps`. Frame choice and limits are those of qwen-omni-utils: see video_sample.
- * A rotation stored in the container is applied (as torchcodec, the reader that qwen-omni-utils prefers, does).
+ * A rotation stored in the container is applied, rounded to quarters of a circle (as torchcodec, the reader that qwen-omni-utils prefers, does); a
+ * reflection as FFmpeg's own program does.
  * Frames are numbered by their timestamps, and only what the chosen ones need is decoded (video_packets.h). A damaged frame that is not needed is
  * counted and not noticed; where a chosen one does not come, everything is decoded, and only frames that come are counted.
  * Decoding streams: memory is a few frames plus the result. The sound track is not touched: media/sound.h reads it from the same path. */

@@ -86,14 +86,15 @@ static omni_status convert(converter *v, const char *path, const AVFrame *frame,
     return OMNI_OK;
 }
 
-/* How FFmpeg's own program shows a frame with this matrix: turned by the angle of its first row and column, in quarters of a circle, and
- * mirrored where the matrix does so. */
+/* How a frame with this matrix is shown: turned by the angle of its first row and column, rounded to quarters of a circle, and mirrored where the
+ * matrix does so. The same as FFmpeg's own program for angles that are quarters. Others it draws tilted on black, with the corners cut off;
+ * torchcodec, and so the reference, turns by the nearest quarter. */
 static orientation display_orientation(const int32_t matrix[9]) {
     const double angle = av_display_rotation_get(matrix); /* counterclockwise */
     if (!isfinite(angle)) {
         return (orientation){0};
     }
-    switch ((((long)rint(-angle / 90)) % 4 + 4) % 4) { /* clockwise */
+    switch ((-lround(angle / 90) % 4 + 4) % 4) { /* clockwise; halves as torchcodec rounds them */
     case 1:
         return (orientation){.transpose = true, .flip_rows = matrix[3] <= 0};
     case 2:

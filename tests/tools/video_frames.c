@@ -1,4 +1,5 @@
-/* Frames of videos decoded as their packets suggest, against decoding everything: video_frames FILE...
+/* Frames of videos decoded as their packets suggest, against decoding everything: video_frames FILE...; or the first frame of one as a PPM file on
+ * standard output: video_frames --first FILE.
  *
  * For each file, several choices of frames are decoded in both ways; what comes must be equal bit for bit. Prints a line a file: how many frames,
  * "planned" (or "all", where the packets do not tell the frames), and pixels decoded with the plan as a percentage of all, for each choice: the first
@@ -34,6 +35,33 @@ static omni_status take(void *arg, int64_t index, const uint8_t *rgb, omni_error
     f->index[f->n] = index;
     f->hash[f->n++] = hash;
     return OMNI_OK;
+}
+
+static omni_status begin_picture(void *arg, int64_t height, int64_t width, omni_error *err) {
+    (void)err;
+    *(int64_t *)arg = width * height * 3;
+    printf("P6\n%lld %lld\n255\n", (long long)width, (long long)height);
+    return OMNI_OK;
+}
+
+static omni_status take_picture(void *arg, int64_t index, const uint8_t *rgb, omni_error *err) {
+    (void)index;
+    const size_t size = (size_t) * (int64_t *)arg;
+    return fwrite(rgb, 1, size, stdout) == size ? OMNI_OK : fail(err, OMNI_ERR_IO, "cannot write");
+}
+
+static int first_picture(const char *path) {
+    omni_error err = {0};
+    budget b;
+    budget_init(&b, NULL);
+    int64_t size = 0, decoded;
+    const video_limits limits = {1000000, &b};
+    const video_sink sink = {&size, begin_picture, take_picture};
+    if (video_decode(&(video_bytes){.name = path}, &limits, NULL, &(int32_t){0}, 1, &sink, &decoded, &err) != OMNI_OK) {
+        fprintf(stderr, "video_frames: %s\n", err.text);
+        return 1;
+    }
+    return 0;
 }
 
 /* Pixels that were decoded. */
@@ -77,6 +105,9 @@ static int compare(const char *path, const int32_t *indices, int64_t n, int64_t 
 
 int main(int argc, char **argv) {
     int failed = 0;
+    if (argc == 3 && strcmp(argv[1], "--first") == 0) {
+        return first_picture(argv[2]);
+    }
     for (int i = 1; i < argc; i++) {
         static int32_t indices[MOST];
         int64_t total = 0;

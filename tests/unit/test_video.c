@@ -1,5 +1,6 @@
 /* Choice of frames against qwen-omni-utils, decoded frames against PyAV, NumPy arrays, damage and limits. */
 #define _GNU_SOURCE /* memmem */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -161,6 +162,50 @@ static void shows_as_the_matrix_says(void **state) {
     assert_int_equal(n, 16);
     video_free(&up);
     free(cases);
+    free(data);
+}
+
+/* Angles that are no quarters of a circle are rounded to the nearest, as torchcodec does. */
+static void turns_by_quarters(void **state) {
+    static const struct {
+        double angle; /* clockwise */
+        int quarters;
+    } cases[] = {{10, 0},  {-10, 0}, {44.9, 0}, {45.1, 1}, {80, 1},  {100, 1}, {134, 1}, {136, 2},
+                 {170, 2}, {190, 2}, {224, 2},  {226, 3},  {271, 3}, {-50, 3}, {316, 0}};
+    char *data;
+    size_t size;
+    omni_error err;
+    video up;
+    assert_int_equal(file_read(TEST_DATA "/media/video/upright.mov", LIMIT, &data, &size, &err), OMNI_OK);
+    assert_int_equal(video_open_memory(data, size, "upright", &PARAMS, NULL, &up, &err), OMNI_OK);
+    char *header = memmem(data, size, "tkhd", 4);
+    assert_non_null(header);
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        const double radians = cases[k].angle * 3.14159265358979 / 180, c = cos(radians) * 65536, s = sin(radians) * 65536;
+        const int32_t values[4] = {(int32_t)c, (int32_t)s, (int32_t)-s, (int32_t)c};
+        static const int places[4] = {0, 1, 3, 4};
+        for (int i = 0; i < 16; i++) {
+            header[44 + places[i / 4] * 4 + i % 4] = (char)((uint32_t)values[i / 4] >> (24 - 8 * (i % 4)));
+        }
+        video v;
+        assert_int_equal(video_open_memory(data, size, "shown", &PARAMS, NULL, &v, &err), OMNI_OK);
+        assert_int_equal(v.width, cases[k].quarters % 2 ? 64 : 96);
+        for (int y = 0; y < v.height; y++) {
+            for (int x = 0; x < v.width; x++) {
+                int stored_y = y, stored_x = x, w = v.width, h = v.height;
+                for (int q = 0; q < cases[k].quarters; q++) { /* undo one clockwise turn */
+                    const int before_y = w - 1 - stored_x, before_x = stored_y, was = w;
+                    stored_y = before_y;
+                    stored_x = before_x;
+                    w = h;
+                    h = was;
+                }
+                assert_int_equal(level(&v.patches, 1, y, x, 1), level(&up.patches, 1, stored_y, stored_x, 1));
+            }
+        }
+        video_free(&v);
+    }
+    video_free(&up);
     free(data);
 }
 
@@ -443,6 +488,7 @@ int main(void) {
         cmocka_unit_test(frames_equal_pyav),
         cmocka_unit_test(turns_upright),
         cmocka_unit_test(shows_as_the_matrix_says),
+        cmocka_unit_test(turns_by_quarters),
         cmocka_unit_test(decodes_what_is_needed),
         cmocka_unit_test(reads_a_pipe),
         cmocka_unit_test(one_frame_is_enough),
