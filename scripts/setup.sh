@@ -6,7 +6,7 @@ set -eu
 build=(
   gcc libc6-dev ninja-build cmake pkg-config
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
-  libjpeg-dev libpng-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libssl-dev libjansson-dev libutf8proc-dev
+  libjpeg-dev libpng-dev zlib1g-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libssl-dev libjansson-dev libutf8proc-dev
 )
 test=(g++ binutils libcmocka-dev python3 ffmpeg)
 clang=(clang g++ binutils)
@@ -37,7 +37,7 @@ done
 # Since 1.16 libheif has its decoders in packages of their own.
 case $(. /etc/os-release 2>/dev/null && echo "${ID-}${VERSION_ID-}") in
   debian1[0-2] | ubuntu2[0-2].*) ;;
-  *) packages+=(libheif-plugin-dav1d libheif-plugin-libde265) ;;
+  *) packages+=(libheif-plugin-aomdec libheif-plugin-libde265) ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -2,16 +2,23 @@
 #include "media/exif.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include <zlib.h>
 
 typedef struct span {
     const uint8_t *data;
     size_t size;
 } span;
 
-/* EXIF and XMP data of a file; the first of each counts. */
+enum { MOST_TEXT = 1 << 20 }; /* bytes; Pillow refuses larger ones */
+
+/* EXIF and XMP data of a file; the first of each counts, of a PNG file the last. */
 typedef struct metadata {
     span exif, xmp;
+    span profile; /* EXIF data in hexadecimal digits, behind three lines */
+    bool xmp_deflated, profile_deflated;
 } metadata;
 
 static uint32_t read_number(const uint8_t *p, int bytes, bool little) {
@@ -94,21 +101,78 @@ static void read_jpeg(span s, metadata *m) {
     }
 }
 
+/* What stands behind a string that ends with a zero byte. */
+static span behind_string(span s) {
+    const uint8_t *end = s.size ? memchr(s.data, 0, s.size) : NULL;
+    return end ? skip(s, (size_t)(end - s.data) + 1) : (span){0};
+}
+
+/* The value of a text chunk; without data where the chunk is damaged. */
+static span text_value(const uint8_t *kind, span content, bool *deflated) {
+    span value = behind_string(content);
+    *deflated = memcmp(kind, "zTXt", 4) == 0;
+    if (memcmp(kind, "iTXt", 4) == 0) { /* flag, method, language, keyword */
+        *deflated = value.size > 0 && value.data[0];
+        return behind_string(behind_string(skip(value, 2)));
+    }
+    return *deflated ? skip(value, 1) : value;
+}
+
 static void read_png(span s, metadata *m) {
-    static const char xmp[] = "XML:com.adobe.xmp";
+    static const char xmp[] = "XML:com.adobe.xmp", profile[] = "Raw profile type exif";
     for (s = skip(s, 8); s.size >= 12;) {
         const size_t length = read_number(s.data, 4, false);
         if (length > s.size - 12) {
             return;
         }
         const span content = {s.data + 8, length};
-        if (memcmp(s.data + 4, "eXIf", 4) == 0) {
+        const uint8_t *kind = s.data + 4;
+        bool deflated;
+        if (memcmp(kind, "eXIf", 4) == 0) {
             m->exif = content;
-        } else if (memcmp(s.data + 4, "iTXt", 4) == 0 && starts_with(content, xmp, sizeof xmp) && length > sizeof xmp && !content.data[sizeof xmp]) {
-            m->xmp = content;
+        } else if (memcmp(kind, "tEXt", 4) == 0 || memcmp(kind, "zTXt", 4) == 0 || memcmp(kind, "iTXt", 4) == 0) {
+            const span value = text_value(kind, content, &deflated);
+            if (value.data && starts_with(content, xmp, sizeof xmp)) {
+                m->xmp = value;
+                m->xmp_deflated = deflated;
+            } else if (value.data && starts_with(content, profile, sizeof profile)) {
+                m->profile = value;
+                m->profile_deflated = deflated;
+            }
         }
         s = skip(s, length + 12);
     }
+}
+
+/* Inflates in into MOST_TEXT bytes; nothing where that fails or does not fit. */
+static span inflated(span in, uint8_t *out) {
+    uLongf size = MOST_TEXT;
+    return uncompress(out, &size, in.data, in.size) == Z_OK ? (span){out, size} : (span){0};
+}
+
+static int digit(uint8_t c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* The bytes that the digits behind the third line stand for, in place; nothing where there is anything else. */
+static span profile_bytes(uint8_t *text, size_t size) {
+    size_t at = 0, n = 0;
+    for (int lines = 0; at < size && lines < 3; at++) {
+        lines += text[at] == '\n';
+    }
+    while (at < size) {
+        if (text[at] == '\n' || text[at] == ' ' || text[at] == '\r' || text[at] == '\t') {
+            at++;
+            continue;
+        }
+        const int high = digit(text[at]), low = at + 1 < size ? digit(text[at + 1]) : -1;
+        if (high < 0 || low < 0) {
+            return (span){0};
+        }
+        text[n++] = (uint8_t)(high << 4 | low);
+        at += 2;
+    }
+    return (span){text, n};
 }
 
 static void read_webp(span s, metadata *m) {
@@ -127,9 +191,35 @@ static void read_webp(span s, metadata *m) {
     }
 }
 
-orientation exif_orientation(const uint8_t *file, size_t size) {
+static span without_prefix(span exif) {
+    for (int i = 0; i < 2 && starts_with(exif, "Exif\0", 6); i++) { /* some writers put JPEG's prefix elsewhere, too */
+        exif = skip(exif, 6);
+    }
+    return exif;
+}
+
+/* text has MOST_TEXT bytes where a text of m needs them. */
+static int value_of(const metadata *m, uint8_t *text) {
+    span exif = m->exif, xmp = m->xmp;
+    if (!exif.data && m->profile.data) {
+        span profile = m->profile_deflated ? inflated(m->profile, text) : m->profile;
+        profile.size = profile.size < MOST_TEXT ? profile.size : MOST_TEXT;
+        if (profile.data && profile.data != text) {
+            memcpy(text, profile.data, profile.size);
+        }
+        exif = profile_bytes(text, profile.size);
+    }
+    const int value = tiff_orientation(without_prefix(exif));
+    if (value == 0 && m->xmp_deflated) {
+        xmp = inflated(xmp, text);
+    }
+    return value ? value : xmp_orientation(xmp);
+}
+
+omni_status exif_orientation(const uint8_t *file, size_t size, const char *name, budget *b, orientation *out, omni_error *err) {
     const span s = {file, size};
     metadata m = {0};
+    uint8_t *text = NULL;
     if (starts_with(s, "\xff\xd8", 2)) {
         read_jpeg(s, &m);
     } else if (starts_with(s, "\x89PNG", 4)) {
@@ -139,9 +229,18 @@ orientation exif_orientation(const uint8_t *file, size_t size) {
     } else {
         m.exif = s; /* TIFF; tiff_orientation looks */
     }
-    for (int i = 0; i < 2 && starts_with(m.exif, "Exif\0", 6); i++) { /* some writers put JPEG's prefix elsewhere, too */
-        m.exif = skip(m.exif, 6);
+    if (m.xmp_deflated || m.profile.data) {
+        TRY(budget_hold(b, name, MOST_TEXT, err));
+        text = malloc(MOST_TEXT);
+        if (!text) {
+            budget_release(b, MOST_TEXT);
+            return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", name);
+        }
     }
-    const int value = tiff_orientation(m.exif);
-    return orientation_exif(value ? value : xmp_orientation(m.xmp));
+    *out = orientation_exif(value_of(&m, text));
+    if (text) {
+        free(text);
+        budget_release(b, MOST_TEXT);
+    }
+    return OMNI_OK;
 }

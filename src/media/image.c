@@ -42,7 +42,8 @@ static decode_fn *find_decoder(const uint8_t *p, size_t size) {
 }
 
 static omni_status turn_upright(const image_source *s, image *im, omni_error *err) {
-    const orientation o = exif_orientation(s->data, s->size);
+    orientation o;
+    TRY(exif_orientation(s->data, s->size, s->name, s->budget, &o, err));
     if (!orientation_changes(o)) {
         return OMNI_OK;
     }

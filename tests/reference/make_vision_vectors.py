@@ -150,6 +150,19 @@ def oriented_images():
     save("xmp.webp", None, lossless=True, xmp=xmp)
     save("xmp.jpg", None, xmp=xmp)
     files["xmp.png"] = png(17, 10, 8, 2, 0, rng, [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)])
+    plain = lambda *chunks: png(17, 10, 8, 2, 0, rng, chunks)
+    profile = lambda data: b"\nexif\n" + b"%8d\n" % len(data) + b"\n".join(data.hex().encode()[i:i + 72] for i in range(0, 2 * len(data), 72)) + b"\n"
+    raw, key, xml = b"Raw profile type exif", b"Exif\0\0", b"XML:com.adobe.xmp"
+    files["profile.png"] = plain((b"tEXt", raw + b"\0" + profile(key + exif(6))))
+    files["profile-deflated.png"] = plain((b"zTXt", raw + b"\0\0" + zlib.compress(profile(exif(8, ">", before=(0x0100, 0x0110))))))
+    files["profile-international.png"] = plain((b"iTXt", raw + b"\0\1\0en\0key\0" + zlib.compress(profile(exif(3)).upper().replace(b"EXIF", b"exif"))))
+    files["profile-and-exif.png"] = plain((b"eXIf", exif(5)), (b"tEXt", raw + b"\0" + profile(exif(6))))
+    files["profile-twice.png"] = plain((b"tEXt", raw + b"\0" + profile(exif(6))), (b"tEXt", raw + b"\0" + profile(exif(2))))
+    files["profile-and-xmp.png"] = plain((b"tEXt", raw + b"\0" + profile(exif(7))), (b"tEXt", xml + b"\0" + xmp))
+    files["profile-silent.png"] = plain((b"tEXt", raw + b"\0" + profile(exif(6).replace(b"\x12\x01", b"\x13\x01"))), (b"zTXt", xml + b"\0\0" + zlib.compress(xmp)))
+    files["profile-other.png"] = plain((b"tEXt", b"Raw profile type iptc\0" + profile(exif(6))))
+    files["xmp-text.png"] = plain((b"tEXt", xml + b"\0" + xmp))
+    files["xmp-deflated.png"] = plain((b"iTXt", xml + b"\0\1\0\0\0" + zlib.compress(xmp)))
     files["exif-behind.png"] = files["orientation1.png"][:-12] + png(17, 10, 8, 2, 0, rng, [(b"eXIf", exif(5))])[33:33 + 12 + 26] + files["orientation1.png"][-12:]
     return files
 
