@@ -8,6 +8,7 @@
 #include <libavutil/pixdesc.h>
 #include <libswscale/swscale.h>
 
+#include "media/containers.h"
 #include "media/image_formats.h"
 
 /* Bytes a pixel beside the result: the decoded frame (at most 4 channels of 16 bits), and JPEG 2000's coefficients with their code blocks. */
@@ -147,7 +148,7 @@ static omni_status decode(picture *p, const AVCodec *codec, AVCodecContext *c, A
 
 static omni_status decode_with(enum AVCodecID id, const image_source *in, image *out, omni_error *err) {
     const AVCodec *codec = avcodec_find_decoder(id);
-    av_log_set_level(AV_LOG_QUIET);
+    media_limit_libav();
     if (!codec || in->size > INT32_MAX - AV_INPUT_BUFFER_PADDING_SIZE) {
         return fail(err, OMNI_ERR_UNSUPPORTED, "%s: this build of libavcodec cannot read a %s picture of %zu bytes", in->name, avcodec_get_name(id),
                     in->size);

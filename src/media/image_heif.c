@@ -1,4 +1,6 @@
-/* HEIC and AVIF through libheif, which turns and mirrors the picture as the file says. */
+/* HEIC and AVIF through libheif, which turns and mirrors the picture as the file says; EXIF and XMP data say nothing more here, as in Pillow. */
+#include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 
 #include <libheif/heif.h>
@@ -34,6 +36,41 @@ static omni_status take_pixels(const image_source *in, const struct heif_image *
     return OMNI_OK;
 }
 
+/* The decoder for AV1 that prints nothing: libheif prefers dav1d, and cannot tell it to keep what it finds wrong to itself. NULL: libheif's choice.
+ */
+static const char *quiet_decoder(const image_source *in) {
+    enum { MOST = 16 };
+    const struct heif_decoder_descriptor *known[MOST];
+    const int length = in->size < INT32_MAX ? (int)in->size : INT32_MAX;
+    if (heif_has_compatible_brand(in->data, length, "avif") != 1) {
+        return NULL;
+    }
+    const int n = heif_get_decoder_descriptors(heif_compression_AV1, known, MOST);
+    for (int i = 0; i < n; i++) {
+        const char *id = heif_decoder_descriptor_get_id_name(known[i]);
+        if (id && strcmp(id, "aom") == 0) {
+            return id;
+        }
+    }
+    return NULL;
+}
+
+static omni_status decode_handle(const struct heif_image_handle *handle, const image_source *in, image *im, omni_error *err) {
+    const bool alpha = heif_image_handle_has_alpha_channel(handle);
+    struct heif_decoding_options *options = heif_decoding_options_alloc();
+    if (!options) {
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", in->name);
+    }
+    options->decoder_id = quiet_decoder(in);
+    struct heif_image *decoded = NULL;
+    struct heif_error e =
+        heif_decode_image(handle, &decoded, heif_colorspace_RGB, alpha ? heif_chroma_interleaved_RGBA : heif_chroma_interleaved_RGB, options);
+    omni_status status = e.code ? failed(in, e, err) : take_pixels(in, decoded, alpha, im, err);
+    heif_image_release(decoded);
+    heif_decoding_options_free(options);
+    return status;
+}
+
 static omni_status decode(struct heif_context *c, const image_source *in, image *im, omni_error *err) {
     struct heif_image_handle *handle = NULL;
     struct heif_error e = heif_context_read_from_memory_without_copy(c, in->data, in->size, NULL);
@@ -41,13 +78,9 @@ static omni_status decode(struct heif_context *c, const image_source *in, image 
     if (e.code) {
         return failed(in, e, err);
     }
-    const bool alpha = heif_image_handle_has_alpha_channel(handle);
     omni_status status = image_allocate(heif_image_handle_get_width(handle), heif_image_handle_get_height(handle), BESIDES, in, im, err);
     if (status == OMNI_OK) {
-        struct heif_image *decoded = NULL;
-        e = heif_decode_image(handle, &decoded, heif_colorspace_RGB, alpha ? heif_chroma_interleaved_RGBA : heif_chroma_interleaved_RGB, NULL);
-        status = e.code ? failed(in, e, err) : take_pixels(in, decoded, alpha, im, err);
-        heif_image_release(decoded);
+        status = decode_handle(handle, in, im, err);
     }
     heif_image_handle_release(handle);
     return status;

@@ -55,7 +55,13 @@ static void compare(const char *path) {
         free(data);
         return;
     }
-    if (im.width != width || im.height != height || memcmp(im.rgb, data + begin + 1, (size_t)width * (size_t)height * 3) != 0) {
+    /* HEIC and AVIF in colour: versions of libheif and libavif round differently on the way to RGB */
+    const int tolerance = strstr(path, "rgb") && (strstr(path, ".heic") || strstr(path, ".avif")) ? 1 : 0;
+    bool equal = im.width == width && im.height == height;
+    for (size_t i = 0; equal && i < (size_t)width * (size_t)height * 3; i++) {
+        equal = abs(im.rgb[i] - (uint8_t)data[(size_t)begin + 1 + i]) <= tolerance;
+    }
+    if (!equal) {
         print_error("%s differs from Pillow's values: %d x %d\n", path, im.width, im.height);
         unequal++;
     }
