@@ -40,6 +40,10 @@ grey = rgb.convert("L")
 for kind, whole in (("heic", dict(chroma=444)), ("avif", dict(subsampling="4:4:4"))):
     for name, im in (("rgb", rgb), ("rgba", rgba)):
         save(f"{name}.{kind}", im, quality=90, **whole)
+    if kind == "avif":
+        for name, im, options in (("rgb-420", rgb, {}), ("rgba-420", rgba, {}), ("rgb-422", rgb, dict(subsampling="4:2:2")), ("rgb-limited", rgb, dict(range="limited")),
+                                  ("rgb-odd", rgb.crop((0, 0, 27, 19)), {}), ("grey-limited", grey.convert("RGB"), dict(subsampling="4:0:0", range="limited"))):
+            save(f"{name}.avif", im, quality=90, **options)
     for n in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = n
