@@ -64,6 +64,8 @@ static bool find_planes(const struct heif_image *decoded, const image *im, ycc_p
     if (heif_image_get_nclx_color_profile(decoded, &colours).code == 0 && colours) {
         matrix = (int)colours->matrix_coefficients;
         out->full_range = colours->full_range_flag;
+    }
+    if (colours) { /* also made where it has values that libheif does not know */
         heif_nclx_color_profile_free(colours);
     }
     switch (matrix) {
