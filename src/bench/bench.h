@@ -1,4 +1,5 @@
-/* Inside omni_bench: what its parts share. bench.c opens the files and measures; bench_thinker.c, bench_encoders.c and bench_speech.c say what. */
+/* Inside omni_bench: what its parts share. bench.c opens the files and measures; bench_thinker.c, bench_engine.c, bench_encoders.c and bench_speech.c
+ * say what. */
 #ifndef OMNI_BENCH_BENCH_H
 #define OMNI_BENCH_BENCH_H
 
@@ -12,7 +13,7 @@ typedef struct bench {
     gguf *mmproj;
     encoders encoders;
     int repetitions, generate;
-    int rows; /* reported so far */
+    int rows;    /* reported so far */
     limits last; /* the latest test of the machine, and when it was */
     double last_at;
     double max_seconds;
@@ -44,6 +45,8 @@ uint32_t bench_random(uint32_t *state);
 void bench_noise(float *out, int64_t n, uint32_t seed);
 
 omni_status bench_thinker(bench *x, omni_error *err);
+/* A row of so many conversations, each answered for so many tokens by an engine. */
+omni_status bench_engine(bench *x, const char *name, int conversations, int steps, omni_error *err);
 /* Text in, text and speech out. */
 omni_status bench_answer(bench *x, omni_error *err);
 omni_status bench_audio(bench *x, omni_error *err);

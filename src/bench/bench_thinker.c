@@ -149,5 +149,8 @@ omni_status bench_thinker(bench *x, omni_error *err) {
         snprintf(name, sizeof name, "tg%d b%d", BATCH_STEPS, batches[i]);
         TRY(measure(x, name, batches[i], 0, 0, BATCH_STEPS, err));
     }
-    return OMNI_OK;
+    snprintf(name, sizeof name, "engine tg%d", x->generate);
+    TRY(bench_engine(x, name, 1, x->generate, err));
+    snprintf(name, sizeof name, "engine tg%d b8", BATCH_STEPS);
+    return bench_engine(x, name, 8, BATCH_STEPS, err);
 }

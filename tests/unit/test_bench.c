@@ -56,12 +56,12 @@ static omni_bench_params tiny(seen *s) {
 }
 
 static void test_rows(void **state) {
-    static const char *const names[] = {"memory read",   "float32 FMA", "pp64",           "tg4",     "tg16 b8", "audio", "image",
-                                        "speech frames", "talker",      "code predictor", "code2wav"};
+    static const char *const names[] = {"memory read", "float32 FMA", "pp64",          "tg4",    "tg16 b8",        "engine tg4", "engine tg16 b8",
+                                        "audio",       "image",       "speech frames", "talker", "code predictor", "code2wav"};
     seen s = {0};
     omni_error err = {0};
     omni_bench_params p = tiny(&s);
-    p.only = "pp64,tg4,tg16 b8,audio,image,speech,talker,code,speak,answer";
+    p.only = "pp64,tg4,tg16 b8,engine,audio,image,speech,talker,code,speak,answer";
     omni_status status = omni_bench(&p, &err);
     if (status != OMNI_OK) {
         print_error("%s\n", err.text);
