@@ -204,8 +204,9 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     const int number = stop_session_end();
     progress_clear(&a->bar);
 
-    if (!a->last_was_newline) {
+    if (!a->last_was_newline) { /* at once, in front of what standard error says of the answer */
         fputc('\n', text_output(a));
+        a->text_failed = fflush(text_output(a)) != 0 || a->text_failed;
     }
     int exit_status = 0;
     if (a->sound && !a->stream) {
