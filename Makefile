@@ -9,7 +9,7 @@ SHARED ?= ../shared
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-all: build
+all: build ## the same as build, and what make does without a target
 
 setup: ## install the Debian packages that building needs and that are missing (root or sudo); other targets install what they need
 	@scripts/setup.sh build
@@ -21,7 +21,7 @@ build: setup ## the program and the library, in build/
 demo: build ## answer a picture and a spoken question with text and speech (tiny model in models/)
 	@scripts/demo.sh build/omni
 
-test: ## unit tests, kernels, stored reference vectors
+test: ## unit tests against stored vectors of the reference, kernels, the command line, an installation
 	@scripts/setup.sh test
 	@cmake -S . -B build $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON >/dev/null
 	@ninja -C build -j $(JOBS)
@@ -72,5 +72,5 @@ format: ## clang-format over the sources
 	@scripts/setup.sh format
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
-clean:
+clean: ## remove what was built
 	@rm -rf build build-asan build-tsan build-clang build-fuzz build-arm64 build-old-cpu
