@@ -147,7 +147,8 @@ OMNI_API omni_status omni_session_prompt_tokens(omni_session *session, int64_t *
 /* The role of the last message; false when there is none, or a call of the session runs. */
 OMNI_API bool omni_session_last_role(omni_session *session, omni_role *role);
 /* Appends a conversation given as JSON text: a list of {"role", "content"}, content a string or a list of parts
- * {"type": "text", "text"} | {"type": "image"|"audio"|"video", "path"} | OpenAI's image_url and input_audio; or an object
+ * {"type": "text", "text"} | {"type": "image"|"audio"|"video", "path"} | OpenAI's image_url and input_audio, with OpenAI's tool_calls and
+ * Ollama's images; keys that cannot act are an error, those that no model would see (tool_call_id) are not; or an object
  * with "messages", and optionally "tools", "fps", "use_audio_in_video" (they hold for what is added later, too) and "audio": sounds
  * of videos that have none, such as .npy frames. A failure leaves everything as it was. */
 OMNI_API omni_status omni_session_add_json(omni_session *session, const char *json, size_t size, omni_error *err);

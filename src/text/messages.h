@@ -1,8 +1,9 @@
 /* Conversations given as JSON, in the forms that clients use:
  *   a list of messages, or an object with "messages" and optionally "tools", "fps", "use_audio_in_video" and "audio" (a list of sounds of
  *   videos that have none of their own, each a path or a data: URL);
- *   a message: {"role": "system" | "developer" | "user" | "assistant" | "tool", "content"}, content a string, null or a list of parts; for an
- *   assistant also "tool_calls" and "reasoning_content";
+ *   a message: {"role": "system" | "developer" | "user" | "assistant" | "tool" | "function", "content"}, content a string, null or a list of parts;
+ *   for an assistant also "tool_calls" or "function_call", and "reasoning_content" ("reasoning", "thinking"); for a user "images", pictures in base64
+ *   that come before the content;
  *   a part: {"type": "text", "text"}, {"type": "image" | "audio" | "video", "path"} (or the kind's own name as key: "image": FILE);
  *   OpenAI's {"type": "image_url", "image_url": {"url"}} (also "video_url", "audio_url"; the url a data: URL in base64, file:///PATH or a path),
  *   and {"type": "input_audio", "input_audio": {"data": BASE64, "format"}}.
