@@ -124,7 +124,7 @@ static omni_status count(bench *x, const bench_work *w, double *seconds, profile
     *seconds = engine_now() - start;
     *total = profile_total(x->b->profile);
     profile_pause(x->b);
-    return status;
+    return status == OMNI_OK && profile_starved(x->b->profile) ? fail(err, OMNI_ERR_MEMORY, "out of memory for counting") : status;
 }
 
 static omni_status test_machine(bench *x, limits *out, omni_error *err) {

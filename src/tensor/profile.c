@@ -20,6 +20,7 @@ struct profile {
     const ops *inner; /* the backend's own */
     profile_entry entries[MAX_ENTRIES];
     int count;
+    bool starved; /* what an operation would count could not be read */
     cached cache[CACHE];
 };
 
@@ -104,6 +105,7 @@ static void *host_copy(backend *b, const void *from, size_t bytes) {
     if (to) {
         b->profile->inner->download(b, to, from, bytes);
     }
+    b->profile->starved = b->profile->starved || !to;
     return to;
 }
 
@@ -396,7 +398,12 @@ void profile_remove(backend *b) {
 
 void profile_clear(profile *p) {
     p->count = 0;
+    p->starved = false;
     memset(p->cache, 0, sizeof p->cache);
+}
+
+bool profile_starved(const profile *p) {
+    return p->starved;
 }
 
 profile_entry profile_total(const profile *p) {
@@ -434,6 +441,9 @@ char *profile_text(const profile *p) {
             print_entry(f, &sorted[i], total.seconds);
         }
         print_entry(f, &total, total.seconds);
+        if (p->starved) {
+            fputs("out of memory now and then: bytes and operations are too few\n", f);
+        }
         const bool failed = ferror(f) != 0;
         if (fclose(f) != 0 || failed) { /* no memory for all of it */
             free(text);

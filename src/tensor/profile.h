@@ -28,6 +28,8 @@ void profile_remove(backend *b);
 
 void profile_clear(profile *p);
 profile_entry profile_total(const profile *p);
+/* Memory was short, so that bytes and operations of some calls are not counted. */
+bool profile_starved(const profile *p);
 /* A table for people, the longest time first; the caller frees it. NULL when out of memory. */
 char *profile_text(const profile *p);
 
