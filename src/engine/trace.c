@@ -95,7 +95,9 @@ void trace_append(trace *t, const char *name, const float *values, int64_t count
         g->values = larger;
         g->capacity = capacity;
     }
-    memcpy(g->values + g->count, values, (size_t)n * sizeof *values);
+    if (n > 0) {
+        memcpy(g->values + g->count, values, (size_t)n * sizeof *values);
+    }
     g->count += n;
 }
 
