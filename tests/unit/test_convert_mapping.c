@@ -325,6 +325,36 @@ static void check_full(bool split) {
     free(l.items);
 }
 
+/* Ids that only the talker's part, only the thinker's or only the file's top names: checkpoints differ in where they put them. */
+static void test_places_of_ids(void **state) {
+    static const char *const names[] = {"im_start_token_id",  "im_end_token_id",  "system_token_id",  "user_token_id",
+                                        "assistant_token_id", "tts_pad_token_id", "tts_bos_token_id", "tts_eos_token_id"};
+    for (int place = 0; place < 3; place++) {
+        size_t size;
+        char *text = data_file("micro_config.json", &size);
+        json_t *root = json_loadb(text, size, 0, NULL);
+        free(text);
+        json_t *const places[] = {root, json_object_get(root, "thinker_config"), json_object_get(root, "talker_config")};
+        for (size_t i = 0; i < 8; i++) {
+            for (int k = 0; k < 3; k++) {
+                json_object_del(places[k], names[i]);
+            }
+            assert_int_equal(json_object_set_new(places[place], names[i], json_integer((json_int_t)(11 + i))), 0);
+        }
+        text = json_dumps(root, 0);
+        json_decref(root);
+        model_config c;
+        omni_error e = {0};
+        assert_int_equal(config_parse(text, strlen(text), "config.json", true, &c, &e), OMNI_OK);
+        free(text);
+        const uint32_t read[] = {c.ids.im_start,  c.ids.im_end,  c.ids.system,  c.ids.user,
+                                 c.ids.assistant, c.ids.tts_pad, c.ids.tts_bos, c.ids.tts_eos};
+        for (size_t i = 0; i < 8; i++) {
+            assert_int_equal(read[i], 11 + i);
+        }
+    }
+}
+
 static void test_full_fused(void **state) {
     check_full(false);
 }
@@ -337,7 +367,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_released_sizes),  cmocka_unit_test(test_spellings_agree), cmocka_unit_test(test_missing_fields),
         cmocka_unit_test(test_bad_values),      cmocka_unit_test(test_damaged_json),    cmocka_unit_test(test_full_fused),
-        cmocka_unit_test(test_full_one_by_one),
+        cmocka_unit_test(test_full_one_by_one), cmocka_unit_test(test_places_of_ids),
     };
     (void)files_in_folder;
     (void)make_folder;
