@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
 .DEFAULT_GOAL = all
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training install format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ arm64: ## cross-compile the kernels and check them under emulation
 old-cpu: build ## check kernels and program on emulated x86-64 processors without AVX-512 and without AVX
 	@scripts/setup.sh old-cpu
 	@scripts/check-old-cpu.sh
+
+training: ## the training code at toy size on the CPU (builds the reference's Python environment outside the tree)
+	@$$(scripts/python-env.sh "$${OMNI_PYTHON_ENV:-$$HOME/.cache/omni/reference}") training/check.py
 
 install: build ## into PREFIX (/usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))
