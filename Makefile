@@ -25,19 +25,19 @@ test: ## unit tests against stored vectors of the reference, kernels, the comman
 	@scripts/setup.sh test
 	@cmake -S . -B build $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON >/dev/null
 	@ninja -C build -j $(JOBS)
-	@ctest --test-dir build --output-on-failure -j $(JOBS)
+	@ctest --test-dir build --output-on-failure -j $(JOBS) $(CTEST_FLAGS)
 
 asan: ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/setup.sh sanitize
 	@cmake -S . -B build-asan $(PRESET_FLAGS) -DOMNI_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug >/dev/null
 	@ninja -C build-asan -j $(JOBS)
-	@ctest --test-dir build-asan --output-on-failure -j $(JOBS)
+	@ctest --test-dir build-asan --output-on-failure -j $(JOBS) $(CTEST_FLAGS)
 
 tsan: ## the same under ThreadSanitizer
 	@scripts/setup.sh sanitize
 	@cmake -S . -B build-tsan $(PRESET_FLAGS) -DOMNI_SANITIZE=thread -DCMAKE_BUILD_TYPE=Debug >/dev/null
 	@ninja -C build-tsan -j $(JOBS)
-	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) -E '^kernels$$'
+	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) $(CTEST_FLAGS) -E '^kernels$$'
 
 fuzz: ## every fuzz target for SECONDS_EACH=60
 	@scripts/setup.sh fuzz
