@@ -8,10 +8,12 @@
 #include "cpu/backend.h"
 #include "cpu/linear.h"
 
-/* Each expert has groups of its own. Fewer outputs than half a group are not worth the padding. */
-static size_t cpu_packed_size(backend *b, const tensor *t) {
+/* Each expert has groups of its own. Fewer outputs than half a group are not worth the padding. Single rows are looked up where they are, and
+ * convolutions unpack blocks by themselves. */
+static size_t cpu_packed_size(backend *b, weight_use use, const tensor *t) {
     packed_format f = packed_format_of(t->type);
-    if (t->packed || cpu_of(b)->keep_rows || t->ne[3] != 1 || t->ne[1] < PACK / 2) {
+    if (t->packed || use == WEIGHT_TABLE || (use == WEIGHT_CONVOLUTION && !packed_floats(t->type)) || cpu_of(b)->keep_rows || t->ne[3] != 1 ||
+        t->ne[1] < PACK / 2) {
         return 0;
     }
     if (!packed_floats(t->type) &&
@@ -52,10 +54,10 @@ static void use_huge_pages(void *memory, size_t size) {
 #endif
 }
 
-static void cpu_pack(backend *b, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg) {
+static void cpu_pack(backend *b, weight_use use, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg) {
     enum { STEP = 8 << 20 }; /* bytes between two reports */
     const cpu_backend *c = cpu_of(b);
-    use_huge_pages(memory, cpu_packed_size(b, t));
+    use_huge_pages(memory, cpu_packed_size(b, use, t));
     pack_job j = {.t = t, .to = memory, .groups = (t->ne[1] + PACK - 1) / PACK};
     j.row_bytes = dtype_row_bytes(t->type, t->ne[0]);
     j.group_bytes = packed_group_bytes(t->type, t->ne[0]);

@@ -50,6 +50,10 @@ struct omni_session {
 /* Seconds of the monotonic clock. */
 double engine_now(void);
 
+/* omni_model_open for any backend, which it takes over, also when it fails. Parameters that only make a backend (threads, scheduling, no_repack) have
+ * no effect. */
+omni_status model_open_on(backend *b, const omni_model_params *params, omni_model **out, omni_error *err);
+
 /* The pool that the parameters of a model ask for. */
 omni_status engine_pool_create(int threads, const omni_scheduling *s, pool **out, omni_error *err);
 

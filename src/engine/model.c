@@ -83,7 +83,6 @@ static omni_status open_files(omni_model *m, const omni_model_params *p, uint64_
 
 static omni_status open_all(omni_model *m, const omni_model_params *p, omni_error *err) {
     uint64_t to_load;
-    cpu_backend_keep_rows(m->b, p->no_repack);
     const char *wanted = getenv("OMNI_PROFILE");
     if (wanted && *wanted && *wanted != '0') {
         TRY(profile_install(m->b, err));
@@ -106,6 +105,29 @@ static omni_status open_all(omni_model *m, const omni_model_params *p, omni_erro
     return OMNI_OK;
 }
 
+omni_status model_open_on(backend *b, const omni_model_params *params, omni_model **out, omni_error *err) {
+    *out = NULL;
+    omni_model *m = calloc(1, sizeof *m);
+    if (!m) {
+        backend_destroy(b);
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    enum { IDLE_EMBEDDINGS = 256 << 20 }; /* bytes of those that no conversation holds */
+    media_cache_init(&m->media_cache, IDLE_EMBEDDINGS);
+    pthread_mutex_init(&m->computing, NULL);
+    m->b = b;
+    backend_enter(b);
+    omni_status status = open_all(m, params, err);
+    backend_leave(b);
+    b->loading = (weights_progress){0};
+    if (status != OMNI_OK) {
+        omni_model_close(m);
+        return status;
+    }
+    *out = m;
+    return OMNI_OK;
+}
+
 omni_status omni_model_open(const omni_model_params *params, omni_model **out, omni_error *err) {
     if (out) {
         *out = NULL;
@@ -113,30 +135,12 @@ omni_status omni_model_open(const omni_model_params *params, omni_model **out, o
     if (!params || !params->model || !out) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_model_open needs the path of a thinker file and a place for the model");
     }
-    omni_model *m = calloc(1, sizeof *m);
-    if (!m) {
-        return fail(err, OMNI_ERR_MEMORY, "out of memory");
-    }
-    enum { IDLE_EMBEDDINGS = 256 << 20 }; /* bytes of those that no conversation holds */
-    media_cache_init(&m->media_cache, IDLE_EMBEDDINGS);
-    pthread_mutex_init(&m->computing, NULL);
     pool *threads;
-    omni_status status = engine_pool_create(params->threads, &params->scheduling, &threads, err);
-    if (status == OMNI_OK) {
-        status = cpu_backend_create_on(threads, &m->b, err);
-    }
-    if (status == OMNI_OK) {
-        pool_enter(threads);
-        status = open_all(m, params, err);
-        pool_leave(threads);
-        m->b->loading = (weights_progress){0};
-    }
-    if (status != OMNI_OK) {
-        omni_model_close(m);
-        return status;
-    }
-    *out = m;
-    return OMNI_OK;
+    backend *b;
+    TRY(engine_pool_create(params->threads, &params->scheduling, &threads, err));
+    TRY(cpu_backend_create_on(threads, &b, err));
+    cpu_backend_keep_rows(b, params->no_repack);
+    return model_open_on(b, params, out, err);
 }
 
 /* OMNI_PROFILE=1: what the model's operations took, on standard error. */

@@ -177,7 +177,7 @@ static omni_status load_conv(audio_encoder *e, int i, int64_t in, omni_error *er
         dtype_to_f32(bias->type, bias->data, values, c);
         o->upload(e->b, bias_memory, values, (size_t)c * sizeof(float));
         e->conv[i] = (tensor){.name = t->name, .type = t->type, .n_dims = 4, .ne = {in, 3, 3, c}, .size = (size_t)n * unit, .data = to};
-        status = weights_upload(&e->w, &e->conv[i], err);
+        status = weights_upload(&e->w, WEIGHT_CONVOLUTION, &e->conv[i], err);
         e->conv_bias[i] = bias_memory;
         e->w.bytes += t->size + bias->size;
     }
@@ -190,7 +190,7 @@ static omni_status load_conv(audio_encoder *e, int i, int64_t in, omni_error *er
 static omni_status load_conv_out(audio_encoder *e, omni_error *err) {
     const int64_t c = e->channels, heights = e->heights, in = c * heights;
     tensor t;
-    TRY(weights_matrix(&e->w, &t, err, 2, (const int64_t[]){in, e->width}, "a.conv_out.weight"));
+    TRY(weights_stored(&e->w, &t, err, 2, (const int64_t[]){in, e->width}, "a.conv_out.weight"));
     /* A block of a quantised row spans several columns: such a row is unpacked. */
     const bool unpack = dtype_find(t.type)->block != 1;
     const dtype type = unpack ? DTYPE_F32 : t.type;
@@ -212,7 +212,7 @@ static omni_status load_conv_out(audio_encoder *e, omni_error *err) {
         e->conv_out.type = type;
         e->conv_out.size = row * (size_t)e->width;
         e->conv_out.data = to;
-        status = weights_upload(&e->w, &e->conv_out, err);
+        status = weights_upload(&e->w, WEIGHT_LINEAR, &e->conv_out, err);
     }
     free(from);
     free(to);
@@ -249,19 +249,19 @@ static omni_status load_layer(audio_encoder *e, int i, omni_error *err) {
     const int64_t d = e->width, square[] = {d, d}, up[] = {d, e->ffn}, down[] = {e->ffn, d};
     TRY(weights_vector(w, &l->ln1, err, d, "a.blk.%d.ln1.weight", i));
     TRY(weights_vector(w, &l->ln1_bias, err, d, "a.blk.%d.ln1.bias", i));
-    TRY(weights_linear(w, &l->q, err, 2, square, "a.blk.%d.attn_q.weight", i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->q, err, 2, square, "a.blk.%d.attn_q.weight", i));
     TRY(weights_vector(w, &l->q_bias, err, d, "a.blk.%d.attn_q.bias", i));
-    TRY(weights_linear(w, &l->k, err, 2, square, "a.blk.%d.attn_k.weight", i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->k, err, 2, square, "a.blk.%d.attn_k.weight", i));
     TRY(weights_vector(w, &l->k_bias, err, d, "a.blk.%d.attn_k.bias", i));
-    TRY(weights_linear(w, &l->v, err, 2, square, "a.blk.%d.attn_v.weight", i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->v, err, 2, square, "a.blk.%d.attn_v.weight", i));
     TRY(weights_vector(w, &l->v_bias, err, d, "a.blk.%d.attn_v.bias", i));
-    TRY(weights_linear(w, &l->out, err, 2, square, "a.blk.%d.attn_out.weight", i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->out, err, 2, square, "a.blk.%d.attn_out.weight", i));
     TRY(weights_vector(w, &l->out_bias, err, d, "a.blk.%d.attn_out.bias", i));
     TRY(weights_vector(w, &l->ln2, err, d, "a.blk.%d.ln2.weight", i));
     TRY(weights_vector(w, &l->ln2_bias, err, d, "a.blk.%d.ln2.bias", i));
-    TRY(weights_linear(w, &l->up, err, 2, up, "a.blk.%d.ffn_up.weight", i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->up, err, 2, up, "a.blk.%d.ffn_up.weight", i));
     TRY(weights_vector(w, &l->up_bias, err, e->ffn, "a.blk.%d.ffn_up.bias", i));
-    TRY(weights_linear(w, &l->down, err, 2, down, "a.blk.%d.ffn_down.weight", i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->down, err, 2, down, "a.blk.%d.ffn_down.weight", i));
     TRY(weights_vector(w, &l->down_bias, err, d, "a.blk.%d.ffn_down.bias", i));
     return OMNI_OK;
 }
@@ -284,9 +284,9 @@ static omni_status load(audio_encoder *e, gguf *g, omni_error *err) {
     const int64_t d = e->width;
     TRY(weights_vector(w, &e->post_ln, err, d, "a.post_ln.weight"));
     TRY(weights_vector(w, &e->post_ln_bias, err, d, "a.post_ln.bias"));
-    TRY(weights_linear(w, &e->proj1, err, 2, (const int64_t[]){d, d}, "mm.a.mlp.1.weight"));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &e->proj1, err, 2, (const int64_t[]){d, d}, "mm.a.mlp.1.weight"));
     TRY(weights_vector(w, &e->proj1_bias, err, d, "mm.a.mlp.1.bias"));
-    TRY(weights_linear(w, &e->proj2, err, 2, (const int64_t[]){d, -1}, "mm.a.mlp.2.weight"));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &e->proj2, err, 2, (const int64_t[]){d, -1}, "mm.a.mlp.2.weight"));
     if (e->proj2.ne[1] < 1 || e->proj2.ne[1] > MOST) {
         return fail(err, OMNI_ERR_FORMAT, "%s: tensor mm.a.mlp.2.weight gives embeddings of %lld values", gguf_path(g), (long long)e->proj2.ne[1]);
     }

@@ -104,8 +104,8 @@ static float snake_inverse(float beta) {
 
 static omni_status load_snake(code2wav *m, c2w_snake *s, int64_t channels, const char *name, omni_error *err) {
     tensor alpha, beta;
-    TRY(weights_matrix(&m->held, &alpha, err, 1, &channels, "%s.alpha", name));
-    TRY(weights_matrix(&m->held, &beta, err, 1, &channels, "%s.beta", name));
+    TRY(weights_stored(&m->held, &alpha, err, 1, &channels, "%s.alpha", name));
+    TRY(weights_stored(&m->held, &beta, err, 1, &channels, "%s.beta", name));
     TRY(load_f32(m, &alpha, expf, &s->a, err));
     return load_f32(m, &beta, snake_inverse, &s->inv_b, err);
 }
@@ -119,20 +119,18 @@ static omni_status check_kernel(const code2wav *m, int64_t kernel, const char *n
 }
 
 static omni_status load_conv(code2wav *m, c2w_conv *c, int64_t in, int64_t out, int64_t dilation, const char *name, omni_error *err) {
-    TRY(weights_matrix(&m->held, &c->w, err, 3, (int64_t[]){in, -1, out}, "%s.weight", name));
+    TRY(weights_stored(&m->held, &c->w, err, 3, (int64_t[]){in, -1, out}, "%s.weight", name));
     c->in = in;
     c->out = out;
     c->kernel = c->w.ne[1];
     c->dilation = dilation;
     TRY(check_kernel(m, c->kernel, name, err));
-    if (dtype_find(c->w.type)->block == 1) {
-        TRY(weights_kernel(&m->held, &c->w, err));
-    }
+    TRY(weights_place(&m->held, WEIGHT_CONVOLUTION, &c->w, err));
     return weights_vector(&m->held, &c->bias, err, out, "%s.bias", name);
 }
 
 static omni_status load_transposed(code2wav *m, c2w_transposed *c, int64_t in, int64_t out, int64_t stride, const char *name, omni_error *err) {
-    TRY(weights_matrix(&m->held, &c->w, err, 3, (int64_t[]){in, out, -1}, "%s.weight", name));
+    TRY(weights_stored(&m->held, &c->w, err, 3, (int64_t[]){in, out, -1}, "%s.weight", name));
     c->in = in;
     c->out = out;
     c->kernel = c->w.ne[2];
@@ -146,7 +144,7 @@ static omni_status load_transposed(code2wav *m, c2w_transposed *c, int64_t in, i
     c->w.n_dims = 2;
     c->w.ne[1] = out * c->kernel;
     c->w.ne[2] = 1;
-    TRY(weights_kernel(&m->held, &c->w, err));
+    TRY(weights_place(&m->held, WEIGHT_LINEAR, &c->w, err));
     return weights_vector(&m->held, &c->bias, err, out, "%s.bias", name);
 }
 
@@ -168,7 +166,7 @@ static omni_status load_layer(code2wav *m, int64_t n, c2w_layer *l, omni_error *
                     {"attn_output", &l->o, {q, h}},     {"ffn_gate", &l->gate, {h, m->ffn}}, {"ffn_up", &l->up, {h, m->ffn}},
                     {"ffn_down", &l->down, {m->ffn, h}}};
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
-        TRY(weights_linear(w, matrices[i].out, err, 2, matrices[i].ne, "code2wav.blk.%lld.%s.weight", (long long)n, matrices[i].name));
+        TRY(weights_matrix(w, WEIGHT_LINEAR, matrices[i].out, err, 2, matrices[i].ne, "code2wav.blk.%lld.%s.weight", (long long)n, matrices[i].name));
     }
     return OMNI_OK;
 }
@@ -182,28 +180,26 @@ static omni_status load_upsample(code2wav *m, int i, int64_t ratio, omni_error *
     TRY(load_transposed(m, &u->conv, h, h, ratio, name, err));
 
     snprintf(name, sizeof name, "code2wav.upsample.%d.dwconv", i);
-    TRY(weights_matrix(w, &u->dw, err, 2, (int64_t[]){h, -1}, "%s.weight", name));
+    TRY(weights_stored(w, &u->dw, err, 2, (int64_t[]){h, -1}, "%s.weight", name));
     u->dw_kernel = u->dw.ne[1];
     TRY(check_kernel(m, u->dw_kernel, name, err));
-    if (u->dw.type != DTYPE_F32) { /* the operation takes F32 */
-        const float *values;
-        TRY(load_f32(m, &u->dw, NULL, &values, err));
-        u->dw.type = DTYPE_F32;
-        u->dw.size = (size_t)(h * u->dw_kernel) * sizeof *values;
-        u->dw.data = values;
-    }
+    const float *values; /* the operation takes F32 */
+    TRY(load_f32(m, &u->dw, NULL, &values, err));
+    u->dw.type = DTYPE_F32;
+    u->dw.size = (size_t)(h * u->dw_kernel) * sizeof *values;
+    u->dw.data = values;
     TRY(weights_vector(w, &u->dw_bias, err, h, "%s.bias", name));
     TRY(weights_vector(w, &u->norm, err, h, "code2wav.upsample.%d.norm.weight", i));
     TRY(weights_vector(w, &u->norm_bias, err, h, "code2wav.upsample.%d.norm.bias", i));
     TRY(weights_vector(w, &u->gamma, err, h, "code2wav.upsample.%d.gamma.weight", i));
-    TRY(weights_linear(w, &u->pw1, err, 2, (int64_t[]){h, -1}, "code2wav.upsample.%d.pwconv1.weight", i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &u->pw1, err, 2, (int64_t[]){h, -1}, "code2wav.upsample.%d.pwconv1.weight", i));
     u->inner = u->pw1.ne[1];
     if (u->inner > MAX_FFN) {
         return fail(err, OMNI_ERR_FORMAT, "%s: tensor code2wav.upsample.%d.pwconv1.weight: %lld rows are too many", gguf_path(w->g), i,
                     (long long)u->inner);
     }
     TRY(weights_vector(w, &u->pw1_bias, err, u->inner, "code2wav.upsample.%d.pwconv1.bias", i));
-    TRY(weights_linear(w, &u->pw2, err, 2, (int64_t[]){u->inner, h}, "code2wav.upsample.%d.pwconv2.weight", i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &u->pw2, err, 2, (int64_t[]){u->inner, h}, "code2wav.upsample.%d.pwconv2.weight", i));
     return weights_vector(w, &u->pw2_bias, err, h, "code2wav.upsample.%d.pwconv2.bias", i);
 }
 
@@ -241,7 +237,7 @@ static omni_status load(code2wav *m, gguf *g, omni_error *err) {
     int64_t rates[CODE2WAV_MAX_STAGES], ratios[CODE2WAV_MAX_STAGES];
     TRY(read_config(m, g, rates, ratios, err));
     weights *w = &m->held;
-    TRY(weights_matrix(w, &m->embd, err, 2, (int64_t[]){m->hidden, m->codebook * m->groups}, "code2wav.token_embd.weight"));
+    TRY(weights_matrix(w, WEIGHT_TABLE, &m->embd, err, 2, (int64_t[]){m->hidden, m->codebook * m->groups}, "code2wav.token_embd.weight"));
     m->layer = calloc((size_t)(m->layers ? m->layers : 1), sizeof *m->layer);
     if (!m->layer) {
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", gguf_path(g));

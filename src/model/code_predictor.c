@@ -45,8 +45,8 @@ static omni_status load(backend *b, const gguf *g, int64_t width, int32_t groups
     }
     const int64_t ne[] = {width, p->codebook};
     for (int32_t i = 0; i < groups - 1; i++) {
-        TRY(weights_matrix(&p->weights.held, &p->table[i], err, 2, ne, "code_predictor.token_embd.%d.weight", i));
-        TRY(weights_linear(&p->weights.held, &p->head[i], err, 2, ne, "code_predictor.output.%d.weight", i));
+        TRY(weights_matrix(&p->weights.held, WEIGHT_TABLE, &p->table[i], err, 2, ne, "code_predictor.token_embd.%d.weight", i));
+        TRY(weights_matrix(&p->weights.held, WEIGHT_LINEAR, &p->head[i], err, 2, ne, "code_predictor.output.%d.weight", i));
     }
     return OMNI_OK;
 }

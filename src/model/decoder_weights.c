@@ -49,26 +49,26 @@ static omni_status load_layer(weights *w, const char *prefix, const decoder_conf
     TRY(weights_vector(w, &l->ffn_norm, err, width, "%sblk.%d.ffn_norm.weight", prefix, i));
     TRY(weights_vector(w, &l->q_norm, err, c->head_dim, "%sblk.%d.attn_q_norm.weight", prefix, i));
     TRY(weights_vector(w, &l->k_norm, err, c->head_dim, "%sblk.%d.attn_k_norm.weight", prefix, i));
-    TRY(weights_linear(w, &l->q, err, 2, (int64_t[]){width, q_width}, "%sblk.%d.attn_q.weight", prefix, i));
-    TRY(weights_linear(w, &l->k, err, 2, (int64_t[]){width, kv_width}, "%sblk.%d.attn_k.weight", prefix, i));
-    TRY(weights_linear(w, &l->v, err, 2, (int64_t[]){width, kv_width}, "%sblk.%d.attn_v.weight", prefix, i));
-    TRY(weights_linear(w, &l->o, err, 2, (int64_t[]){q_width, width}, "%sblk.%d.attn_output.weight", prefix, i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->q, err, 2, (int64_t[]){width, q_width}, "%sblk.%d.attn_q.weight", prefix, i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->k, err, 2, (int64_t[]){width, kv_width}, "%sblk.%d.attn_k.weight", prefix, i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->v, err, 2, (int64_t[]){width, kv_width}, "%sblk.%d.attn_v.weight", prefix, i));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &l->o, err, 2, (int64_t[]){q_width, width}, "%sblk.%d.attn_output.weight", prefix, i));
     if (c->experts) {
         int64_t in[] = {width, c->expert_ffn, c->experts}, out[] = {c->expert_ffn, width, c->experts};
-        TRY(weights_linear(w, &l->router, err, 2, (int64_t[]){width, c->experts}, "%sblk.%d.ffn_gate_inp.weight", prefix, i));
-        TRY(weights_linear(w, &l->gate_exps, err, 3, in, "%sblk.%d.ffn_gate_exps.weight", prefix, i));
-        TRY(weights_linear(w, &l->up_exps, err, 3, in, "%sblk.%d.ffn_up_exps.weight", prefix, i));
-        TRY(weights_linear(w, &l->down_exps, err, 3, out, "%sblk.%d.ffn_down_exps.weight", prefix, i));
+        TRY(weights_matrix(w, WEIGHT_LINEAR, &l->router, err, 2, (int64_t[]){width, c->experts}, "%sblk.%d.ffn_gate_inp.weight", prefix, i));
+        TRY(weights_matrix(w, WEIGHT_EXPERTS, &l->gate_exps, err, 3, in, "%sblk.%d.ffn_gate_exps.weight", prefix, i));
+        TRY(weights_matrix(w, WEIGHT_EXPERTS, &l->up_exps, err, 3, in, "%sblk.%d.ffn_up_exps.weight", prefix, i));
+        TRY(weights_matrix(w, WEIGHT_EXPERTS, &l->down_exps, err, 3, out, "%sblk.%d.ffn_down_exps.weight", prefix, i));
     }
     int64_t ffn = c->experts ? c->shared_ffn : c->ffn;
     if (ffn) {
         const char *suffix = c->experts ? "_shexp" : "";
-        TRY(weights_linear(w, &l->gate, err, 2, (int64_t[]){width, ffn}, "%sblk.%d.ffn_gate%s.weight", prefix, i, suffix));
-        TRY(weights_linear(w, &l->up, err, 2, (int64_t[]){width, ffn}, "%sblk.%d.ffn_up%s.weight", prefix, i, suffix));
-        TRY(weights_linear(w, &l->down, err, 2, (int64_t[]){ffn, width}, "%sblk.%d.ffn_down%s.weight", prefix, i, suffix));
+        TRY(weights_matrix(w, WEIGHT_LINEAR, &l->gate, err, 2, (int64_t[]){width, ffn}, "%sblk.%d.ffn_gate%s.weight", prefix, i, suffix));
+        TRY(weights_matrix(w, WEIGHT_LINEAR, &l->up, err, 2, (int64_t[]){width, ffn}, "%sblk.%d.ffn_up%s.weight", prefix, i, suffix));
+        TRY(weights_matrix(w, WEIGHT_LINEAR, &l->down, err, 2, (int64_t[]){ffn, width}, "%sblk.%d.ffn_down%s.weight", prefix, i, suffix));
     }
     if (c->experts && ffn) {
-        TRY(weights_matrix(w, &l->shared_router, err, 2, (int64_t[]){width, 1}, "%sblk.%d.ffn_gate_inp_shexp.weight", prefix, i));
+        TRY(weights_matrix(w, WEIGHT_LINEAR, &l->shared_router, err, 2, (int64_t[]){width, 1}, "%sblk.%d.ffn_gate_inp_shexp.weight", prefix, i));
     }
     return OMNI_OK;
 }
@@ -77,7 +77,7 @@ static omni_status load_all(const char *prefix, const decoder_config *c, bool em
     weights *w = &out->held;
     int64_t table[] = {c->width, c->vocab};
     if (c->vocab) {
-        TRY(weights_matrix(w, &out->token_embd, err, 2, table, "%stoken_embd.weight", prefix));
+        TRY(weights_matrix(w, WEIGHT_TABLE, &out->token_embd, err, 2, table, "%stoken_embd.weight", prefix));
     }
     if (embeddings_only) {
         return OMNI_OK;
@@ -86,10 +86,10 @@ static omni_status load_all(const char *prefix, const decoder_config *c, bool em
         char name[64];
         snprintf(name, sizeof name, "%soutput.weight", prefix);
         if (gguf_tensor(w->g, name)) {
-            TRY(weights_linear(w, &out->output, err, 2, table, "%s", name));
+            TRY(weights_matrix(w, WEIGHT_LINEAR, &out->output, err, 2, table, "%s", name));
         } else {
             /* Files leave a tied head out. Where it is packed, the table stays in the file too: single rows are looked up in it. */
-            TRY(weights_linear(w, &out->output, err, 2, table, "%stoken_embd.weight", prefix));
+            TRY(weights_matrix(w, WEIGHT_LINEAR, &out->output, err, 2, table, "%stoken_embd.weight", prefix));
         }
     }
     TRY(weights_vector(w, &out->output_norm, err, c->width, "%soutput_norm.weight", prefix));

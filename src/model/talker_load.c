@@ -107,13 +107,13 @@ static omni_status read_voices(const gguf *g, talker *t, omni_error *err) {
 static omni_status load_projection(talker *t, const char *name, talker_projection *p, omni_error *err) {
     weights *w = &t->weights.held;
     const int64_t in = t->c.thinker_width, out = t->c.decoder.width;
-    TRY(weights_linear(w, &p->fc1, err, 2, (int64_t[]){in, -1}, "talker.%s_projection.fc1.weight", name));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &p->fc1, err, 2, (int64_t[]){in, -1}, "talker.%s_projection.fc1.weight", name));
     p->inner = p->fc1.ne[1];
     if (p->inner > 1 << 22) {
         return fail(err, OMNI_ERR_FORMAT, "%s: tensor %s: %lld rows are too many", gguf_path(w->g), p->fc1.name, (long long)p->inner);
     }
     TRY(weights_vector(w, &p->bias1, err, p->inner, "talker.%s_projection.fc1.bias", name));
-    TRY(weights_linear(w, &p->fc2, err, 2, (int64_t[]){p->inner, out}, "talker.%s_projection.fc2.weight", name));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &p->fc2, err, 2, (int64_t[]){p->inner, out}, "talker.%s_projection.fc2.weight", name));
     return weights_vector(w, &p->bias2, err, out, "talker.%s_projection.fc2.bias", name);
 }
 

@@ -108,7 +108,7 @@ static omni_status load_norm(weights *w, const char *name, int64_t n, vision_nor
 }
 
 static omni_status load_linear(weights *w, const char *name, int64_t in, int64_t outs, vision_linear *out, omni_error *err) {
-    TRY(weights_linear(w, &out->w, err, 2, (const int64_t[]){in, outs}, "%s.weight", name));
+    TRY(weights_matrix(w, WEIGHT_LINEAR, &out->w, err, 2, (const int64_t[]){in, outs}, "%s.weight", name));
     return weights_vector(w, &out->b, err, outs, "%s.bias", name);
 }
 

@@ -28,26 +28,6 @@ static omni_status format_name(char *name, const char *format, va_list args, omn
     return OMNI_OK;
 }
 
-static omni_status find_matrix(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name) {
-    const tensor *t;
-    TRY(gguf_need_tensor(w->g, &t, err, n_dims, ne, "%s", name));
-    *out = *t;
-    w->bytes += t->size;
-    return OMNI_OK;
-}
-
-omni_status weights_matrix(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
-    char name[NAME_MAX_SIZE];
-    va_list args;
-    va_start(args, name_format);
-    omni_status status = format_name(name, name_format, args, err);
-    va_end(args);
-    TRY(status);
-    TRY(find_matrix(w, out, err, n_dims, ne, name));
-    gguf_want(w->g, out); /* a token seen for the first time should not wait for the disk */
-    return OMNI_OK;
-}
-
 /* False once cancelled. */
 static bool tell(weights *w, size_t bytes) {
     weights_progress *p = &w->b->loading;
@@ -91,63 +71,79 @@ static omni_status round_rows(const tensor *t, tensor *r, omni_error *err) {
     return fail(err, OMNI_ERR_MEMORY, "out of memory for tensor %s: %zu bytes", t->name, r->size);
 }
 
-/* Packs a matrix of the file where the backend has a layout of its own for it. */
-static omni_status place(weights *w, tensor *t, omni_error *err) {
-    size_t size = w->b->ops->packed_size(w->b, t);
+/* {inputs ..., outputs} as {inputs, outputs}; experts stay apart. */
+static tensor as_matrix(weight_use use, const tensor *t) {
+    tensor m = *t;
+    if (use != WEIGHT_EXPERTS) {
+        m.ne[1] = t->ne[t->n_dims - 1];
+        m.ne[0] = t->ne[0] * tensor_rows(t) / m.ne[1];
+        m.ne[2] = m.ne[3] = 1;
+        m.n_dims = 2;
+    }
+    return m;
+}
+
+static void take_place(tensor *t, const tensor *m) {
+    t->size = m->size;
+    t->data = m->data;
+    t->packed = m->packed;
+}
+
+omni_status weights_place(weights *w, weight_use use, tensor *t, omni_error *err) {
+    tensor m = as_matrix(use, t);
+    const size_t size = w->b->ops->packed_size(w->b, use, &m);
     if (size) {
         void *memory;
         TRY(weights_memory(w, size, &memory, err));
-        read_part r = {w, *t};
-        w->b->ops->pack(w->b, t, memory, forget_part, &r);
+        read_part r = {w, m};
+        w->b->ops->pack(w->b, use, &m, memory, forget_part, &r);
+        take_place(t, &m);
+    } else if (use == WEIGHT_TABLE) {
+        gguf_want(w->g, t); /* a token seen for the first time should not wait for the disk */
     } else {
         tell(w, t->size);
     }
     return w->b->loading.cancelled ? fail(err, OMNI_CANCELLED, "%s: loading was cancelled", gguf_path(w->g)) : OMNI_OK;
 }
 
-/* {inputs ..., outputs} as {inputs, outputs}. */
-static tensor as_matrix(const tensor *t) {
-    tensor m = *t;
-    m.ne[1] = t->ne[t->n_dims - 1];
-    m.ne[0] = t->ne[0] * tensor_rows(t) / m.ne[1];
-    m.ne[2] = m.ne[3] = 1;
-    m.n_dims = 2;
-    return m;
-}
-
-omni_status weights_linear(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
+static omni_status find(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *format, va_list args) {
     char name[NAME_MAX_SIZE];
-    va_list args;
-    va_start(args, name_format);
-    omni_status status = format_name(name, name_format, args, err);
-    va_end(args);
-    TRY(status);
-    TRY(find_matrix(w, out, err, n_dims, ne, name));
-    return place(w, out, err);
-}
-
-omni_status weights_kernel(weights *w, tensor *t, omni_error *err) {
-    tensor m = as_matrix(t);
-    TRY(place(w, &m, err));
-    t->size = m.size;
-    t->data = m.data;
-    t->packed = m.packed;
+    const tensor *t;
+    TRY(format_name(name, format, args, err));
+    TRY(gguf_need_tensor(w->g, &t, err, n_dims, ne, "%s", name));
+    *out = *t;
+    w->bytes += t->size;
     return OMNI_OK;
 }
 
-omni_status weights_upload(weights *w, tensor *t, omni_error *err) {
-    tensor m = as_matrix(t);
-    size_t packed = w->b->ops->packed_size(w->b, &m);
+omni_status weights_stored(weights *w, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
+    va_list args;
+    va_start(args, name_format);
+    omni_status status = find(w, out, err, n_dims, ne, name_format, args);
+    va_end(args);
+    return status;
+}
+
+omni_status weights_matrix(weights *w, weight_use use, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...) {
+    va_list args;
+    va_start(args, name_format);
+    omni_status status = find(w, out, err, n_dims, ne, name_format, args);
+    va_end(args);
+    return status == OMNI_OK ? weights_place(w, use, out, err) : status;
+}
+
+omni_status weights_upload(weights *w, weight_use use, tensor *t, omni_error *err) {
+    tensor m = as_matrix(use, t);
+    const size_t packed = w->b->ops->packed_size(w->b, use, &m);
     void *memory;
     TRY(weights_memory(w, packed ? packed : t->size, &memory, err));
     if (packed) {
-        w->b->ops->pack(w->b, &m, memory, NULL, NULL);
-        t->size = m.size;
-        t->packed = true;
+        w->b->ops->pack(w->b, use, &m, memory, NULL, NULL);
     } else {
         w->b->ops->upload(w->b, memory, t->data, t->size);
+        m.data = memory;
     }
-    t->data = memory;
+    take_place(t, &m);
     return OMNI_OK;
 }
 
@@ -158,15 +154,15 @@ omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error 
     tensor r = *t;
     r.type = DTYPE_Q8_0;
     r.ne[0] = (in + block - 1) / block * block;
-    const size_t size = w->b->ops->packed_size(w->b, &r);
+    const size_t size = w->b->ops->packed_size(w->b, WEIGHT_LINEAR, &r);
     if (dtype_find(like)->block == 1 || dtype_find(t->type)->block > 1 || r.ne[0] == in || size == 0) {
-        return weights_linear(w, out, err, 2, ne, "%s", name);
+        return weights_matrix(w, WEIGHT_LINEAR, out, err, 2, ne, "%s", name);
     }
     void *memory;
     TRY(weights_memory(w, size, &memory, err));
     TRY(round_rows(t, &r, err));
     void *rows = (void *)(uintptr_t)r.data;
-    w->b->ops->pack(w->b, &r, memory, NULL, NULL);
+    w->b->ops->pack(w->b, WEIGHT_LINEAR, &r, memory, NULL, NULL);
     free(rows);
     gguf_forget(w->g, t);
     *out = r;

@@ -10,8 +10,9 @@
  *     source, sample's params, the structs behind tensor and kv_cache pointers (not what they point to), and all numbers;
  *   - download's destination is filled when the call returns;
  *   - every other pointer is to the backend's memory, index arrays (ids, index, slots, block_table, at, first, end) and what sample_row points to
- * included. Its contents change only by operations, in their order, and release waits for those that are queued. Weights lie where pack or upload put
- *     them, or (CPU) in the file's mapping, as long as the model.
+ *     included. Its contents change only by operations, in their order, and release waits for those that are queued. Weights lie where pack or upload
+ *     put them, or (where packed_size says so) in the file's mapping, as long as the model.
+ * tests/unit/queueing_backend.h holds the code above to this: its memory is out of the host's reach, and it queues.
  * A row's result is bit for bit independent of the other rows of the call and of the number of threads. */
 #ifndef OMNI_TENSOR_OPS_H
 #define OMNI_TENSOR_OPS_H
@@ -52,6 +53,14 @@ typedef enum activation {
     ACT_GELU_TANH, /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
 } activation;
 
+/* Which operations a matrix is for. */
+typedef enum weight_use {
+    WEIGHT_TABLE,       /* {width, rows}: embed, embed_sum */
+    WEIGHT_LINEAR,      /* {in, out}: linear */
+    WEIGHT_EXPERTS,     /* {in, out, experts}: moe */
+    WEIGHT_CONVOLUTION, /* conv1d, conv2d_3x3_s2; seen as {all its inputs, out} */
+} weight_use;
+
 enum { CONV2D_CHANNELS = 8192 }; /* most input channels of conv2d_3x3_s2 */
 
 typedef struct ops {
@@ -63,13 +72,14 @@ typedef struct ops {
     void (*copy)(backend *b, void *to, const void *from, size_t bytes);     /* within the backend; may overlap */
 
     /* ---- weights ---- */
-    /* Bytes of the backend's own layout of a matrix {in, out} or {in, out, experts} that linear and moe take; 0: it has none for this
-     * type and shape, and the matrix is best left as it is. The kernel of a convolution is packed as {all its inputs, out}. */
-    size_t (*packed_size)(backend *b, const tensor *t);
-    /* Fills memory (packed_size bytes from alloc) with that layout and points *t at it: size, data and packed change. The original may
-     * go; done(arg, begin, end), which may be NULL, says of each range of its bytes that it has been read, in ascending order. Later
-     * t->ne[0] may be made less, but not by a whole block: linear then takes that many inputs, as if zeros followed. */
-    void (*pack)(backend *b, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg);
+    /* Bytes that the matrix, which lies in the host's memory, takes in the backend's for this use; 0: it is best left where it is, which only a
+     * backend whose operations read the host's memory may say. */
+    size_t (*packed_size)(backend *b, weight_use use, const tensor *t);
+    /* Fills memory (packed_size bytes from alloc) with the matrix and points *t at it: size, data and, for a layout of the backend's own, packed
+     * change. The original may go; done(arg, begin, end), which may be NULL, says of each range of its bytes that it has been read, in ascending
+     * order. Later t->ne[0] of a packed matrix may be made less, but not by a whole block: linear then takes that many inputs, as if zeros
+     * followed. */
+    void (*pack)(backend *b, weight_use use, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg);
 
     /* ---- rows ---- */
     /* y[rows, width] = table[ids[row]]; ids lie in the backend's memory; -1, which sample gives where there was nothing to choose

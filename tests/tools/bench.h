@@ -65,7 +65,7 @@ static inline bool bench_wanted(const bench *m, const char *name) {
 /* As operations find weights once a model is open: packed where the backend packs them. The bits do as both. */
 static inline tensor bench_weights(const bench *m, dtype type, int64_t in, int64_t outs, int64_t experts, bool packed) {
     tensor w = {.type = type, .ne = {in, outs, experts, 1}, .size = dtype_row_bytes(type, in) * (size_t)(outs * experts), .data = m->memory};
-    size_t size = packed ? m->b->ops->packed_size(m->b, &w) : 0;
+    size_t size = packed ? m->b->ops->packed_size(m->b, experts > 1 ? WEIGHT_EXPERTS : WEIGHT_LINEAR, &w) : 0;
     w.packed = size > 0;
     w.size = size ? size : w.size;
     return w;

@@ -46,9 +46,9 @@ static tensor packed(backend *b, const tensor *w) {
     m.ne[1] = w->ne[3] > 1 ? w->ne[3] : w->ne[2] > 1 ? w->ne[2] : w->ne[1];
     m.ne[0] = w->ne[0] * tensor_rows(w) / m.ne[1];
     m.ne[2] = m.ne[3] = 1;
-    size_t size = b->ops->packed_size(b, &m);
+    size_t size = b->ops->packed_size(b, WEIGHT_LINEAR, &m);
     if (size) {
-        b->ops->pack(b, &m, room((int64_t)(size / sizeof(float))), NULL, NULL);
+        b->ops->pack(b, WEIGHT_LINEAR, &m, room((int64_t)(size / sizeof(float))), NULL, NULL);
         t.data = m.data;
         t.size = m.size;
         t.packed = true;

@@ -93,15 +93,15 @@ static void ranges(void *arg, size_t begin, size_t end) {
 
 static tensor pack(backend *b, const tensor *t) {
     tensor p = *t;
-    size_t size = b->ops->packed_size(b, t), read = 0;
+    size_t size = b->ops->packed_size(b, WEIGHT_LINEAR, t), read = 0;
     void *memory;
     omni_error err;
     assert_true(size > 0 && (double)size <= 1.05 * (double)t->size * (double)((t->ne[1] + 15) / 16 * 16) / (double)t->ne[1]);
     assert_int_equal(b->ops->alloc(b, size, &memory, &err), OMNI_OK);
-    b->ops->pack(b, &p, memory, ranges, &read);
+    b->ops->pack(b, WEIGHT_LINEAR, &p, memory, ranges, &read);
     assert_int_equal(read, t->size);
     assert_true(p.packed && p.size == size && p.data == memory);
-    assert_int_equal(b->ops->packed_size(b, &p), 0);
+    assert_int_equal(b->ops->packed_size(b, WEIGHT_LINEAR, &p), 0);
     return p;
 }
 
@@ -279,15 +279,15 @@ static void only_what_can_be_packed_is(void **state) {
     two b = backends(levels[kernels_levels(levels) - 1]);
     const ops *o = b.one->ops;
     tensor t = {.type = DTYPE_Q4_K, .n_dims = 2, .ne = {256, 64, 1, 1}};
-    assert_true(o->packed_size(b.one, &t) > 0);
+    assert_true(o->packed_size(b.one, WEIGHT_LINEAR, &t) > 0);
     cpu_backend_keep_rows(b.one, true);
-    assert_int_equal(o->packed_size(b.one, &t), 0);
+    assert_int_equal(o->packed_size(b.one, WEIGHT_LINEAR, &t), 0);
     cpu_backend_keep_rows(b.one, false);
     t.ne[1] = 1; /* a gate of one output would grow sixteenfold */
-    assert_int_equal(o->packed_size(b.one, &t), 0);
+    assert_int_equal(o->packed_size(b.one, WEIGHT_LINEAR, &t), 0);
     t.ne[1] = 64;
     t.type = DTYPE_I32;
-    assert_int_equal(o->packed_size(b.one, &t), 0);
+    assert_int_equal(o->packed_size(b.one, WEIGHT_LINEAR, &t), 0);
     release(b);
 }
 
