@@ -43,6 +43,38 @@ static void cpu_add_to_rows(backend *b, const float *x, const int32_t *index, in
     run(&j, rows, 1, add_to_rows_body);
 }
 
+typedef struct angle_job {
+    const float *positions, *inv_freq;
+    const int32_t *axis;
+    int half;
+    float *cosine, *sine;
+} angle_job;
+
+static void angles_body(void *arg, int64_t begin, int64_t end, int thread) {
+    angle_job *j = arg;
+    const size_t bytes = (size_t)j->half * sizeof(float);
+    for (int64_t r = begin; r < end; r++) {
+        const float *position = j->positions + r * 3;
+        float *cosine = j->cosine + r * j->half, *sine = j->sine + r * j->half;
+        if (r > begin && memcmp(position, position - 3, 3 * sizeof *position) == 0) {
+            memcpy(cosine, cosine - j->half, bytes); /* sequences in step often stand at the same position */
+            memcpy(sine, sine - j->half, bytes);
+            continue;
+        }
+        for (int i = 0; i < j->half; i++) {
+            const float angle = j->inv_freq[i] * position[j->axis[i]];
+            cosine[i] = cosf(angle);
+            sine[i] = sinf(angle);
+        }
+    }
+}
+
+static void cpu_angles(backend *b, const float *positions, const float *inv_freq, const int32_t *axis, int64_t rows, int half, float *cosine,
+                       float *sine) {
+    angle_job j = {positions, inv_freq, axis, half, cosine, sine};
+    pool_for(cpu_of(b)->pool, rows, cpu_grain((int64_t)half * 32), angles_body, &j);
+}
+
 static void rms_norm_body(void *arg, int64_t begin, int64_t end, int thread) {
     row_job *j = arg;
     for (int64_t r = begin; r < end; r++) {
@@ -146,6 +178,7 @@ static void cpu_snake_beta(backend *b, const float *x, const float *a, const flo
 void cpu_elementwise_ops(ops *o) {
     o->gather_rows = cpu_gather_rows;
     o->add_to_rows = cpu_add_to_rows;
+    o->angles = cpu_angles;
     o->rms_norm = cpu_rms_norm;
     o->layer_norm = cpu_layer_norm;
     o->activate = cpu_activate;

@@ -48,9 +48,9 @@ struct audio_encoder {
     float *image, *conv_a, *conv_b;      /* [conv_chunks, ...] */
     float *x, *norm, *q, *k, *v, *mixed; /* [group rows, d] */
     float *hidden;                       /* [group rows, ffn] */
-    int32_t *first, *end;                /* [group rows]: each row's attention window */
+    int32_t *first, *end;                /* [group rows]: each row's attention window; end lies behind first */
     float *host_image;                   /* what is uploaded into image */
-    int32_t *host_first, *host_end;
+    int32_t *host_first;                 /* [2, group rows]: both */
 };
 
 /* What three stride-2 convolutions with padding 1 leave of n. */
@@ -352,8 +352,7 @@ static size_t lay_out_scratch(audio_encoder *e, char *base) {
         *row_buffers[i] = part_of(base, &used, rows * d);
     }
     e->hidden = part_of(base, &used, rows * e->ffn);
-    e->first = part_of(base, &used, rows);
-    e->end = part_of(base, &used, rows);
+    e->first = part_of(base, &used, 2 * rows);
     return used;
 }
 
@@ -373,7 +372,6 @@ static omni_status make_scratch(audio_encoder *e, omni_error *err) {
     if (!e->host_image || !e->host_first) {
         return fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory for scratch");
     }
-    e->host_end = e->host_first + rows;
     return OMNI_OK;
 }
 
@@ -453,11 +451,11 @@ static int64_t run_group(audio_encoder *e, const audio_chunk *chunks, int n, int
         }
         for (int64_t r = first; r < row; r++) {
             e->host_first[r] = (int32_t)first;
-            e->host_end[r] = (int32_t)row;
+            e->host_first[rows + r] = (int32_t)row;
         }
     }
-    o->upload(b, e->first, e->host_first, (size_t)rows * sizeof(int32_t));
-    o->upload(b, e->end, e->host_end, (size_t)rows * sizeof(int32_t));
+    e->end = e->first + rows;
+    o->upload(b, e->first, e->host_first, (size_t)(2 * rows) * sizeof(int32_t));
     for (int i = 0; i < e->layers; i++) {
         run_layer(e, &e->layer[i], rows);
     }

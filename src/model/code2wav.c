@@ -3,12 +3,16 @@
 #include <string.h>
 
 #include "model/code2wav_model.h"
-#include "model/rope.h"
 #include "tensor/finite.h"
 
 enum { MAX_FRAMES = 4096 };
 
 static const float CONVNEXT_EPS = 1e-6f; /* of the ConvNeXt blocks' LayerNorm: written in the reference's code, no config value */
+
+typedef union c2w_word {
+    int32_t i;
+    float f;
+} c2w_word;
 
 struct code2wav_runner {
     const code2wav *m;
@@ -18,9 +22,7 @@ struct code2wav_runner {
     void *memory;                 /* of the backend; everything below but what is marked host */
     float *x, *y, *z;             /* activations */
     float *cos, *sin;             /* [max_frames, head_dim / 2] */
-    int32_t *codes, *first, *end; /* [max_frames, groups], [max_frames], [max_frames] */
-    float *host_angles;           /* host: [2, max_frames, head_dim / 2] */
-    int32_t *host_first;          /* host: [2, max_frames] */
+    c2w_word *piece, *host_piece; /* [max_frames, groups + 5] what a piece is given, and host: from where it is uploaded */
 };
 
 struct code2wav_stream {
@@ -104,9 +106,7 @@ static void lay_out_runner(code2wav_runner *r, range *of) {
     r->z = take(of, z);
     r->cos = take(of, r->max_frames * m->head_dim / 2);
     r->sin = take(of, r->max_frames * m->head_dim / 2);
-    r->codes = take(of, r->max_frames * m->groups);
-    r->first = take(of, r->max_frames);
-    r->end = take(of, r->max_frames);
+    r->piece = take(of, r->max_frames * (m->groups + 5));
 }
 
 static void lay_out_stream(code2wav_stream *s, range *r) {
@@ -168,9 +168,8 @@ omni_status code2wav_runner_create(const code2wav *m, backend *b, int64_t max_fr
     r->m = m;
     r->b = b ? b : m->b;
     r->max_frames = max_frames;
-    r->host_angles = malloc((size_t)(max_frames * m->head_dim) * sizeof *r->host_angles);
-    r->host_first = malloc((size_t)(2 * max_frames) * sizeof *r->host_first);
-    omni_status status = r->host_angles && r->host_first ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
+    r->host_piece = malloc((size_t)(max_frames * (m->groups + 5)) * sizeof *r->host_piece);
+    omni_status status = r->host_piece ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
     if (status == OMNI_OK) {
         status = r->b->ops->alloc(r->b, code2wav_runner_memory(m, max_frames), &r->memory, err);
     }
@@ -188,8 +187,7 @@ void code2wav_runner_destroy(code2wav_runner *r) {
         if (r->memory) {
             r->b->ops->release(r->b, r->memory);
         }
-        free(r->host_angles);
-        free(r->host_first);
+        free(r->host_piece);
         free(r);
     }
 }
@@ -246,25 +244,29 @@ void code2wav_stream_destroy(code2wav_stream *s) {
 
 /* ---- transformer ---- */
 
-/* Angles, and which rows of the window each new row attends to: itself and the window - 1 before it. */
-static void place_rows(code2wav_runner *r, const code2wav_stream *s, int64_t rows) {
+typedef struct piece_rows {
+    const int32_t *codes, *first, *end; /* in the backend's memory */
+} piece_rows;
+
+/* All that the host says of a piece, in one upload: its codes, which rows of the window each new row attends to (itself and the window - 1 before
+ * it), and positions, of which angles are made. */
+static piece_rows place_rows(code2wav_runner *r, const code2wav_stream *s, const int32_t *codes, int64_t rows) {
     const code2wav *m = r->m;
-    const ops *op = r->b->ops;
-    const int64_t half = m->head_dim / 2, past = m->window - 1;
-    float *cosines = r->host_angles, *sines = r->host_angles + rows * half;
-    for (int64_t i = 0; i < rows; i++) {
-        const float position = (float)(s->frames + i);
-        rope_row(m->inv_freq, (const int[3]){0}, (int)half, (const float[3]){position, position, position}, cosines + i * half, sines + i * half);
+    const int64_t past = m->window - 1, first = rows * m->groups, end = first + rows, positions = end + rows;
+    c2w_word *host = r->host_piece;
+    for (int64_t i = 0; i < first; i++) {
+        host[i].i = codes[i];
     }
-    int32_t *first = r->host_first, *end = r->host_first + rows;
     for (int64_t i = 0; i < rows; i++) {
-        first[i] = (int32_t)largest(0, s->filled + i - past);
-        end[i] = (int32_t)(s->filled + i + 1);
+        host[first + i].i = (int32_t)largest(0, s->filled + i - past);
+        host[end + i].i = (int32_t)(s->filled + i + 1);
+        for (int k = 0; k < 3; k++) {
+            host[positions + 3 * i + k].f = (float)(s->frames + i);
+        }
     }
-    op->upload(r->b, r->cos, cosines, (size_t)(rows * half) * sizeof *cosines);
-    op->upload(r->b, r->sin, sines, (size_t)(rows * half) * sizeof *sines);
-    op->upload(r->b, r->first, first, (size_t)rows * sizeof *first);
-    op->upload(r->b, r->end, end, (size_t)rows * sizeof *end);
+    r->b->ops->upload(r->b, r->piece, host, (size_t)(positions + 3 * rows) * sizeof *host);
+    rotation_angles(&m->rope, r->b, &r->piece[positions].f, rows, r->cos, r->sin);
+    return (piece_rows){&r->piece->i, &r->piece[first].i, &r->piece[end].i};
 }
 
 /* Makes room behind the window when its buffer is full. Rows move by whole blocks, so that an attention that sums block by
@@ -284,7 +286,7 @@ static void slide_window(code2wav_runner *r, code2wav_stream *s, int64_t rows) {
 }
 
 /* x[rows, hidden] through the layers and the final norm, in place. */
-static void transform(code2wav_runner *r, code2wav_stream *s, int64_t rows) {
+static void transform(code2wav_runner *r, code2wav_stream *s, const int32_t *first, const int32_t *end, int64_t rows) {
     const code2wav *m = r->m;
     backend *b = r->b;
     const ops *op = b->ops;
@@ -301,7 +303,7 @@ static void transform(code2wav_runner *r, code2wav_stream *s, int64_t rows) {
         op->linear(b, &w->v, NULL, y, rows, h, new_v, kv);
         op->head_norm_rope(b, z, rows, q, heads, d, NULL, m->eps, r->cos, r->sin);
         op->head_norm_rope(b, new_k, rows, kv, kv_heads, d, NULL, m->eps, r->cos, r->sin);
-        op->attention_dense(b, z, q, k, v, kv, r->first, r->end, rows, heads, kv_heads, d, 1.0f / sqrtf((float)d), false, y);
+        op->attention_dense(b, z, q, k, v, kv, first, end, rows, heads, kv_heads, d, 1.0f / sqrtf((float)d), false, y);
         op->linear(b, &w->o, NULL, y, rows, q, z, h);
         op->add_scaled(b, z, w->attn_scale, rows, h, x);
 
@@ -370,15 +372,15 @@ static void residual_unit(code2wav_runner *r, const c2w_unit *u, float *tail, fl
     op->add(b, z, rows * c, x);
 }
 
-/* One piece of at most max_frames frames, its codes already in place; returns the number of samples, which are in z. */
-static int64_t run(code2wav_runner *r, code2wav_stream *s, int64_t rows) {
+/* One piece of at most max_frames frames; returns the number of samples, which are in z. */
+static int64_t run(code2wav_runner *r, code2wav_stream *s, const int32_t *codes, int64_t rows) {
     const code2wav *m = r->m;
     backend *b = r->b;
     const ops *op = b->ops;
     slide_window(r, s, rows);
-    place_rows(r, s, rows);
-    op->embed_sum(b, &m->embd, r->codes, rows, m->groups, m->codebook, 1.0f / (float)m->groups, r->x);
-    transform(r, s, rows); /* x[frames, hidden] */
+    const piece_rows p = place_rows(r, s, codes, rows);
+    op->embed_sum(b, &m->embd, p.codes, rows, m->groups, m->codebook, 1.0f / (float)m->groups, r->x);
+    transform(r, s, p.first, p.end, rows); /* x[frames, hidden] */
     s->filled += rows;
     s->frames += rows;
 
@@ -425,8 +427,7 @@ omni_status code2wav_push(code2wav_runner *r, code2wav_stream *s, const int32_t 
     *n = 0;
     for (int64_t i = 0; i < frames;) {
         const int64_t rows = frames - i < most ? frames - i : most;
-        r->b->ops->upload(r->b, r->codes, codes + i * m->groups, (size_t)(rows * m->groups) * sizeof *codes);
-        const int64_t made = run(r, s, rows);
+        const int64_t made = run(r, s, codes + i * m->groups, rows);
         r->b->ops->download(r->b, samples + *n, r->z, (size_t)made * sizeof *samples);
         if (find_not_finite(DTYPE_F32, samples + *n, made) >= 0) {
             return fail(err, OMNI_ERR_FORMAT, "code2wav computed NaN or infinite samples: its weights are damaged");

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "model/code2wav_model.h"
-#include "model/rope.h"
 #include "model/speech_config.h"
 
 /* Bounds that keep products of sizes far from overflow; real models stay well inside. */
@@ -36,11 +35,7 @@ static omni_status read_config(code2wav *m, const gguf *g, int64_t *rates, int64
                     "%s: code2wav.head_count %lld must be a multiple of code2wav.head_count_kv %lld, and code2wav.head_dim %lld even", gguf_path(g),
                     (long long)m->heads, (long long)m->kv_heads, (long long)m->head_dim);
     }
-    m->inv_freq = malloc((size_t)(m->head_dim / 2) * sizeof *m->inv_freq);
-    if (!m->inv_freq) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", gguf_path(g));
-    }
-    rope_frequencies(theta, (int)m->head_dim, m->inv_freq);
+    TRY(rotation_create(m->b, theta, (int)m->head_dim, (const int[3]){0}, &m->rope, err));
 
     const struct {
         const char *key;
@@ -286,7 +281,7 @@ omni_status code2wav_open(backend *b, gguf *g, code2wav **out, omni_error *err) 
 void code2wav_close(code2wav *m) {
     if (m) {
         weights_free(&m->held);
-        free(m->inv_freq);
+        rotation_free(m->b, &m->rope);
         free(m->layer);
         free(m);
     }

@@ -3,6 +3,7 @@
 #define OMNI_MODEL_CODE2WAV_MODEL_H
 
 #include "model/code2wav.h"
+#include "model/rope.h"
 #include "model/weights.h"
 
 enum { CODE2WAV_MAX_STAGES = 16, CODE2WAV_MAX_UNITS = 8 };
@@ -59,8 +60,8 @@ struct code2wav {
     weights held;
     int64_t hidden, layers, heads, kv_heads, head_dim, ffn, window, codebook, groups, decoder_dim, sample_rate;
     float eps;
-    float *inv_freq; /* host, [head_dim / 2] */
-    tensor embd;     /* {hidden, codebook * groups} */
+    rotation rope;
+    tensor embd; /* {hidden, codebook * groups} */
     c2w_layer *layer;
     const float *output_norm;
     int n_upsample, n_blocks;

@@ -76,14 +76,98 @@ struct predictor_runner {
     int64_t max_frames;
     decoder *d;
     kv_pool *pool;
-    int64_t blocks;    /* a frame */
+    int64_t blocks;          /* a frame */
+    decoder_prepared **pass; /* [groups - 1] the first has two rows a frame, hidden state and code 0, the others the one of code g */
+    void *memory;            /* in the backend: */
+    float *start;            /* [2 * max_frames, width]: all hidden states, then all embeddings of code 0 */
+    float *logits;           /* [max_frames, codebook] */
+    int32_t *turns;          /* [2 * max_frames]: rows of start, by frame */
+};
+
+/* Host memory for what is said of the passes while they are prepared. */
+typedef struct pass_rows {
     int32_t *table;    /* [max_frames, blocks]: frames keep their blocks, each frame overwrites the last one's */
     decoder_row *rows; /* [2 * max_frames] */
     int32_t *outputs;  /* [max_frames] */
-    void *memory;      /* in the backend: */
-    float *embedding;  /* [max_frames, width] */
-    float *logits;     /* [max_frames, codebook] */
-};
+} pass_rows;
+
+/* Row n of a pass: frame i at a position of its sequence. */
+static decoder_row row_at(const predictor_runner *r, const pass_rows *in, int64_t n, int64_t i, int32_t position) {
+    const int32_t *blocks = in->table + i * r->blocks;
+    return (decoder_row){
+        .token = -1,
+        .embedding = decoder_input(r->d) + n * r->p->config.width,
+        .position = {(float)position, (float)position, (float)position},
+        .slot = blocks[position / KV_BLOCK] * KV_BLOCK + position % KV_BLOCK,
+        .at = {.table = (int32_t)(i * r->blocks), .first = 0, .end = position + 1},
+    };
+}
+
+/* Rows go by frame, so that the passes of fewer frames are the first rows of these. */
+static omni_status prepare_pass(predictor_runner *r, int32_t g, pass_rows *in, omni_error *err) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < r->max_frames; i++) {
+        if (g == 0) {
+            in->rows[n] = row_at(r, in, n, i, 0);
+            n++;
+        }
+        in->outputs[i] = (int32_t)n;
+        in->rows[n] = row_at(r, in, n, i, g + 1);
+        n++;
+    }
+    const decoder_batch batch = {
+        .rows = in->rows,
+        .n = n,
+        .block_table = in->table,
+        .table_size = r->max_frames * r->blocks,
+        .outputs = in->outputs,
+        .output_count = r->max_frames,
+    };
+    return decoder_prepare(r->d, kv_pool_cache(r->pool), &batch, &r->pass[g], err);
+}
+
+static omni_status prepare_passes(predictor_runner *r, omni_error *err) {
+    const int64_t entries = r->max_frames * r->blocks;
+    pass_rows in = {.table = malloc((size_t)entries * sizeof *in.table),
+                    .rows = calloc((size_t)(2 * r->max_frames), sizeof *in.rows),
+                    .outputs = malloc((size_t)(2 * r->max_frames) * sizeof *in.outputs)};
+    omni_status s = in.table && in.rows && in.outputs ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for a code predictor");
+    for (int64_t i = 0; s == OMNI_OK && i < entries; i++) {
+        in.table[i] = (int32_t)i;
+    }
+    for (int32_t g = 0; s == OMNI_OK && g < r->p->groups - 1; g++) {
+        s = prepare_pass(r, g, &in, err);
+    }
+    if (s == OMNI_OK) {
+        for (int64_t i = 0; i < r->max_frames; i++) {
+            in.outputs[2 * i] = (int32_t)i;
+            in.outputs[2 * i + 1] = (int32_t)(r->max_frames + i);
+        }
+        r->p->b->ops->upload(r->p->b, r->turns, in.outputs, (size_t)(2 * r->max_frames) * sizeof *r->turns);
+    }
+    free(in.table);
+    free(in.rows);
+    free(in.outputs);
+    return s;
+}
+
+static omni_status runner_fill(predictor_runner *r, omni_error *err) {
+    const code_predictor *p = r->p;
+    const decoder_config *c = &p->config;
+    const int64_t frames = r->max_frames, entries = frames * r->blocks;
+    const size_t start = (size_t)(2 * frames * c->width), logits = (size_t)(frames * p->codebook);
+    r->pass = calloc((size_t)p->groups, sizeof *r->pass);
+    if (!r->pass) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for a code predictor");
+    }
+    TRY(p->b->ops->alloc(p->b, (start + logits + (size_t)(2 * frames)) * sizeof(float), &r->memory, err));
+    r->start = r->memory;
+    r->logits = r->start + start;
+    r->turns = (int32_t *)(void *)(r->logits + logits);
+    TRY(kv_pool_create(p->b, DTYPE_F32, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, entries * KV_BLOCK, &r->pool, err));
+    TRY(decoder_create(p->b, c, &p->weights, 2 * frames, frames, entries, &r->d, err));
+    return prepare_passes(r, err);
+}
 
 omni_status predictor_runner_create(const code_predictor *p, int64_t max_frames, predictor_runner **out, omni_error *err) {
     *out = NULL;
@@ -94,62 +178,31 @@ omni_status predictor_runner_create(const code_predictor *p, int64_t max_frames,
     if (!r) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for a code predictor");
     }
-    const decoder_config *c = &p->config;
     r->p = p;
     r->max_frames = max_frames;
     r->blocks = (p->groups + 1 + KV_BLOCK - 1) / KV_BLOCK;
-    const int64_t entries = max_frames * r->blocks;
-    r->table = malloc((size_t)entries * sizeof *r->table);
-    r->rows = calloc((size_t)(2 * max_frames), sizeof *r->rows);
-    r->outputs = malloc((size_t)max_frames * sizeof *r->outputs);
-    omni_status s = r->table && r->rows && r->outputs ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory for a code predictor");
-    const size_t embedding = (size_t)(max_frames * c->width), logits = (size_t)(max_frames * p->codebook);
-    if (s == OMNI_OK) {
-        s = p->b->ops->alloc(p->b, (embedding + logits) * sizeof(float), &r->memory, err);
-    }
-    if (s == OMNI_OK) {
-        s = kv_pool_create(p->b, DTYPE_F32, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, entries * KV_BLOCK, &r->pool, err);
-    }
-    if (s == OMNI_OK) {
-        s = decoder_create(p->b, c, &p->weights, 2 * max_frames, max_frames, entries, &r->d, err);
-    }
+    omni_status s = runner_fill(r, err);
     if (s != OMNI_OK) {
         predictor_runner_destroy(r);
         return s;
     }
-    for (int64_t i = 0; i < entries; i++) {
-        r->table[i] = (int32_t)i;
-    }
-    r->embedding = r->memory;
-    r->logits = r->embedding + embedding;
     *out = r;
     return OMNI_OK;
 }
 
 void predictor_runner_destroy(predictor_runner *r) {
     if (r) {
+        for (int32_t g = 0; r->pass && g < r->p->groups - 1; g++) {
+            decoder_prepared_free(r->d, r->pass[g]);
+        }
         decoder_destroy(r->d);
         kv_pool_destroy(r->pool);
         if (r->memory) {
             r->p->b->ops->release(r->p->b, r->memory);
         }
-        free(r->table);
-        free(r->rows);
-        free(r->outputs);
+        free(r->pass);
         free(r);
     }
-}
-
-/* A row of frame i at a position of its sequence. */
-static decoder_row row_at(const predictor_runner *r, int64_t i, int32_t position, const float *embedding) {
-    const int32_t *blocks = r->table + i * r->blocks;
-    return (decoder_row){
-        .token = -1,
-        .embedding = embedding + i * r->p->config.width,
-        .position = {(float)position, (float)position, (float)position},
-        .slot = blocks[position / KV_BLOCK] * KV_BLOCK + position % KV_BLOCK,
-        .at = {.table = (int32_t)(i * r->blocks), .first = 0, .end = position + 1},
-    };
 }
 
 omni_status predictor_run(predictor_runner *r, int64_t frames, const float *hidden, const tensor *code0_table, int32_t *codes, float *sum,
@@ -161,37 +214,23 @@ omni_status predictor_run(predictor_runner *r, int64_t frames, const float *hidd
     if (frames < 1 || frames > r->max_frames) {
         return fail(err, OMNI_ERR_LIMIT, "code predictor: %lld frames at once; it was made for %lld", (long long)frames, (long long)r->max_frames);
     }
-    o->embed(b, code0_table, codes, frames, r->embedding);
-    o->copy(b, sum, r->embedding, (size_t)(frames * width) * sizeof *sum);
+    const kv_cache *cache = kv_pool_cache(r->pool);
+    float *x = decoder_input(r->d), *code0 = r->start + r->max_frames * width;
+    const size_t bytes = (size_t)(frames * width) * sizeof *x;
+    o->copy(b, r->start, hidden, bytes);
+    o->embed(b, code0_table, codes, frames, code0);
+    o->copy(b, sum, code0, bytes);
+    o->gather_rows(b, r->start, r->turns, 2 * frames, width, x);
     for (int32_t g = 0; g < p->groups - 1; g++) {
-        /* The first pass has two rows a frame; the hidden states come first, so that each kind is copied as one. */
-        int64_t n = 0;
-        if (g == 0) {
-            for (int64_t i = 0; i < frames; i++) {
-                r->rows[n++] = row_at(r, i, 0, hidden);
-            }
-        }
-        for (int64_t i = 0; i < frames; i++) {
-            r->outputs[i] = (int32_t)n;
-            r->rows[n++] = row_at(r, i, g + 1, r->embedding);
-        }
-        const decoder_batch batch = {
-            .rows = r->rows,
-            .n = n,
-            .block_table = r->table,
-            .table_size = frames * r->blocks,
-            .outputs = r->outputs,
-            .output_count = frames,
-        };
-        TRY(decoder_forward(r->d, kv_pool_cache(r->pool), &batch, err));
+        decoder_run(r->d, cache, r->pass[g], g == 0 ? 2 * frames : frames, frames);
         o->linear(b, &p->head[g], NULL, decoder_hidden(r->d), frames, width, r->logits, p->codebook);
         int32_t *drawn = codes + (g + 1) * frames;
         o->sample(b, r->logits, frames, p->codebook, params, drawn);
         for (int64_t i = 0; i < frames; i++) {
             params[i].code++;
         }
-        o->embed(b, &p->table[g], drawn, frames, r->embedding);
-        o->add(b, r->embedding, frames * width, sum);
+        o->embed(b, &p->table[g], drawn, frames, x);
+        o->add(b, x, frames * width, sum);
     }
     return OMNI_OK;
 }

@@ -9,6 +9,15 @@
 
 /* ------------------------------------------------------------------------------------------------ workspace */
 
+/* What the host says of a pass, for the operations: pointers into one block of the backend's memory, which is uploaded at once. */
+typedef struct pass {
+    int64_t n, outputs;
+    const int32_t *token, *slot, *table, *output; /* [n], [n], [entries], [outputs] */
+    const attention_row *at, *output_at;          /* [n], [outputs] */
+    const float *position;                        /* [n, 3] */
+    const float *cos, *sin;                       /* [n, half] made of the positions */
+} pass;
+
 struct decoder {
     backend *b;
     const decoder_config *c;
@@ -19,22 +28,18 @@ struct decoder {
     float *n;     /* [rows, width] its normed copy, input of the linear maps */
     float *y;     /* [rows, width] what a sublayer adds */
     float *q, *k, *v, *mixed;
-    float *cos, *sin;     /* [rows, half] */
+    float *cos, *sin;     /* [rows, half] of the pass */
     float *router;        /* [rows, experts] */
     float *expert_weight; /* [rows, used] */
     int32_t *expert_id;
     float *moe_scratch;
     float *gate, *up;   /* [rows, ffn or shared_ffn] */
     float *shared_gate; /* [rows] */
-    int32_t *token, *slot, *table, *output;
-    attention_row *at, *output_at;
-    float *hidden; /* [outputs, width] */
-    float *logits; /* [outputs, vocab] */
-    /* Host memory from which a pass uploads. */
-    arena host;
-    float *inv_freq, *host_cos, *host_sin;
-    int32_t *host_token, *host_slot;
-    attention_row *host_at, *host_output_at;
+    int32_t *described; /* [descriptor_words] the pass */
+    float *hidden;      /* [outputs, width] */
+    float *logits;      /* [outputs, vocab] */
+    rotation rope;
+    int32_t *host; /* [descriptor_words] host memory from which a pass is uploaded */
 };
 
 typedef struct carver {
@@ -46,6 +51,34 @@ static void *carve(carver *c, int64_t rows, int64_t width, size_t element) {
     void *p = c->base ? c->base + c->used : NULL;
     arena_count(&c->used, arena_bytes((size_t)rows, (size_t)width, element));
     return p;
+}
+
+/* Where the arrays of a pass begin in its block, in words of 32 bits; each at 64 bytes. */
+typedef struct layout {
+    int64_t token, slot, position, at, output, output_at, table, words;
+} layout;
+
+static int64_t put(int64_t *words, int64_t count) {
+    const int64_t at = *words;
+    *words += (count + 15) & ~(int64_t)15;
+    return at;
+}
+
+static layout lay_out(int64_t rows, int64_t outputs, int64_t entries) {
+    enum { AT = sizeof(attention_row) / sizeof(int32_t) };
+    layout l = {0};
+    l.token = put(&l.words, rows);
+    l.slot = put(&l.words, rows);
+    l.position = put(&l.words, 3 * rows);
+    l.at = put(&l.words, AT * rows);
+    l.output = put(&l.words, outputs);
+    l.output_at = put(&l.words, AT * outputs);
+    l.table = put(&l.words, entries);
+    return l;
+}
+
+static int64_t descriptor_words(const decoder *d) {
+    return lay_out(d->max_rows, d->max_rows, d->max_table).words; /* a pass checks outputs against its own rows */
 }
 
 static int mlp_width(const decoder_config *c) {
@@ -75,12 +108,7 @@ static void carve_all(decoder *d, carver *k) {
         d->up = carve(k, rows, mlp_width(c), 4);
         d->shared_gate = carve(k, rows, 1, 4);
     }
-    d->token = carve(k, rows, 1, 4);
-    d->slot = carve(k, rows, 1, 4);
-    d->at = carve(k, rows, 1, sizeof *d->at);
-    d->table = carve(k, d->max_table, 1, 4);
-    d->output = carve(k, rows, 1, 4);
-    d->output_at = carve(k, rows, 1, sizeof *d->output_at);
+    d->described = carve(k, descriptor_words(d), 1, 4);
     d->hidden = carve(k, outputs, c->width, 4);
     d->logits = carve(k, outputs, c->vocab, 4);
 }
@@ -104,30 +132,16 @@ omni_status decoder_create(backend *b, const decoder_config *c, const decoder_we
         return fail(err, OMNI_ERR_MEMORY, "out of memory for a decoder");
     }
     *d = (decoder){.b = b, .c = c, .w = w, .max_rows = max_rows, .max_outputs = max_outputs, .max_table = max_table};
-    size_t half = (size_t)c->head_dim / 2, rows = (size_t)max_rows, host = 0;
-    arena_count(&host, arena_bytes(half, 1, 4));
-    arena_count(&host, arena_bytes(rows, half, 4));
-    arena_count(&host, arena_bytes(rows, half, 4));
-    arena_count(&host, arena_bytes(rows, 1, 4));
-    arena_count(&host, arena_bytes(rows, 1, 4));
-    arena_count(&host, arena_bytes(rows, 1, sizeof *d->host_at));
-    arena_count(&host, arena_bytes(rows, 1, sizeof *d->host_at));
-    omni_status status = arena_init(&d->host, host, err);
+    omni_status status = rotation_create(b, c->rope_base, c->head_dim, c->rope_sections, &d->rope, err);
     if (status == OMNI_OK) {
-        status = b->ops->alloc(b, decoder_memory(b, c, max_rows, max_outputs, max_table), &d->memory, err);
+        d->host = calloc((size_t)descriptor_words(d), sizeof *d->host);
+        status = d->host ? b->ops->alloc(b, decoder_memory(b, c, max_rows, max_outputs, max_table), &d->memory, err)
+                         : fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
     if (status != OMNI_OK) {
         decoder_destroy(d);
         return fail_in(err, status, "decoder for %lld rows", (long long)max_rows);
     }
-    d->inv_freq = arena_alloc(&d->host, half * 4);
-    d->host_cos = arena_alloc(&d->host, rows * half * 4);
-    d->host_sin = arena_alloc(&d->host, rows * half * 4);
-    d->host_token = arena_alloc(&d->host, rows * 4);
-    d->host_slot = arena_alloc(&d->host, rows * 4);
-    d->host_at = arena_alloc(&d->host, rows * sizeof *d->host_at);
-    d->host_output_at = arena_alloc(&d->host, rows * sizeof *d->host_at);
-    rope_frequencies(c->rope_base, c->head_dim, d->inv_freq);
     carver k = {.base = d->memory};
     carve_all(d, &k);
     *out = d;
@@ -141,8 +155,13 @@ void decoder_destroy(decoder *d) {
     if (d->memory) {
         d->b->ops->release(d->b, d->memory);
     }
-    arena_free(&d->host);
+    rotation_free(d->b, &d->rope);
+    free(d->host);
     free(d);
+}
+
+float *decoder_input(decoder *d) {
+    return d->x;
 }
 
 float *decoder_hidden(decoder *d) {
@@ -201,38 +220,36 @@ static omni_status check_batch(const decoder *d, const kv_cache *cache, const de
     return OMNI_OK;
 }
 
-static void upload_rows(decoder *d, const decoder_batch *batch) {
-    const ops *o = d->b->ops;
-    int half = d->c->head_dim / 2;
-    size_t n = (size_t)batch->n;
-    for (size_t i = 0; i < n; i++) {
+/* Fills the host's block with the batch, uploads it to `to`, and says where its arrays lie there. */
+static pass describe(decoder *d, const decoder_batch *batch, int32_t *to) {
+    const layout l = lay_out(batch->n, batch->output_count, batch->table_size);
+    int32_t *host = d->host;
+    for (int64_t i = 0; i < batch->n; i++) {
         const decoder_row *r = &batch->rows[i];
-        d->host_token[i] = r->token;
-        d->host_slot[i] = r->slot;
-        d->host_at[i] = r->at;
-        float *cos = d->host_cos + i * (size_t)half, *sin = d->host_sin + i * (size_t)half;
-        if (i && memcmp(r->position, r[-1].position, sizeof r->position) == 0) {
-            memcpy(cos, cos - half, (size_t)half * 4); /* sequences in step often stand at the same position */
-            memcpy(sin, sin - half, (size_t)half * 4);
-        } else {
-            rope_row(d->inv_freq, d->c->rope_sections, half, r->position, cos, sin);
-        }
+        host[l.token + i] = r->token;
+        host[l.slot + i] = r->slot;
+        memcpy(host + l.position + 3 * i, r->position, sizeof r->position);
+        memcpy((attention_row *)(host + l.at) + i, &r->at, sizeof r->at);
     }
     for (int64_t i = 0; i < batch->output_count; i++) {
-        d->host_output_at[i] = batch->rows[batch->outputs[i]].at;
+        host[l.output + i] = batch->outputs[i];
+        memcpy((attention_row *)(host + l.output_at) + i, &batch->rows[batch->outputs[i]].at, sizeof(attention_row));
     }
-    o->upload(d->b, d->token, d->host_token, n * 4);
-    o->upload(d->b, d->slot, d->host_slot, n * 4);
-    o->upload(d->b, d->at, d->host_at, n * sizeof *d->at);
-    o->upload(d->b, d->cos, d->host_cos, n * (size_t)half * 4);
-    o->upload(d->b, d->sin, d->host_sin, n * (size_t)half * 4);
-    o->upload(d->b, d->table, batch->block_table, (size_t)batch->table_size * 4);
-    o->upload(d->b, d->output, batch->outputs, (size_t)batch->output_count * 4);
-    o->upload(d->b, d->output_at, d->host_output_at, (size_t)batch->output_count * sizeof *d->output_at);
+    memcpy(host + l.table, batch->block_table, (size_t)batch->table_size * sizeof *host);
+    d->b->ops->upload(d->b, to, host, (size_t)l.words * sizeof *host);
+    return (pass){.n = batch->n,
+                  .outputs = batch->output_count,
+                  .token = to + l.token,
+                  .slot = to + l.slot,
+                  .table = to + l.table,
+                  .output = to + l.output,
+                  .at = (const attention_row *)(to + l.at),
+                  .output_at = (const attention_row *)(to + l.output_at),
+                  .position = (const float *)(to + l.position)};
 }
 
 /* x[n, width] from token ids and given embeddings, each run of equal kind in one operation. */
-static void embed_rows(decoder *d, const decoder_batch *batch) {
+static void embed_rows(decoder *d, const decoder_batch *batch, const pass *p) {
     const ops *o = d->b->ops;
     int64_t width = d->c->width;
     for (int64_t i = 0, end; i < batch->n; i = end) {
@@ -242,12 +259,14 @@ static void embed_rows(decoder *d, const decoder_batch *batch) {
             while (end < batch->n && batch->rows[end].token >= 0) {
                 end++;
             }
-            o->embed(d->b, &d->w->token_embd, d->token + i, end - i, d->x + i * width);
+            o->embed(d->b, &d->w->token_embd, p->token + i, end - i, d->x + i * width);
         } else {
             while (end < batch->n && batch->rows[end].token < 0 && batch->rows[end].embedding == r->embedding + (end - i) * width) {
                 end++;
             }
-            o->copy(d->b, d->x + i * width, r->embedding, (size_t)((end - i) * width) * sizeof(float));
+            if (r->embedding != d->x + i * width) {
+                o->copy(d->b, d->x + i * width, r->embedding, (size_t)((end - i) * width) * sizeof(float));
+            }
         }
     }
 }
@@ -313,40 +332,54 @@ static void feed_forward(decoder *d, const decoder_layer *l, int64_t rows) {
 }
 
 /* One layer. wanted_only: from the queries on, only the rows whose output is wanted; x then holds just those. */
-static void layer_forward(decoder *d, const kv_cache *cache, const decoder_batch *batch, int index, bool wanted_only) {
+static void layer_forward(decoder *d, const kv_cache *cache, const pass *p, int index, bool wanted_only) {
     const ops *o = d->b->ops;
     const decoder_config *c = d->c;
     const decoder_layer *l = &d->w->layers[index];
-    int64_t rows = batch->n, width = c->width, half = c->head_dim / 2;
+    int64_t rows = p->n, width = c->width, half = c->head_dim / 2;
     int64_t q_width = (int64_t)c->heads * c->head_dim, kv_width = (int64_t)c->kv_heads * c->head_dim;
 
     o->rms_norm(d->b, d->x, l->attn_norm, c->norm_eps, rows, width, d->n);
     o->linear(d->b, &l->k, NULL, d->n, rows, width, d->k, kv_width);
     o->linear(d->b, &l->v, NULL, d->n, rows, width, d->v, kv_width);
-    o->head_norm_rope(d->b, d->k, rows, kv_width, c->kv_heads, c->head_dim, l->k_norm, c->norm_eps, d->cos, d->sin);
-    o->kv_write(d->b, cache, index, d->slot, d->k, d->v, rows);
-    const attention_row *at = d->at;
+    o->head_norm_rope(d->b, d->k, rows, kv_width, c->kv_heads, c->head_dim, l->k_norm, c->norm_eps, p->cos, p->sin);
+    o->kv_write(d->b, cache, index, p->slot, d->k, d->v, rows);
+    const attention_row *at = p->at;
     if (wanted_only) {
-        rows = batch->output_count;
+        rows = p->outputs;
         if (rows == 0) {
             return;
         }
-        at = d->output_at;
-        o->gather_rows(d->b, d->x, d->output, rows, width, d->y);
+        at = p->output_at;
+        o->gather_rows(d->b, d->x, p->output, rows, width, d->y);
         o->copy(d->b, d->x, d->y, (size_t)(rows * width) * sizeof(float));
-        o->gather_rows(d->b, d->n, d->output, rows, width, d->y);
+        o->gather_rows(d->b, d->n, p->output, rows, width, d->y);
         o->copy(d->b, d->n, d->y, (size_t)(rows * width) * sizeof(float));
         /* k and v are stored: their memory can take the rotation of the wanted rows (half <= kv_width). */
-        o->gather_rows(d->b, d->cos, d->output, rows, half, d->k);
-        o->gather_rows(d->b, d->sin, d->output, rows, half, d->v);
+        o->gather_rows(d->b, p->cos, p->output, rows, half, d->k);
+        o->gather_rows(d->b, p->sin, p->output, rows, half, d->v);
     }
     o->linear(d->b, &l->q, NULL, d->n, rows, width, d->q, q_width);
-    o->head_norm_rope(d->b, d->q, rows, q_width, c->heads, c->head_dim, l->q_norm, c->norm_eps, wanted_only ? d->k : d->cos,
-                      wanted_only ? d->v : d->sin);
-    o->attention(d->b, cache, index, d->table, at, d->q, rows, c->heads, (float)pow(c->head_dim, -0.5), d->mixed);
+    o->head_norm_rope(d->b, d->q, rows, q_width, c->heads, c->head_dim, l->q_norm, c->norm_eps, wanted_only ? d->k : p->cos,
+                      wanted_only ? d->v : p->sin);
+    o->attention(d->b, cache, index, p->table, at, d->q, rows, c->heads, (float)pow(c->head_dim, -0.5), d->mixed);
     o->linear(d->b, &l->o, NULL, d->mixed, rows, q_width, d->y, width);
     o->add(d->b, d->y, rows * width, d->x);
     feed_forward(d, l, rows);
+}
+
+/* Final hidden states of the pass's outputs, from x, which holds all rows or, narrow, those. */
+static float *finish(decoder *d, const pass *p, bool narrow, int64_t offset) {
+    const ops *o = d->b->ops;
+    const int64_t width = d->c->width;
+    const float *x = d->x;
+    if (!narrow && p->outputs < p->n) {
+        o->gather_rows(d->b, d->x, p->output, p->outputs, width, d->y);
+        x = d->y;
+    }
+    float *hidden = d->hidden + offset * width;
+    o->rms_norm(d->b, x, d->w->output_norm, d->c->norm_eps, p->outputs, width, hidden);
+    return hidden;
 }
 
 omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_batch *batch, omni_error *err) {
@@ -364,14 +397,17 @@ omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_bat
     /* The last layer's queries and MLP serve only the rows that are read, unless something needs the others too. */
     bool narrow = batch->output_count < batch->n && capture != c->layers && batch->deepstack_layers < c->layers;
 
-    upload_rows(d, batch);
-    embed_rows(d, batch);
+    pass p = describe(d, batch, d->described);
+    rotation_angles(&d->rope, d->b, p.position, p.n, d->cos, d->sin);
+    p.cos = d->cos;
+    p.sin = d->sin;
+    embed_rows(d, batch, &p);
     if (capture == 0) {
         capture_rows(d, batch, d->x);
     }
     for (int i = 0; i < c->layers; i++) {
         bool last = i == c->layers - 1;
-        layer_forward(d, cache, batch, i, last && narrow);
+        layer_forward(d, cache, &p, i, last && narrow);
         if (capture == i + 1 && !last) {
             capture_rows(d, batch, d->x);
         }
@@ -386,15 +422,62 @@ omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_bat
     if (batch->output_count == 0) {
         return OMNI_OK;
     }
-    const float *x = d->x;
-    if (!narrow && batch->output_count < batch->n) {
-        o->gather_rows(d->b, d->x, d->output, batch->output_count, width, d->y);
-        x = d->y;
-    }
-    float *hidden = d->hidden + batch->output_offset * width;
-    o->rms_norm(d->b, x, d->w->output_norm, c->norm_eps, batch->output_count, width, hidden);
+    const float *hidden = finish(d, &p, narrow, batch->output_offset);
     if (batch->logits) {
         o->linear(d->b, &d->w->output, NULL, hidden, batch->output_count, width, d->logits + batch->output_offset * c->vocab, c->vocab);
     }
     return OMNI_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ a batch that comes again */
+
+struct decoder_prepared {
+    pass p;
+    void *memory;
+};
+
+omni_status decoder_prepare(decoder *d, const kv_cache *cache, const decoder_batch *batch, decoder_prepared **out, omni_error *err) {
+    *out = NULL;
+    TRY(check_batch(d, cache, batch, err));
+    for (int64_t i = 0; i < batch->n; i++) {
+        const decoder_row *r = &batch->rows[i];
+        if (r->token >= 0 || r->embedding != d->x + i * d->c->width || r->captured || r->deepstack) {
+            return fail(err, OMNI_ERR_ARGUMENT, "row %lld of a prepared batch takes more than its embedding in decoder_input", (long long)i);
+        }
+    }
+    decoder_prepared *x = calloc(1, sizeof *x);
+    const int64_t half = d->c->head_dim / 2, words = lay_out(batch->n, batch->output_count, batch->table_size).words;
+    omni_status status = x ? d->b->ops->alloc(d->b, (size_t)(words + 2 * batch->n * half) * sizeof(int32_t), &x->memory, err)
+                           : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    if (status != OMNI_OK) {
+        free(x);
+        return status;
+    }
+    float *cos = (float *)((int32_t *)x->memory + words), *sin = cos + batch->n * half;
+    x->p = describe(d, batch, x->memory);
+    rotation_angles(&d->rope, d->b, x->p.position, batch->n, cos, sin);
+    x->p.cos = cos;
+    x->p.sin = sin;
+    *out = x;
+    return OMNI_OK;
+}
+
+void decoder_prepared_free(decoder *d, decoder_prepared *x) {
+    if (x) {
+        d->b->ops->release(d->b, x->memory);
+        free(x);
+    }
+}
+
+void decoder_run(decoder *d, const kv_cache *cache, const decoder_prepared *x, int64_t rows, int64_t outputs) {
+    pass p = x->p;
+    p.n = rows < p.n ? rows : p.n;
+    p.outputs = outputs < p.outputs ? outputs : p.outputs;
+    const bool narrow = p.outputs < p.n;
+    for (int i = 0; i < d->c->layers; i++) {
+        layer_forward(d, cache, &p, i, i == d->c->layers - 1 && narrow);
+    }
+    if (p.outputs > 0) {
+        finish(d, &p, narrow, 0);
+    }
 }

@@ -5,7 +5,8 @@
  *     y = h + moe(rms_norm(h))
  *
  * One forward pass takes rows of any number of sequences, prompt pieces and single steps mixed. Everything it needs is
- * allocated by decoder_create for a stated number of rows; a pass only queues operations on the backend. */
+ * allocated by decoder_create for a stated number of rows; a pass only queues operations on the backend, and what it has to say of its rows goes
+ * there in one upload. */
 #ifndef OMNI_MODEL_DECODER_H
 #define OMNI_MODEL_DECODER_H
 
@@ -101,6 +102,18 @@ size_t decoder_memory(backend *b, const decoder_config *c, int64_t max_rows, int
 /* Queues a pass over the batch; keys and values go to the cache, whose layers are this decoder's. Fails, without having
  * changed anything, only when the batch is larger than the decoder was made for or an index is out of range. */
 omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_batch *batch, omni_error *err);
+
+/* [max_rows, width] in the backend's memory: where a pass has its rows. Those whose embedding is already in its place, row i at i * width, are not
+ * copied; the pass overwrites them. */
+float *decoder_input(decoder *d);
+
+/* A batch that comes again and again: all that the host has to say of it is uploaded once, when it is prepared. Its rows take nothing but their
+ * embedding, which is to lie in decoder_input. */
+typedef struct decoder_prepared decoder_prepared;
+omni_status decoder_prepare(decoder *d, const kv_cache *cache, const decoder_batch *batch, decoder_prepared **out, omni_error *err);
+void decoder_prepared_free(decoder *d, decoder_prepared *p); /* NULL is fine */
+/* Queues a pass over the first rows of it, for the first outputs of it, which must be among them: hidden states from row 0 of decoder_hidden on. */
+void decoder_run(decoder *d, const kv_cache *cache, const decoder_prepared *p, int64_t rows, int64_t outputs);
 
 /* Results, in the backend's memory, until a pass overwrites them: final hidden states after the last norm [max_outputs, width],
  * and logits [max_outputs, vocab] where they were asked for. Writable (samplers overwrite logits). */

@@ -1,6 +1,7 @@
 #include "model/rope.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 void rope_frequencies(float base, int head_dim, float *inv_freq) {
     for (int j = 0; j < head_dim / 2; j++) {
@@ -20,10 +21,43 @@ int rope_axis(const int sections[3], int j) {
     return 0;
 }
 
-void rope_row(const float *inv_freq, const int sections[3], int half, const float position[3], float *cos, float *sin) {
-    for (int j = 0; j < half; j++) {
-        float angle = inv_freq[j] * position[rope_axis(sections, j)];
-        cos[j] = cosf(angle);
-        sin[j] = sinf(angle);
+static omni_status create(backend *b, float base, int head_dim, int frequencies, const int sections[3], rotation *out, omni_error *err) {
+    const int half = head_dim / 2;
+    *out = (rotation){.half = half};
+    union {
+        float frequency;
+        int32_t axis;
+    } *host = calloc((size_t)(2 * half + 1), sizeof *host);
+    float *inv_freq = calloc((size_t)(half + 1), sizeof *inv_freq);
+    void *memory = NULL;
+    omni_status status = host && inv_freq ? b->ops->alloc(b, (size_t)(2 * half) * sizeof *host, &memory, err)
+                                          : fail(err, OMNI_ERR_MEMORY, "out of memory for a rotation");
+    if (status == OMNI_OK) {
+        rope_frequencies(base, 2 * frequencies, inv_freq);
+        for (int j = 0; j < half; j++) {
+            host[j].frequency = inv_freq[j % frequencies];
+            host[half + j].axis = sections ? rope_axis(sections, j) : j / frequencies;
+        }
+        b->ops->upload(b, memory, host, (size_t)(2 * half) * sizeof *host);
+        out->inv_freq = memory;
+        out->axis = (int32_t *)memory + half;
     }
+    free(host);
+    free(inv_freq);
+    return status;
+}
+
+omni_status rotation_create(backend *b, float base, int head_dim, const int sections[3], rotation *out, omni_error *err) {
+    return create(b, base, head_dim, head_dim / 2, sections, out, err);
+}
+
+omni_status rotation_create_axial(backend *b, float base, int head_dim, rotation *out, omni_error *err) {
+    return create(b, base, head_dim, head_dim / 4, NULL, out, err);
+}
+
+void rotation_free(backend *b, rotation *r) {
+    if (r->inv_freq) {
+        b->ops->release(b, r->inv_freq);
+    }
+    *r = (rotation){0};
 }

@@ -32,14 +32,9 @@ static void lay_out(talker_runner *r, range *m) {
     r->in = take(m, rows, c->thinker_width);
     r->mid = take(m, rows, r->t->text.inner > r->t->hidden.inner ? r->t->text.inner : r->t->hidden.inner);
     r->packed = take(m, rows, width);
-    r->x = take(m, rows, width);
     r->codec = take(m, rows, width);
     r->sum = take(m, r->max_sequences, width);
-    r->text_id = take(m, rows, 1);
-    r->media_row = take(m, rows, 1);
-    r->place = take(m, rows, 1);
-    r->codec_id = take(m, rows, 1);
-    r->codec_place = take(m, rows, 1);
+    r->ids = take(m, ROW_IDS * rows, 1);
     r->codes = take(m, r->max_sequences, c->groups);
 }
 
@@ -49,7 +44,7 @@ static omni_status runner_fill(talker_runner *r, const talker_runner_params *par
     const size_t rows = (size_t)r->max_rows, sequences = (size_t)r->max_sequences;
     TRY(kv_pool_create(t->b, params->kv_type, params->kv_type, d->layers, d->kv_heads, d->head_dim, positions, &r->pool, err));
     r->table_room = kv_pool_cache(r->pool)->blocks;
-    r->host_ids = malloc(5 * rows * sizeof *r->host_ids);
+    r->host_ids = malloc(ROW_IDS * rows * sizeof *r->host_ids);
     r->host_codes = malloc(sequences * (size_t)t->c.groups * sizeof *r->host_codes);
     r->rows = malloc(rows * sizeof *r->rows);
     r->made = malloc(rows * sizeof *r->made);
@@ -66,6 +61,7 @@ static omni_status runner_fill(talker_runner *r, const talker_runner_params *par
     TRY(t->b->ops->alloc(t->b, count.used, &r->memory, err));
     lay_out(r, &(range){.base = r->memory});
     TRY(decoder_create(t->b, d, &t->weights, r->max_rows, r->max_sequences, r->table_room, &r->d, err));
+    r->x = decoder_input(r->d);
     return predictor_runner_create(&t->predictor, r->max_sequences, &r->predictor, err);
 }
 
@@ -136,38 +132,37 @@ void talker_make_rows(talker_runner *r, const talker_row *rows, int64_t n, const
     backend *b = t->b;
     const ops *o = b->ops;
     const int64_t in_width = t->c.thinker_width, width = t->c.decoder.width;
-    int32_t *text_id = r->host_ids, *media_row = text_id + r->max_rows, *place = media_row + r->max_rows, *codec_id = place + r->max_rows,
-            *codec_place = codec_id + r->max_rows;
     int64_t texts = 0, media = 0, codecs = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (rows[i].text >= 0) {
-            text_id[texts++] = rows[i].text;
-        } else {
-            media_row[media++] = rows[i].media;
-        }
+        texts += rows[i].text >= 0;
+        codecs += rows[i].codec >= 0;
+    }
+    /* Ids of texts, rows of media, where each row is among those two, ids of codecs and their rows: one list, one upload. */
+    const int64_t place = n, codec_id = place + n, codec_row = codec_id + codecs;
+    int32_t *host = r->host_ids;
+    for (int64_t i = 0, text = 0, codec = 0; i < n; i++) {
+        const bool is_text = rows[i].text >= 0;
+        const int64_t at = is_text ? text++ : texts + media++;
+        host[at] = is_text ? rows[i].text : rows[i].media;
+        host[place + i] = (int32_t)at;
         if (rows[i].codec >= 0) {
-            codec_place[codecs] = (int32_t)i;
-            codec_id[codecs++] = rows[i].codec;
+            host[codec_id + codec] = rows[i].codec;
+            host[codec_row + codec++] = (int32_t)i;
         }
     }
-    for (int64_t i = 0, text = 0, other = texts; i < n; i++) {
-        place[i] = (int32_t)(rows[i].text >= 0 ? text++ : other++);
+    o->upload(b, r->ids, host, (size_t)(codec_row + codecs) * sizeof *host);
+    o->embed(b, &t->thinker_embd, r->ids, texts, r->in);
+    if (media == 0) {
+        project(r, &t->text, r->in, texts, r->x);
+    } else {
+        o->gather_rows(b, media_hidden, r->ids + texts, media, in_width, r->in + texts * in_width);
+        project(r, &t->text, r->in, texts, r->packed);
+        project(r, &t->hidden, r->in + texts * in_width, media, r->packed + texts * width);
+        o->gather_rows(b, r->packed, r->ids + place, n, width, r->x);
     }
-    o->upload(b, r->text_id, text_id, (size_t)texts * sizeof *text_id);
-    o->embed(b, &t->thinker_embd, r->text_id, texts, r->in);
-    if (media > 0) {
-        o->upload(b, r->media_row, media_row, (size_t)media * sizeof *media_row);
-        o->gather_rows(b, media_hidden, r->media_row, media, in_width, r->in + texts * in_width);
-    }
-    project(r, &t->text, r->in, texts, r->packed);
-    project(r, &t->hidden, r->in + texts * in_width, media, r->packed + texts * width);
-    o->upload(b, r->place, place, (size_t)n * sizeof *place);
-    o->gather_rows(b, r->packed, r->place, n, width, r->x);
     if (codecs > 0) {
-        o->upload(b, r->codec_id, codec_id, (size_t)codecs * sizeof *codec_id);
-        o->upload(b, r->codec_place, codec_place, (size_t)codecs * sizeof *codec_place);
-        o->embed(b, &t->weights.token_embd, r->codec_id, codecs, r->codec);
-        o->add_to_rows(b, r->codec, r->codec_place, codecs, width, r->x);
+        o->embed(b, &t->weights.token_embd, r->ids + codec_id, codecs, r->codec);
+        o->add_to_rows(b, r->codec, r->ids + codec_row, codecs, width, r->x);
     }
 }
 

@@ -34,6 +34,8 @@ typedef struct talker_row {
     int32_t codec; /* codec id whose embedding is added, or -1 */
 } talker_row;
 
+enum { ROW_IDS = 4 }; /* a row is made of at most */
+
 struct talker_runner {
     const talker *t;
     int max_sequences;
@@ -43,16 +45,17 @@ struct talker_runner {
     decoder *d;
     predictor_runner *predictor;
 
-    void *memory;                                                  /* in the backend: */
-    float *in;                                                     /* [rows, thinker_width] */
-    float *mid;                                                    /* [rows, inner of the projections] */
-    float *packed, *x, *codec;                                     /* [rows, width]: projected rows by kind; in order; codec embeddings */
-    float *sum;                                                    /* [sequences, width] */
-    int32_t *text_id, *media_row, *place, *codec_id, *codec_place; /* [rows] */
-    int32_t *codes;                                                /* [groups, sequences] */
+    float *x;              /* [rows, width]: the decoder's input */
+    void *memory;          /* in the backend: */
+    float *in;             /* [rows, thinker_width] */
+    float *mid;            /* [rows, inner of the projections] */
+    float *packed, *codec; /* [rows, width]: projected rows by kind; codec embeddings */
+    float *sum;            /* [sequences, width] */
+    int32_t *ids;          /* [ROW_IDS, rows] what rows are made of */
+    int32_t *codes;        /* [groups, sequences] */
 
     /* Host memory. */
-    int32_t *host_ids; /* five lists of [rows], in the order of those above */
+    int32_t *host_ids;
     int32_t *host_codes;
     decoder_row *rows;
     talker_row *made;
@@ -83,7 +86,7 @@ struct talker_seq {
     const float *media_hidden;
 };
 
-/* r->x[n, width] for n rows, at most max_rows. media_hidden: as in talker_prompt. */
+/* r->x[n, width], the decoder's input, for n rows, at most max_rows. media_hidden: as in talker_prompt. */
 void talker_make_rows(talker_runner *r, const talker_row *rows, int64_t n, const float *media_hidden);
 
 #endif

@@ -15,7 +15,7 @@ struct vision_encoder {
     backend *b;
     vision_config config;
     vision_weights w;
-    float *inv_freq; /* [head_dim / 4] */
+    rotation rope; /* axial */
 
     /* scratch for `rows` patches, in backend memory */
     int64_t rows;
@@ -23,9 +23,10 @@ struct vision_encoder {
     float *qkv;           /* [rows, 3 hidden]; mergers use it for [rows / merge^2, merge^2 hidden] */
     float *tile;          /* [tile_rows, max(ffn, patch width, hidden)] */
     float *cosine, *sine; /* [rows, head_dim / 2] */
-    int32_t *first, *end; /* [rows] */
+    float *place;         /* [rows, 3]: row, column */
+    int32_t *first, *end; /* [rows], end behind first */
     /* on the host */
-    float *host;     /* [tile_rows, patch width] or [rows, head_dim / 2] */
+    float *host;     /* [tile_rows, patch width], [rows, 3], or ranges [2, rows] */
     float *position; /* [tile_rows, hidden] */
 };
 
@@ -41,7 +42,7 @@ static int64_t patch_values_count(const vision_config *c) {
 }
 
 static void release_scratch(vision_encoder *v) {
-    void *memory[] = {v->x, v->y, v->qkv, v->tile, v->cosine, v->sine, v->first, v->end};
+    void *memory[] = {v->x, v->y, v->qkv, v->tile, v->cosine, v->sine, v->place, v->first};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
         if (memory[i]) {
             v->b->ops->release(v->b, memory[i]);
@@ -49,7 +50,7 @@ static void release_scratch(vision_encoder *v) {
     }
     free(v->host);
     free(v->position);
-    v->x = v->y = v->qkv = v->tile = v->cosine = v->sine = v->host = v->position = NULL;
+    v->x = v->y = v->qkv = v->tile = v->cosine = v->sine = v->place = v->host = v->position = NULL;
     v->first = v->end = NULL;
     v->rows = 0;
 }
@@ -73,10 +74,10 @@ static omni_status reserve(vision_encoder *v, int64_t rows, omni_error *err) {
     status = status ? status : take(v, tile, widest, &v->tile, err);
     status = status ? status : take(v, rows, half, &v->cosine, err);
     status = status ? status : take(v, rows, half, &v->sine, err);
-    status = status ? status : take(v, rows, 1, &v->first, err);
-    status = status ? status : take(v, rows, 1, &v->end, err);
+    status = status ? status : take(v, rows, 3, &v->place, err);
+    status = status ? status : take(v, rows, 2, &v->first, err);
     if (status == OMNI_OK) {
-        int64_t host = tile * pixels > rows * half * 2 ? tile * pixels : rows * half * 2;
+        int64_t host = tile * pixels > rows * 3 ? tile * pixels : rows * 3;
         host = host > c->hidden ? host : c->hidden;
         v->host = malloc((size_t)host * sizeof *v->host);
         v->position = malloc((size_t)tile * (size_t)c->hidden * sizeof *v->position);
@@ -156,21 +157,16 @@ static void embed_patches(vision_encoder *v, const batch *t) {
 }
 
 /* Axial rotation: the first half of a head's angles turns with the patch's row, the second with its column. */
-static void upload_angles(vision_encoder *v, const batch *t) {
-    const vision_config *c = &v->config;
-    int64_t quarter = c->hidden / c->heads / 4, half = 2 * quarter;
-    float *cosine = v->host, *sine = v->host + t->rows * half;
+static void make_angles(vision_encoder *v, const batch *t) {
     for (int64_t i = 0; i < t->rows; i++) {
         int64_t row, column;
-        patch_place(c, t->s, i % t->span, &row, &column);
-        for (int64_t j = 0; j < half; j++) {
-            float angle = (float)(j < quarter ? row : column) * v->inv_freq[j % quarter];
-            cosine[i * half + j] = cosf(angle);
-            sine[i * half + j] = sinf(angle);
-        }
+        patch_place(&v->config, t->s, i % t->span, &row, &column);
+        v->host[3 * i] = (float)row;
+        v->host[3 * i + 1] = (float)column;
+        v->host[3 * i + 2] = 0;
     }
-    v->b->ops->upload(v->b, v->cosine, cosine, (size_t)(t->rows * half) * sizeof(float));
-    v->b->ops->upload(v->b, v->sine, sine, (size_t)(t->rows * half) * sizeof(float));
+    v->b->ops->upload(v->b, v->place, v->host, (size_t)(3 * t->rows) * sizeof(float));
+    rotation_angles(&v->rope, v->b, v->place, t->rows, v->cosine, v->sine);
 }
 
 /* Every row of a frame group attends to the whole group. The ranges are the group's own, from 0: one call a group. */
@@ -178,12 +174,10 @@ static void upload_ranges(vision_encoder *v, const batch *t) {
     int32_t *range = (int32_t *)v->host;
     for (int64_t i = 0; i < t->span; i++) {
         range[i] = 0;
+        range[t->span + i] = (int32_t)t->span;
     }
-    v->b->ops->upload(v->b, v->first, range, (size_t)t->span * sizeof *range);
-    for (int64_t i = 0; i < t->span; i++) {
-        range[i] = (int32_t)t->span;
-    }
-    v->b->ops->upload(v->b, v->end, range, (size_t)t->span * sizeof *range);
+    v->end = v->first + t->span;
+    v->b->ops->upload(v->b, v->first, range, (size_t)(2 * t->span) * sizeof *range);
 }
 
 /* out[rows / merge^2, config.out] from x[rows, hidden]; joined patches are neighbours in memory already. */
@@ -234,7 +228,7 @@ static void run_layer(vision_encoder *v, const vision_layer *l, const batch *t) 
 static void run_batch(vision_encoder *v, const batch *t, int64_t to, float *embeds, float *const *deepstack) {
     const vision_config *c = &v->config;
     embed_patches(v, t);
-    upload_angles(v, t);
+    make_angles(v, t);
     upload_ranges(v, t);
     for (int n = 0; n < c->layers; n++) {
         const vision_layer *l = &v->w.layers[n];
@@ -300,13 +294,7 @@ omni_status vision_encoder_open(backend *b, gguf *g, vision_encoder **out, omni_
         status = vision_weights_load(&v->w, b, g, &v->config, err);
     }
     if (status == OMNI_OK) {
-        int spatial = v->config.hidden / v->config.heads / 2;
-        v->inv_freq = malloc((size_t)spatial * sizeof *v->inv_freq);
-        if (!v->inv_freq) {
-            status = fail(err, OMNI_ERR_MEMORY, "out of memory for the vision encoder");
-        } else {
-            rope_frequencies(v->config.rope_theta, spatial, v->inv_freq);
-        }
+        status = rotation_create_axial(b, v->config.rope_theta, v->config.hidden / v->config.heads, &v->rope, err);
     }
     if (status != OMNI_OK) {
         vision_encoder_close(v);
@@ -320,7 +308,7 @@ void vision_encoder_close(vision_encoder *v) {
     if (v) {
         release_scratch(v);
         vision_weights_free(&v->w);
-        free(v->inv_freq);
+        rotation_free(v->b, &v->rope);
         free(v);
     }
 }

@@ -9,8 +9,8 @@
  *   - what lies in the host's memory has been copied when the call returns, so the caller may refill or free it at once. These are: upload's
  *     source, sample's params, the structs behind tensor and kv_cache pointers (not what they point to), and all numbers;
  *   - download's destination is filled when the call returns;
- *   - every other pointer is to the backend's memory, index arrays (ids, index, slots, block_table, at, first, end) and what sample_row points to
- *     included. Its contents change only by operations, in their order, and release waits for those that are queued. Weights lie where pack or upload
+ *   - every other pointer is to the backend's memory, index arrays (ids, index, axis, slots, block_table, at, first, end) and what sample_row points
+ * to included. Its contents change only by operations, in their order, and release waits for those that are queued. Weights lie where pack or upload
  *     put them, or (where packed_size says so) in the file's mapping, as long as the model.
  * tests/unit/queueing_backend.h holds the code above to this: its memory is out of the host's reach, and it queues.
  * A row's result is bit for bit independent of the other rows of the call and of the number of threads. */
@@ -125,6 +125,8 @@ typedef struct ops {
     void (*snake_beta)(backend *b, const float *x, const float *a, const float *inv_b, int64_t rows, int64_t width, float *y);
 
     /* ---- attention ---- */
+    /* cos and sin [rows, half] of the angle positions[row, axis[j]] * inv_freq[j], a float32 product, j < half; positions [rows, 3], axis 0 to 2. */
+    void (*angles)(backend *b, const float *positions, const float *inv_freq, const int32_t *axis, int64_t rows, int half, float *cos, float *sin);
     /* RMSNorm over each head (weight NULL: none), then the half-split rotation: pair (j, j + half) turned by the row's angle j,
      * half = head_dim / 2; cos and sin [rows, half] (NULL: no rotation). In place on x[rows, heads, head_dim]. */
     void (*head_norm_rope)(backend *b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,

@@ -238,6 +238,12 @@ static void p_snake_beta(backend *b, const float *x, const float *a, const float
     note(b->profile, "snake_beta", NULL, t, 2 * FLOAT * (double)(rows * width), 0);
 }
 
+static void p_angles(backend *b, const float *positions, const float *inv_freq, const int32_t *axis, int64_t rows, int half, float *cos, float *sin) {
+    double t = now();
+    b->profile->inner->angles(b, positions, inv_freq, axis, rows, half, cos, sin);
+    note(b->profile, "angles", NULL, t, FLOAT * (double)rows * (3 + 2 * half), (double)rows * half);
+}
+
 static void p_head_norm_rope(backend *b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,
                              const float *cos, const float *sin) {
     double t = now();
@@ -350,6 +356,7 @@ static void fill_table(profile *p) {
     o->add_gated = p_add_gated;
     o->silu_mul = p_silu_mul;
     o->snake_beta = p_snake_beta;
+    o->angles = p_angles;
     o->head_norm_rope = p_head_norm_rope;
     o->kv_write = p_kv_write;
     o->attention = p_attention;

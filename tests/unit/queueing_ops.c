@@ -302,6 +302,22 @@ static void q_snake_beta(backend *b, const float *x, const float *a, const float
 
 /* ---- attention ---- */
 
+static void run_angles(const ops *o, backend *in, const call *c) {
+    o->angles(in, c->p[0], c->p[1], c->p[2], c->i[0], (int)c->i[1], c->p[3], c->p[4]);
+}
+
+static void q_angles(backend *b, const float *positions, const float *inv_freq, const int32_t *axis, int64_t rows, int half, float *cos, float *sin) {
+    call c = begin(b, "angles", run_angles);
+    pointer(b, &c, "positions", positions, floats(3 * rows));
+    pointer(b, &c, "inv_freq", inv_freq, floats(half));
+    pointer(b, &c, "axis", axis, 4 * (int64_t)half);
+    pointer(b, &c, "cos", cos, floats(rows * half));
+    pointer(b, &c, "sin", sin, floats(rows * half));
+    number(&c, rows);
+    number(&c, half);
+    submit(b, &c);
+}
+
 static void run_head_norm_rope(const ops *o, backend *in, const call *c) {
     o->head_norm_rope(in, c->p[0], c->i[0], c->i[1], (int)c->i[2], (int)c->i[3], c->p[1], c->f, c->p[2], c->p[3]);
 }
@@ -465,6 +481,7 @@ void queueing_ops(ops *o) {
     o->add_gated = q_add_gated;
     o->silu_mul = q_silu_mul;
     o->snake_beta = q_snake_beta;
+    o->angles = q_angles;
     o->head_norm_rope = q_head_norm_rope;
     o->kv_write = q_kv_write;
     o->attention = q_attention;

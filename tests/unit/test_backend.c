@@ -13,6 +13,7 @@
 
 #include "cpu/cpu.h"
 #include "engine/engine.h"
+#include "model/talker_model.h"
 #include "queueing_backend.h"
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
@@ -134,6 +135,107 @@ static void every_modality_queued(void **state) {
 /* Two threads: speech is decoded on a backend beside. Small batches: a prompt takes several passes. */
 static void queued_with_a_backend_beside(void **state) {
     check_same(2, true, false, 48);
+}
+
+/* ---- what a step says to the backend ---- */
+
+enum { MOST_STEPS = 100 };
+
+typedef struct step_counts {
+    queueing_counts n;
+    int pieces; /* of sound */
+} step_counts;
+
+/* Every step of one answer to a short text, or of speaking it, on one thread: nothing is decoded beside. */
+static int record(omni_model *m, bool speak, step_counts *steps) {
+    omni_engine *e;
+    omni_engine_params ep = omni_engine_params_default();
+    ep.context = 2048;
+    must(omni_engine_create(m, &ep, &e, &err));
+    omni_conversation *c;
+    must(omni_conversation_create(m, NULL, &c, &err));
+    const omni_part text = {.kind = OMNI_TEXT, .text = "Tell me a story about the sea, please."};
+    must(omni_conversation_add(c, &(omni_message){OMNI_USER, &text, 1}, &err));
+    omni_generate_params p = omni_generate_params_default();
+    p.ignore_eos = true;
+    p.max_tokens = 24;
+    p.max_frames = 24;
+    omni_request *r;
+    must(speak ? omni_request_speak(e, text.text, &p, &r, &err) : omni_request_submit(e, c, &p, &r, &err));
+    int n = 0;
+    bool done = false;
+    for (omni_event event; !done && n < MOST_STEPS; n++) {
+        queueing_backend_count(m->b);
+        omni_engine_step(e);
+        steps[n] = (step_counts){.n = queueing_backend_count(m->b)};
+        while (!done && omni_request_next(r, 0, &event)) {
+            steps[n].pieces += event.kind == OMNI_EVENT_AUDIO;
+            done = event.kind == OMNI_EVENT_DONE;
+            assert_true(!done || event.status == OMNI_OK);
+        }
+    }
+    assert_true(done);
+    omni_request_free(r);
+    omni_conversation_free(c);
+    omni_engine_destroy(e);
+    return n;
+}
+
+/* Operations of a layer for rows that are all wanted: ten for attention; norm, MLP and sum; what experts take besides. */
+static int64_t layer_operations(const decoder_config *c) {
+    return 10 + 2 + (c->experts ? 3 : 4) + (c->experts && c->shared_ffn ? 6 : 0);
+}
+
+/* A decode step: one block of what the pass is about up, one token down. */
+static void a_token_takes_one_upload(void **state) {
+    backend *b;
+    must(queueing_backend_create(1, true, &b, &err));
+    omni_model *m = open_on(b);
+    step_counts steps[MOST_STEPS];
+    const int n = record(m, false, steps);
+    const decoder_config *c = &m->thinker->config;
+    assert_true(n >= 24);
+    for (int i = 0; i < 24; i++) { /* a token a step; the first one reads the prompt and fills the request's history */
+        const queueing_counts *s = &steps[i].n;
+        assert_int_equal(s->downloads, 1);
+        assert_int_equal(s->downloaded, sizeof(int32_t));
+        assert_true(s->uploads <= (i == 0 ? 2 : 1));
+        if (i > 0) {
+            assert_int_equal(s->uploads, 1);
+            assert_true(s->uploaded <= 1024);
+            assert_int_equal(s->operations, c->layers * layer_operations(c) + 5); /* angles, embed; norm, head, sample */
+        }
+    }
+    omni_model_close(m);
+}
+
+/* A frame of speech: what its row is made of and what the talker's pass is about up, its codes down; the code predictor has been told everything when
+ * it was made. A piece of sound takes one more each way. */
+static void a_frame_takes_two_uploads(void **state) {
+    backend *b;
+    must(queueing_backend_create(1, true, &b, &err));
+    omni_model *m = open_on(b);
+    step_counts steps[MOST_STEPS];
+    const int n = record(m, true, steps);
+    const decoder_config *c = &m->talker->c.decoder, *p = &m->talker->predictor.config;
+    int frames = 0, pieces = 0;
+    for (int i = 1; i < n && steps[i].n.operations > 0; i++) { /* the first step reads the prompt */
+        const queueing_counts *s = &steps[i].n;
+        assert_int_equal(s->uploads, 2 + steps[i].pieces);
+        assert_int_equal(s->downloads, 1 + steps[i].pieces);
+        assert_true(s->uploaded <= 1024 + 1024 * steps[i].pieces);
+        frames++;
+        pieces += steps[i].pieces;
+        if (steps[i].pieces == 0) {
+            /* projection, last frame's sum, angles; norm, head, code 0; the sum kept */
+            const int64_t own = 4 + 1 + 1 + c->layers * layer_operations(c) + 3 + 1;
+            /* hidden state and code 0 in place; each pass: norm, head, code, embed, add; the first one has twice the rows */
+            const int64_t predictor = 4 + (m->talker->c.groups - 1) * (p->layers * layer_operations(p) + 5) + 6;
+            assert_int_equal(s->operations, own + predictor);
+        }
+    }
+    assert_true(frames > 4 && pieces > 1);
+    omni_model_close(m);
 }
 
 /* ---- the backend itself ---- */
@@ -265,6 +367,8 @@ int main(void) {
         cmocka_unit_test(every_modality_at_once),
         cmocka_unit_test(every_modality_queued),
         cmocka_unit_test(queued_with_a_backend_beside),
+        cmocka_unit_test(a_token_takes_one_upload),
+        cmocka_unit_test(a_frame_takes_two_uploads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

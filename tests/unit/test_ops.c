@@ -305,6 +305,25 @@ static void test_attention(backend *b) {
     check("head_norm_rope", q, get("rope.y"), ROWS * HEADS * DIM, 5e-7);
 }
 
+/* The reference takes float32 products of frequencies and positions; cosine and sine of such a number are known to double precision. */
+static void test_angles(backend *b) {
+    enum { PLACES = 5, HALF = 7 };
+    const float positions[PLACES][3] = {{0, 1, 2}, {3, 40, 500}, {3, 40, 500}, {0.5f, 31999, 7.25f}, {70000, 12.125f, 3}};
+    const int32_t axis[HALF] = {0, 1, 2, 0, 1, 2, 0};
+    float inv_freq[HALF], cosine[PLACES * HALF], sine[PLACES * HALF], want_cosine[PLACES * HALF], want_sine[PLACES * HALF];
+    for (int j = 0; j < HALF; j++) {
+        inv_freq[j] = powf(1000000, -(float)j / HALF);
+    }
+    for (int i = 0; i < PLACES * HALF; i++) {
+        const float angle = positions[i / HALF][axis[i % HALF]] * inv_freq[i % HALF];
+        want_cosine[i] = (float)cos((double)angle);
+        want_sine[i] = (float)sin((double)angle);
+    }
+    b->ops->angles(b, &positions[0][0], inv_freq, axis, PLACES, HALF, cosine, sine);
+    check("angles, cosine", cosine, want_cosine, PLACES * HALF, 1.2e-7);
+    check("angles, sine", sine, want_sine, PLACES * HALF, 1.2e-7);
+}
+
 static void test_experts(backend *b) {
     enum { N = 11, WIDTH = 26, FFN = 18, EXPERTS = 7, USED = 3 };
     int32_t ids[N * USED];
@@ -348,6 +367,7 @@ int main(void) {
             test_elementwise(b);
             test_far_scores(b);
             test_attention(b);
+            test_angles(b);
             test_experts(b);
             vectors_close(&all);
             cpu_backend_destroy(b);

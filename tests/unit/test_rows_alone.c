@@ -128,6 +128,9 @@ static void rows(two b) {
     BOTH(activate, LIST(ACT_GELU_TANH, x + at * WIDTH, n * WIDTH, y + at * WIDTH))
     BOTH(silu_mul, LIST(x + at * WIDTH, x + at * WIDTH, n * WIDTH, y + at * WIDTH))
     BOTH(head_norm_rope, LIST(y + at * WIDTH, n, WIDTH, 3, 24, w, 1e-6f, x + at * 12, x + at * 12 + 100))
+    const int32_t axis[16] = {0, 1, 2, 0, 0, 1, 2, 2, 1, 0, 0, 0, 1, 2, 0, 1};
+    memcpy(x + 30, x + 27, 3 * sizeof *x); /* rows at the same position take the same way */
+    BOTH(angles, LIST(x + at * 3, w, axis, n, 16, y + at * 16, y + (ROWS + at) * 16))
     free(x), free(w), free(y1), free(y3), free(gate);
 }
 
