@@ -53,6 +53,30 @@ static int64_t cache_rows(const kv_cache *cache, int layer, int64_t block, int h
     return (((int64_t)layer * cache->blocks + block) * cache->kv_heads + head) * KV_BLOCK;
 }
 
+/* Both halves of a cache lie as [layer][block][kv_head][KV_BLOCK][head_dim]. */
+static size_t cpu_kv_bytes(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t blocks) {
+    size_t n = head_dim < 0 ? SIZE_MAX : dtype_row_bytes(type, head_dim);
+    const int64_t factors[] = {layers, kv_heads, KV_BLOCK, blocks};
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
+        if (factors[i] < 0 || __builtin_mul_overflow(n, (size_t)factors[i], &n)) {
+            return SIZE_MAX;
+        }
+    }
+    return n;
+}
+
+static void cpu_kv_copy(backend *b, const kv_cache *cache, int32_t to, int32_t from) {
+    const size_t positions = (size_t)cache->kv_heads * KV_BLOCK;
+    const size_t k_bytes = positions * dtype_row_bytes(cache->k_type, cache->head_dim),
+                 v_bytes = positions * dtype_row_bytes(cache->v_type, cache->head_dim);
+    char *k = cache->k, *v = cache->v;
+    for (int layer = 0; to != from && layer < cache->layers; layer++) {
+        const size_t base = (size_t)layer * (size_t)cache->blocks;
+        memcpy(k + (base + (size_t)to) * k_bytes, k + (base + (size_t)from) * k_bytes, k_bytes);
+        memcpy(v + (base + (size_t)to) * v_bytes, v + (base + (size_t)from) * v_bytes, v_bytes);
+    }
+}
+
 /* Q8_0 keys are packed weights (cpu/packed.h) whose outputs are the positions of a block: so the kernels for those compute scores. */
 static void write_q8_0_key(const packed_input *x, int64_t blocks, int64_t position, uint8_t *block) {
     uint8_t *to = block + (size_t)(position / PACK) * packed_group_bytes(DTYPE_Q8_0, blocks * PACK_BLOCK);
@@ -504,6 +528,8 @@ static void cpu_attention_dense(backend *b, const float *q, int64_t q_stride, co
 
 void cpu_attention_ops(ops *o) {
     o->head_norm_rope = cpu_head_norm_rope;
+    o->kv_bytes = cpu_kv_bytes;
+    o->kv_copy = cpu_kv_copy;
     o->kv_write = cpu_kv_write;
     o->attention = cpu_attention;
     o->attention_dense = cpu_attention_dense;

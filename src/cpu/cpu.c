@@ -158,6 +158,7 @@ omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err) {
     c->base = (backend){.ops = &w->ops,
                         .name = "cpu",
                         .description = c->description,
+                        .batch_invariant = true,
                         .enter = cpu_enter,
                         .leave = cpu_leave,
                         .create_beside = cpu_create_beside,

@@ -11,25 +11,13 @@ struct kv_pool {
     int64_t free_count;
 };
 
-/* Bytes of the keys (or of the values) of so many blocks; SIZE_MAX on overflow. */
-static size_t half_bytes(dtype type, int layers, int kv_heads, int head_dim, int64_t blocks) {
-    size_t n = head_dim < 0 ? SIZE_MAX : dtype_row_bytes(type, head_dim);
-    const int64_t factors[] = {layers, kv_heads, KV_BLOCK, blocks};
-    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
-        if (factors[i] < 0 || __builtin_mul_overflow(n, (size_t)factors[i], &n)) {
-            return SIZE_MAX;
-        }
-    }
-    return n;
-}
-
 static int64_t blocks_for(int64_t positions) {
     return positions / KV_BLOCK + (positions % KV_BLOCK != 0);
 }
 
-size_t kv_memory(dtype type, int layers, int kv_heads, int head_dim, int64_t positions) {
-    size_t n = half_bytes(type, layers, kv_heads, head_dim, blocks_for(positions));
-    return n > SIZE_MAX / 2 ? SIZE_MAX : 2 * n;
+size_t kv_memory(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t positions) {
+    const size_t half = b->ops->kv_bytes(b, type, layers, kv_heads, head_dim, blocks_for(positions));
+    return half > SIZE_MAX / 2 ? SIZE_MAX : 2 * half;
 }
 
 static omni_status check_type(dtype type, int head_dim, omni_error *err) {
@@ -55,7 +43,8 @@ omni_status kv_pool_create(backend *b, dtype k_type, dtype v_type, int layers, i
                     "key/value cache of %lld positions, %d layers, %d heads of %d: each must be positive, positions below 2^31", (long long)positions,
                     layers, kv_heads, head_dim);
     }
-    size_t k_bytes = half_bytes(k_type, layers, kv_heads, head_dim, blocks), v_bytes = half_bytes(v_type, layers, kv_heads, head_dim, blocks);
+    size_t k_bytes = b->ops->kv_bytes(b, k_type, layers, kv_heads, head_dim, blocks),
+           v_bytes = b->ops->kv_bytes(b, v_type, layers, kv_heads, head_dim, blocks);
     if (k_bytes > SIZE_MAX / 2 || v_bytes > SIZE_MAX / 2) {
         return fail(err, OMNI_ERR_MEMORY, "key/value cache of %lld positions is too large to address", (long long)positions);
     }
@@ -134,19 +123,6 @@ static int32_t take_block(kv_pool *p) {
     return block;
 }
 
-/* Copies what a block holds in every layer; the layers lie far apart, so it is one copy a layer for k and for v. */
-static void copy_block(kv_pool *p, int32_t to, int32_t from) {
-    const kv_cache *c = &p->cache;
-    size_t positions = (size_t)c->kv_heads * KV_BLOCK;
-    size_t k_bytes = positions * dtype_row_bytes(c->k_type, c->head_dim), v_bytes = positions * dtype_row_bytes(c->v_type, c->head_dim);
-    for (int layer = 0; layer < c->layers; layer++) {
-        size_t base = (size_t)layer * (size_t)c->blocks;
-        char *k = c->k, *v = c->v;
-        p->b->ops->copy(p->b, k + (base + (size_t)to) * k_bytes, k + (base + (size_t)from) * k_bytes, k_bytes);
-        p->b->ops->copy(p->b, v + (base + (size_t)to) * v_bytes, v + (base + (size_t)from) * v_bytes, v_bytes);
-    }
-}
-
 omni_status kv_seq_init(kv_pool *p, int64_t max_positions, kv_seq *out, omni_error *err) {
     *out = (kv_seq){0};
     if (max_positions <= 0 || max_positions > INT32_MAX) {
@@ -210,7 +186,7 @@ omni_status kv_seq_extend(kv_seq *s, int64_t n, int32_t *slots, omni_error *err)
     if (shared) {
         int32_t *last = &s->blocks[s->block_count - 1];
         int32_t own = take_block(p);
-        copy_block(p, own, *last);
+        p->b->ops->kv_copy(p->b, &p->cache, own, *last);
         kv_pool_drop(p, *last);
         *last = own;
     }

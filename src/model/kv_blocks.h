@@ -27,7 +27,7 @@ int32_t kv_pool_holders(const kv_pool *p, int32_t block);
 void kv_pool_hold(kv_pool *p, int32_t block);
 void kv_pool_drop(kv_pool *p, int32_t block);
 /* Bytes of keys and values, both of one type, for this many positions; SIZE_MAX when too large. */
-size_t kv_memory(dtype type, int layers, int kv_heads, int head_dim, int64_t positions);
+size_t kv_memory(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t positions);
 
 typedef struct kv_seq {
     kv_pool *pool;

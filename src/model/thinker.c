@@ -209,7 +209,7 @@ omni_status thinker_use_encoder(thinker *t, int spatial_merge, int width, int de
 
 size_t thinker_memory(const thinker *t, dtype kv_type, int64_t positions, int64_t batch_rows, int64_t outputs) {
     const decoder_config *c = &t->config;
-    size_t total = kv_memory(kv_type, c->layers, c->kv_heads, c->head_dim, positions);
+    size_t total = kv_memory(t->b, kv_type, c->layers, c->kv_heads, c->head_dim, positions);
     arena_count(&total, decoder_memory(t->b, c, batch_rows, outputs, positions / KV_BLOCK + 1));
     return total;
 }

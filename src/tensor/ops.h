@@ -13,7 +13,8 @@
  * to included. Its contents change only by operations, in their order, and release waits for those that are queued. Weights lie where pack or upload
  *     put them, or (where packed_size says so) in the file's mapping, as long as the model.
  * tests/unit/queueing_backend.h holds the code above to this: its memory is out of the host's reach, and it queues.
- * A row's result is bit for bit independent of the other rows of the call and of the number of threads. */
+ * Where the backend says batch_invariant, a row's result is bit for bit independent of the other rows of the call and of the number of threads;
+ * elsewhere it may differ by rounding. */
 #ifndef OMNI_TENSOR_OPS_H
 #define OMNI_TENSOR_OPS_H
 
@@ -29,9 +30,8 @@ typedef struct backend backend;
 enum { KV_BLOCK = 64 };     /* positions a block of the key/value cache */
 enum { KV_Q8_HEAD = 1024 }; /* largest head of a Q8_0 cache; a multiple of 32 */
 
-/* Keys and values of every layer for a pool of blocks.
- * Layout of k and of v: [layer][block][kv_head][KV_BLOCK][head_dim], elements F32, F16 or Q8_0. Q8_0 keys lie within their KV_BLOCK
- * positions as the backend likes it, so only kv_write fills and only attention reads them. */
+/* Keys and values of every layer for a pool of blocks, F32, F16 or Q8_0. How they lie in k and v, which have kv_bytes each, is the backend's affair:
+ * only kv_write and kv_copy fill them, and only attention reads them. */
 typedef struct kv_cache {
     dtype k_type, v_type;
     int layers, kv_heads, head_dim;
@@ -131,6 +131,10 @@ typedef struct ops {
      * half = head_dim / 2; cos and sin [rows, half] (NULL: no rotation). In place on x[rows, heads, head_dim]. */
     void (*head_norm_rope)(backend *b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,
                            const float *cos, const float *sin);
+    /* Bytes of the keys, or of the values, of a cache; SIZE_MAX when it is too large to address. */
+    size_t (*kv_bytes)(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t blocks);
+    /* Block `to` of every layer becomes what block `from` holds. */
+    void (*kv_copy)(backend *b, const kv_cache *cache, int32_t to, int32_t from);
     /* Stores k and v [rows, kv_heads, head_dim] of one layer; slots[row] = block * KV_BLOCK + offset, in the backend's memory. */
     void (*kv_write)(backend *b, const kv_cache *cache, int layer, const int32_t *slots, const float *k, const float *v, int64_t rows);
     /* y[row, head] = softmax(scale * q . k) v over the row's cached positions; query head h reads kv head h / (heads / kv_heads).
@@ -171,6 +175,7 @@ struct backend {
     const ops *ops;
     const char *name;        /* "cpu" */
     const char *description; /* versions in use, for people: "AVX-512, 2 threads" */
+    bool batch_invariant;    /* a row's result does not depend on its company */
     struct profile *profile; /* NULL: nothing is measured (tensor/profile.h) */
     weights_progress loading;
 

@@ -251,6 +251,15 @@ static void p_head_norm_rope(backend *b, float *x, int64_t rows, int64_t x_strid
     note(b->profile, "head_norm_rope", NULL, t, 2 * FLOAT * (double)(rows * heads * head_dim), 8 * (double)(rows * heads * head_dim));
 }
 
+static void p_kv_copy(backend *b, const kv_cache *cache, int32_t to, int32_t from) {
+    double t = now();
+    b->profile->inner->kv_copy(b, cache, to, from);
+    note(b->profile, "kv_copy", NULL, t,
+         2 * (double)(b->profile->inner->kv_bytes(b, cache->k_type, cache->layers, cache->kv_heads, cache->head_dim, 1) +
+                      b->profile->inner->kv_bytes(b, cache->v_type, cache->layers, cache->kv_heads, cache->head_dim, 1)),
+         0);
+}
+
 static void p_kv_write(backend *b, const kv_cache *cache, int layer, const int32_t *slots, const float *k, const float *v, int64_t rows) {
     double t = now();
     b->profile->inner->kv_write(b, cache, layer, slots, k, v, rows);
@@ -358,6 +367,7 @@ static void fill_table(profile *p) {
     o->snake_beta = p_snake_beta;
     o->angles = p_angles;
     o->head_norm_rope = p_head_norm_rope;
+    o->kv_copy = p_kv_copy;
     o->kv_write = p_kv_write;
     o->attention = p_attention;
     o->attention_dense = p_attention_dense;

@@ -298,6 +298,7 @@ static backend *wrap(backend *inner, memory *m, bool queue) {
     q->base = (backend){.ops = &q->table,
                         .name = "queueing",
                         .description = inner->description,
+                        .batch_invariant = inner->batch_invariant,
                         .enter = q_enter,
                         .leave = q_leave,
                         .create_beside = q_create_beside,

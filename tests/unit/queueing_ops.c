@@ -30,11 +30,15 @@ static void number(call *c, int64_t i) {
     c->i[c->numbers++] = i;
 }
 
-static void cache_of(backend *b, call *c, const kv_cache *cache) {
-    const int64_t rows = (int64_t)cache->layers * cache->blocks * cache->kv_heads * KV_BLOCK;
-    c->cache = *cache;
-    c->cache.k = real(queueing_of(b)->m, c->name, "cache->k", cache->k, (size_t)rows * dtype_row_bytes(cache->k_type, cache->head_dim));
-    c->cache.v = real(queueing_of(b)->m, c->name, "cache->v", cache->v, (size_t)rows * dtype_row_bytes(cache->v_type, cache->head_dim));
+static size_t q_kv_bytes(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t blocks) {
+    backend *in = queueing_of(b)->inner;
+    return in->ops->kv_bytes(in, type, layers, kv_heads, head_dim, blocks);
+}
+
+static void cache_of(backend *b, call *c, const kv_cache *x) {
+    c->cache = *x;
+    c->cache.k = real(queueing_of(b)->m, c->name, "cache->k", x->k, q_kv_bytes(b, x->k_type, x->layers, x->kv_heads, x->head_dim, x->blocks));
+    c->cache.v = real(queueing_of(b)->m, c->name, "cache->v", x->v, q_kv_bytes(b, x->v_type, x->layers, x->kv_heads, x->head_dim, x->blocks));
 }
 
 static int64_t floats(int64_t n) {
@@ -337,6 +341,18 @@ static void q_head_norm_rope(backend *b, float *x, int64_t rows, int64_t x_strid
     submit(b, &c);
 }
 
+static void run_kv_copy(const ops *o, backend *in, const call *c) {
+    o->kv_copy(in, &c->cache, (int32_t)c->i[0], (int32_t)c->i[1]);
+}
+
+static void q_kv_copy(backend *b, const kv_cache *cache, int32_t to, int32_t from) {
+    call c = begin(b, "kv_copy", run_kv_copy);
+    cache_of(b, &c, cache);
+    number(&c, to);
+    number(&c, from);
+    submit(b, &c);
+}
+
 static void run_kv_write(const ops *o, backend *in, const call *c) {
     o->kv_write(in, &c->cache, (int)c->i[0], c->p[0], c->p[1], c->p[2], c->i[1]);
 }
@@ -483,6 +499,8 @@ void queueing_ops(ops *o) {
     o->snake_beta = q_snake_beta;
     o->angles = q_angles;
     o->head_norm_rope = q_head_norm_rope;
+    o->kv_bytes = q_kv_bytes;
+    o->kv_copy = q_kv_copy;
     o->kv_write = q_kv_write;
     o->attention = q_attention;
     o->attention_dense = q_attention_dense;

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "cpu/cpu.h"
 #include "gguf/describe.h"
 #include "model/kv_blocks.h"
 #include "scratch.h"
@@ -20,6 +21,15 @@ typedef struct spec {
     dtype type;
     int64_t ne[3];
 } spec;
+
+/* Of a pool on the CPU. */
+static uint64_t cache_bytes(dtype type, int layers, int kv_heads, int head_dim, uint64_t positions) {
+    backend *b;
+    assert_int_equal(cpu_backend_create(1, &b, NULL), OMNI_OK);
+    const size_t bytes = kv_memory(b, type, layers, kv_heads, head_dim, (int64_t)positions);
+    backend_destroy(b);
+    return bytes;
+}
 
 static gguf *write_and_open(const char *file, void (*keys)(gguf_writer *), const spec *tensors, size_t count) {
     omni_error err = {0};
@@ -104,8 +114,8 @@ static void a_thinker_is_counted(void **state) {
     for (size_t i = 0; i < 2; i++) {
         uint64_t positions = i ? 20000 : 8192;
         assert_int_equal(d.contexts[i].positions, positions);
-        assert_int_equal(d.contexts[i].f32_bytes, kv_memory(DTYPE_F32, 3, 2, 32, (int64_t)positions));
-        assert_int_equal(d.contexts[i].f16_bytes, kv_memory(DTYPE_F16, 3, 2, 32, (int64_t)positions));
+        assert_int_equal(d.contexts[i].f32_bytes, cache_bytes(DTYPE_F32, 3, 2, 32, positions));
+        assert_int_equal(d.contexts[i].f16_bytes, cache_bytes(DTYPE_F16, 3, 2, 32, positions));
     }
     assert_int_equal(d.contexts[0].f32_bytes, 8192ull * 3 * 2 * 64 * 4);
     gguf_close(g);
@@ -178,8 +188,8 @@ static void a_talker_is_counted(void **state) {
     expect_sum(part_named(&d, "code2wav"), 1, 128, 512);
     assert_int_equal(d.context_count, 1); /* the most is less than a session's usual context */
     assert_int_equal(d.contexts[0].positions, 1000);
-    assert_int_equal(d.contexts[0].f32_bytes, kv_memory(DTYPE_F32, 3, 1, 32, 1000));
-    assert_int_equal(d.fixed_bytes, kv_memory(DTYPE_F32, 2, 2, 16, 17) + 2u * 4 * 16 * (2 * 71 + 64) * 4);
+    assert_int_equal(d.contexts[0].f32_bytes, cache_bytes(DTYPE_F32, 3, 1, 32, 1000));
+    assert_int_equal(d.fixed_bytes, cache_bytes(DTYPE_F32, 2, 2, 16, 17) + 2u * 4 * 16 * (2 * 71 + 64) * 4);
     assert_int_equal(d.active_values, 0);
     gguf_close(g);
     files_in_folder(true);

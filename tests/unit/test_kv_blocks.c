@@ -173,8 +173,8 @@ static void refused(void **state) {
     assert_int_equal(kv_pool_create(b, DTYPE_Q8_0, DTYPE_Q8_0, LAYERS, HEADS, DIM, 64, &p, &err), OMNI_ERR_ARGUMENT);
     assert_int_equal(kv_pool_create(b, DTYPE_F32, DTYPE_F32, LAYERS, HEADS, DIM, 0, &p, &err), OMNI_ERR_ARGUMENT);
     assert_int_equal(kv_pool_create(b, DTYPE_F32, DTYPE_F32, LAYERS, HEADS, DIM, INT64_MAX, &p, &err), OMNI_ERR_ARGUMENT);
-    assert_int_equal(kv_memory(DTYPE_F32, 1 << 20, 1 << 20, 1 << 20, 1 << 30), SIZE_MAX);
-    assert_int_equal(kv_memory(DTYPE_F16, 2, 3, 4, 65), (size_t)2 * 2 * 3 * 4 * 128 * 2);
+    assert_int_equal(kv_memory(b, DTYPE_F32, 1 << 20, 1 << 20, 1 << 20, 1 << 30), SIZE_MAX);
+    assert_int_equal(kv_memory(b, DTYPE_F16, 2, 3, 4, 65), (size_t)2 * 2 * 3 * 4 * 128 * 2);
 }
 
 int main(void) {
