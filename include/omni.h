@@ -153,8 +153,9 @@ OMNI_API bool omni_session_last_role(omni_session *session, omni_role *role);
  * of videos that have none, such as .npy frames. A failure leaves everything as it was. */
 OMNI_API omni_status omni_session_add_json(omni_session *session, const char *json, size_t size, omni_error *err);
 /* The same with a whole request, OpenAI's for chat completions, say: what stands beside its messages about the answer goes into *params
- * (temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, max_tokens or max_completion_tokens), where omni_session_add_json refuses
- * it. The texts of params->stop are then the session's, until the next such call. */
+ * (temperature, top_p, top_k, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias, logprobs, top_logprobs, seed, stop,
+ * max_tokens or max_completion_tokens), where omni_session_add_json refuses it. What params->stop and params->logit_bias point to is then the
+ * session's, until the next such call. */
 typedef struct omni_generate_params omni_generate_params;
 OMNI_API omni_status omni_session_add_request(omni_session *session, const char *json, size_t size, omni_generate_params *params, omni_error *err);
 /* Tools that the model may call, in place of any given before: OpenAI's "tools" list as JSON text. Before the first message. */
@@ -179,6 +180,16 @@ typedef struct omni_logit_bias {
     float bias;
 } omni_logit_bias;
 
+/* A token of an answer, or one that could have been: the logarithm of its probability in the model's own distribution (softmax of the logits as they
+ * come: before temperature, penalties, bias and mask, as in vLLM and llama-server), and its bytes, which may be part of a character; none of a token
+ * that the tokenizer does not know. The bytes stay as long as the model. */
+typedef struct omni_token {
+    int32_t id;
+    float logprob;
+    const char *bytes;
+    size_t size;
+} omni_token;
+
 struct omni_generate_params {
     omni_sampling text;      /* defaults: temperature 0.7, top-k 20, top-p 0.8 */
     omni_sampling speech;    /* defaults: temperature 0.9, top-k 50, penalty 1.05; greedy makes the residual codes greedy too */
@@ -199,13 +210,18 @@ struct omni_generate_params {
     bool (*mask)(void *arg, const int32_t *answer, size_t count, uint32_t *bits);
     void *mask_arg;
 
+    bool logprobs;    /* on_token is called, or OMNI_EVENT_TOKEN comes: of each token of the answer but the one that ends it and those that a stop
+                       * string withholds, before the text it adds to */
+    int top_logprobs; /* how many of the likeliest tokens are told with it, the likeliest first: 0 to 20 */
+
     bool speak;        /* needs a talker */
     const char *voice; /* NULL: the default */
 
     /* Called as the answer comes; text never ends inside a character. samples in [-1, 1]. Return false to stop: no callback is called again. */
     bool (*on_text)(void *arg, const char *text, size_t size);
     bool (*on_audio)(void *arg, const float *samples, size_t count);
-    omni_progress on_progress; /* encoding media, reading the prompt */
+    bool (*on_token)(void *arg, const omni_token *token, const omni_token *top, size_t top_count); /* with logprobs; valid during the call */
+    omni_progress on_progress;                                                                     /* encoding media, reading the prompt */
     /* What stands in <think> at the answer's start, and each whole tool call: its name, and its arguments as JSON text. Where a callback
      * is NULL, on_text gets such markup as it is. Neither is ever spoken. */
     bool (*on_reasoning)(void *arg, const char *text, size_t size);
@@ -350,6 +366,7 @@ typedef enum omni_event_kind {
     OMNI_EVENT_REASONING, /* the same */
     OMNI_EVENT_TOOL_CALL, /* name; text: its arguments as JSON */
     OMNI_EVENT_AUDIO,     /* samples, count: in [-1, 1] */
+    OMNI_EVENT_TOKEN,     /* token; top, top_count: with params.logprobs, before the text it adds to */
     OMNI_EVENT_PROGRESS,  /* name: "seeing", "hearing", "reading"; done of total. Only the newest waits */
     OMNI_EVENT_DONE,      /* result, status, error: OMNI_OK, OMNI_CANCELLED, or what went wrong. The last one, for ever */
 } omni_event_kind;
@@ -363,6 +380,8 @@ typedef struct omni_event {
     const float *samples;
     size_t count;
     uint64_t done, total;
+    const omni_token *token, *top;
+    size_t top_count;
     const omni_result *result;
     omni_status status;
     const omni_error *error;

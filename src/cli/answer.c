@@ -106,6 +106,39 @@ static bool take_call(void *arg, const char *name, const char *arguments) {
     return ok;
 }
 
+/* {"token", "id", "logprob", "bytes"}, OpenAI's names and llama-server's id; open: without the last brace. */
+static void print_token(FILE *to, const omni_token *t, bool open) {
+    fputs("{\"token\": ", to);
+    print_json_string(to, t->bytes, t->size);
+    fprintf(to, ", \"id\": %d, \"logprob\": %.7g, \"bytes\": [", t->id, (double)t->logprob);
+    for (size_t i = 0; i < t->size; i++) {
+        fprintf(to, "%s%d", i > 0 ? ", " : "", (unsigned char)t->bytes[i]);
+    }
+    fputs(open ? "]" : "]}", to);
+}
+
+/* An entry of the JSON's logprobs. */
+static bool take_token(void *arg, const omni_token *token, const omni_token *top, size_t top_count) {
+    answer *a = arg;
+    char *entry = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&entry, &size);
+    if (f) {
+        fputs(a->tokens.size > 0 ? ", " : "", f);
+        print_token(f, token, true);
+        fputs(", \"top_logprobs\": [", f);
+        for (size_t i = 0; i < top_count; i++) {
+            fputs(i > 0 ? ", " : "", f);
+            print_token(f, &top[i], false);
+        }
+        fputs("]}", f);
+    }
+    const bool ok = f && fclose(f) == 0 && collect(a, &a->tokens, entry, size);
+    a->text_failed = a->text_failed || !ok;
+    free(entry);
+    return ok;
+}
+
 static void print_json(const answer *a, const omni_result *r) {
     static const char *const finish[] = {"stop", "length", "cancelled"};
     FILE *to = text_output(a);
@@ -117,6 +150,11 @@ static void print_json(const answer *a, const omni_result *r) {
     }
     if (a->calls.size > 0) {
         fprintf(to, ", \"tool_calls\": [%.*s]", (int)a->calls.size, a->calls.text);
+    }
+    if (a->with_tokens) {
+        fprintf(to, ", \"logprobs\": {\"content\": [");
+        fwrite(a->tokens.text ? a->tokens.text : "", 1, a->tokens.size, to);
+        fprintf(to, "]}");
     }
     fprintf(to,
             ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"cached_tokens\": %lld, \"answer_tokens\": %lld, \"frames\": %lld, \"samples\": %lld, "
@@ -186,12 +224,14 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     omni_result result = {0};
     a->sound = a->stream;
     a->sound_failed = a->text_failed = false;
-    a->text = a->reasoning = a->calls = (collected){0};
+    a->text = a->reasoning = a->calls = a->tokens = (collected){0};
     a->last_was_newline = true;
     params->on_text = take_text;
     params->on_reasoning = a->json ? take_reasoning : NULL;
     params->on_tool_call = take_call;
     params->on_progress = take_progress;
+    a->with_tokens = params->logprobs && a->json && !text;
+    params->on_token = a->with_tokens ? take_token : NULL;
     params->arg = a;
 
     /* A write that waits for its reader goes on after the signal: it is no failed one. */
@@ -239,5 +279,6 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     free(a->text.text);
     free(a->reasoning.text);
     free(a->calls.text);
+    free(a->tokens.text);
     return exit_status;
 }

@@ -26,8 +26,8 @@ typedef struct answer {
     omni_sound *sound;
     omni_error sound_error;
     bool sound_failed, text_failed;
-    collected text, reasoning, calls; /* for JSON; calls: the entries of a list */
-    bool last_was_newline;
+    collected text, reasoning, calls, tokens; /* for JSON; calls, tokens: the entries of a list */
+    bool last_was_newline, with_tokens;
 } answer;
 
 /* Runs omni_generate (text NULL) or omni_speak (text given) with callbacks set. Returns the exit status; errors are reported, and so is, without

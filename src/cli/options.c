@@ -40,8 +40,8 @@ void thread_options_finish(const thread_options *t, int *threads, omni_schedulin
 void options_init(options *o) {
     *o = (options){.model = omni_model_params_default(), .session = omni_session_params_default(), .generate = omni_generate_params_default()};
     thread_options_init(&o->threads);
-    o->temperature = o->top_p = o->min_p = o->repeat_penalty = NAN; /* not given */
-    o->top_k = o->seed = o->context = -1;
+    o->temperature = o->top_p = o->min_p = o->repeat_penalty = o->presence_penalty = o->frequency_penalty = NAN; /* not given */
+    o->top_k = o->seed = o->context = o->logprobs = -1;
 }
 
 size_t options_flags(options *o, flag *list) {
@@ -109,6 +109,10 @@ void options_override(options *o) {
     s->top_p = isnan(o->top_p) ? s->top_p : (float)o->top_p;
     s->min_p = isnan(o->min_p) ? s->min_p : (float)o->min_p;
     s->repeat_penalty = isnan(o->repeat_penalty) ? s->repeat_penalty : (float)o->repeat_penalty;
+    s->presence_penalty = isnan(o->presence_penalty) ? s->presence_penalty : (float)o->presence_penalty;
+    s->frequency_penalty = isnan(o->frequency_penalty) ? s->frequency_penalty : (float)o->frequency_penalty;
+    o->generate.logprobs |= o->logprobs >= 0;
+    o->generate.top_logprobs = o->logprobs >= 0 ? (int)o->logprobs : o->generate.top_logprobs;
     o->generate.seed = o->seed < 0 ? o->generate.seed : (uint64_t)o->seed;
     o->generate.max_tokens = o->max_tokens == 0 ? o->generate.max_tokens : o->max_tokens < 0 ? 0 : o->max_tokens;
 }

@@ -26,8 +26,9 @@ typedef struct options {
     thread_options threads;
     int64_t seed; /* -1: a random one */
     int64_t max_frames;
+    int64_t logprobs;                   /* -1: not given */
     int64_t context, top_k, max_tokens; /* these and the next have flags in `run` alone */
-    double temperature, top_p, min_p, repeat_penalty;
+    double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
 } options;
 
 /* Defaults for values that no flag sets. */

@@ -8,6 +8,7 @@
 #include "cli/chat.h"
 #include "cli/commands.h"
 #include "cli/input.h"
+#include "cli/logit_bias.h"
 #include "cli/model_files.h"
 #include "cli/options.h"
 #include "cli/terminal_text.h"
@@ -45,7 +46,7 @@ static void print_warning(void *arg, const char *text) {
 
 /* What the flags of run say besides those that speak has too. */
 typedef struct run_flags {
-    flag_list media, stops;
+    flag_list media, stops, biases;
     const char *messages, *system, *tools, *cache_k, *cache_v;
     bool no_history, context_shift;
 } run_flags;
@@ -57,6 +58,7 @@ typedef struct run_texts {
     char **stops;
     size_t stop_count;
     omni_part *parts;
+    omni_logit_bias *biases;
 } run_texts;
 
 static void run_texts_free(run_texts *t) {
@@ -69,6 +71,7 @@ static void run_texts_free(run_texts *t) {
     }
     free(t->stops);
     free(t->parts);
+    free(t->biases);
 }
 
 /* A copy of a flag's text, its escapes carried out when they shall be. */
@@ -99,6 +102,10 @@ static int check_flags(const options *o, const run_flags *f) {
     }
     if (o->generate.ignore_eos && o->max_tokens <= 0) {
         print_error("omni run: --ignore-eos needs --max-tokens N, or the answer has no end\n");
+        return 2;
+    }
+    if (o->logprobs >= 0 && !o->json) {
+        print_error("omni run: --logprobs needs --json, which tells them\n");
         return 2;
     }
     const char **paths = calloc(f->media.count + 3, sizeof *paths);
@@ -152,6 +159,15 @@ static omni_status begin(options *o, const run_flags *f, run_texts *t, omni_mode
     if (status == OMNI_OK && t->json) {
         status = in_file(omni_session_add_request(*session, t->json, t->json_size, &o->generate, err), f->messages, err);
         options_override(o); /* the command line comes first */
+        if (t->biases && f->biases.count > 0) {
+            o->generate.logit_bias = t->biases;
+            o->generate.logit_bias_count = f->biases.count;
+        }
+        if (status == OMNI_OK && o->generate.logprobs && !o->json) {
+            status = OMNI_ERR_ARGUMENT;
+            *err = (omni_error){.code = status};
+            snprintf(err->text, sizeof err->text, "%.300s: \"logprobs\" are told with --json alone", f->messages);
+        }
         if (t->stop_count > 0) {
             o->generate.stop = (const char *const *)t->stops;
             o->generate.stop_count = t->stop_count;
@@ -175,6 +191,8 @@ static int answer_or_chat(options *o, const run_flags *f, run_texts *t) {
     }
     o->generate.stop = (const char *const *)t->stops;
     o->generate.stop_count = t->stop_count;
+    o->generate.logit_bias = t->biases;
+    o->generate.logit_bias_count = f->biases.count;
     answer a = {.sound_path = o->output, .json = o->json, .verbose = o->verbose, .seed = o->generate.seed};
     progress_init(&a.bar, true);
     o->model.progress = progress_show;
@@ -230,6 +248,13 @@ int command_run(int argc, char **argv) {
         {"--top-p", NULL, FLAG_FLOAT, &o.top_p, "X", "choose among the likeliest tokens that sum to X (default 0.8)", 0, 1},
         {"--min-p", NULL, FLAG_FLOAT, &o.min_p, "X", "leave out tokens under X times the likeliest; 0: off (default 0)", 0, 1},
         {"--repeat-penalty", NULL, FLAG_FLOAT, &o.repeat_penalty, "X", "make tokens that have occurred less likely; 1: off (default 1)", 0.01, 100},
+        {"--presence-penalty", NULL, FLAG_FLOAT, &o.presence_penalty, "X", "make tokens that the answer has less likely; 0: off (default 0)", -100,
+         100},
+        {"--frequency-penalty", NULL, FLAG_FLOAT, &o.frequency_penalty, "X",
+         "make them less likely by X for each time that the answer has them; 0: off (default 0)", -100, 100},
+        {"--logit-bias", "-l", FLAG_ENTRY, &f.biases, "ID(+|-)BIAS",
+         "make a token likelier or less likely, ID-inf: never; omni tokenize tells ids; may be repeated", 0, 0},
+        {"--logprobs", NULL, FLAG_INT, &o.logprobs, "N", "tell the probability of each token, and the N likeliest, with --json (default: no)", 0, 20},
         {"--max-tokens", "-n", FLAG_COUNT, &o.max_tokens, "N", "tokens of answer at most; -1: up to the context's end (default -1)", 1, 1 << 30},
         {"--ctx-size", "-c", FLAG_INT, &o.context, "N", "tokens of conversation kept; 0: as many as the model allows (default 8192, or those)", 0,
          1 << 30},
@@ -259,6 +284,7 @@ int command_run(int argc, char **argv) {
         status = options_cache_type(f.cache_k, &o.session.cache_type_k) && options_cache_type(f.cache_v, &o.session.cache_type_v) ? -1 : 2;
     }
     status = status < 0 ? check_flags(&o, &f) : status;
+    status = status < 0 && !logit_bias_read("run", &f.biases, &texts.biases) ? 2 : status;
     if (status < 0) {
         files = (model_files){o.model.model, o.model.mmproj, o.model.talker, {0}};
         const bool media = f.media.count > 0 || f.messages || (!o.prompt && !o.file);
@@ -276,5 +302,6 @@ int command_run(int argc, char **argv) {
     model_files_free(&files);
     free(f.media.entries);
     free(f.stops.entries);
+    free(f.biases.entries);
     return status;
 }

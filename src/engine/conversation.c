@@ -58,6 +58,7 @@ void omni_conversation_free(omni_conversation *c) {
         free(c->media);
         chat_free(&c->chat);
         message_answer_free(&c->request);
+        free(c->request_bias);
         free(c);
     }
 }
@@ -325,8 +326,17 @@ static omni_status load_json_media(omni_conversation *c, media_loading *l, size_
     return sounds->part_count > 0 ? deal_sounds(c, l, first, sounds, err) : OMNI_OK;
 }
 
-/* Into params what was given; the stop strings stay the conversation's. */
-static void take_request(omni_conversation *c, message_answer *from, omni_generate_params *params) {
+/* Into params what was given; the stop strings and biases stay the conversation's. */
+static omni_status take_request(omni_conversation *c, message_answer *from, omni_generate_params *params, omni_error *err) {
+    omni_logit_bias *bias = calloc(from->bias_count + 1, sizeof *bias);
+    if (!bias) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    for (size_t i = 0; i < from->bias_count; i++) {
+        bias[i] = (omni_logit_bias){from->bias[i].id, from->bias[i].bias};
+    }
+    free(c->request_bias);
+    c->request_bias = bias;
     message_answer_free(&c->request);
     c->request = *from;
     *from = message_answer_none();
@@ -339,6 +349,17 @@ static void take_request(omni_conversation *c, message_answer *from, omni_genera
     t->top_p = isnan(a->top_p) ? t->top_p : (float)a->top_p;
     t->min_p = isnan(a->min_p) ? t->min_p : (float)a->min_p;
     t->repeat_penalty = isnan(a->repeat_penalty) ? t->repeat_penalty : (float)a->repeat_penalty;
+    t->presence_penalty = isnan(a->presence_penalty) ? t->presence_penalty : (float)a->presence_penalty;
+    t->frequency_penalty = isnan(a->frequency_penalty) ? t->frequency_penalty : (float)a->frequency_penalty;
+    if (a->has_bias) {
+        params->logit_bias = bias;
+        params->logit_bias_count = a->bias_count;
+    }
+    if (a->has_logprobs) {
+        params->logprobs = a->logprobs;
+        params->top_logprobs = 0;
+    }
+    params->top_logprobs = a->top_logprobs < 0 ? params->top_logprobs : (int)a->top_logprobs;
     t->top_k = a->top_k < 0 ? t->top_k : (int)a->top_k;
     params->seed = a->seed < 0 ? params->seed : (uint64_t)a->seed;
     params->max_tokens = a->max_tokens > 0 ? a->max_tokens : params->max_tokens;
@@ -346,6 +367,7 @@ static void take_request(omni_conversation *c, message_answer *from, omni_genera
         params->stop = (const char *const *)a->stop;
         params->stop_count = a->stop_count;
     }
+    return OMNI_OK;
 }
 
 /* params: what a request says of its answer goes there; NULL: it must say nothing. */
@@ -376,7 +398,7 @@ static omni_status add_json(omni_conversation *c, const char *json, size_t size,
     omni_status status = load_json_media(c, &loading, messages, &options.sounds, err);
     media_loading_end(&loading);
     if (status == OMNI_OK && params) {
-        take_request(c, &options.answer, params);
+        status = take_request(c, &options.answer, params, err);
     }
     message_options_free(&options);
     if (status != OMNI_OK) {

@@ -70,7 +70,7 @@ static omni_status create(omni_engine *e, omni_error *err) {
     TRY(kv_pool_create(m->b, k, v, c->layers, c->kv_heads, c->head_dim, p->cache_tokens, &e->pool, err));
     TRY(prefix_cache_create(e->pool, &e->prefixes, err));
     TRY(batch_create(m->b, c, &m->thinker->weights, e->pool, rows, parallel, parallel * (blocks + 1), &e->batch, err));
-    TRY(m->b->ops->alloc(m->b, (size_t)parallel * sizeof *e->chosen, (void **)&e->chosen, err));
+    TRY(m->b->ops->alloc(m->b, (size_t)parallel * (sizeof *e->chosen + sizeof(sample_logprobs)), (void **)&e->chosen, err));
     if (m->talker) {
         const int64_t slots = kv_pool_cache(e->pool)->blocks * KV_BLOCK;
         TRY(m->b->ops->alloc(m->b, (size_t)(slots * width) * sizeof *e->hidden, (void **)&e->hidden, err));
@@ -79,7 +79,7 @@ static omni_status create(omni_engine *e, omni_error *err) {
     e->fed = calloc((size_t)parallel, sizeof *e->fed);
     e->rows = calloc((size_t)rows, sizeof *e->rows);
     e->samples = calloc((size_t)parallel, sizeof *e->samples);
-    e->ids = calloc((size_t)parallel, sizeof *e->ids);
+    e->ids = calloc((size_t)parallel, sizeof *e->ids + sizeof(sample_logprobs));
     e->found = calloc((size_t)blocks + 1, sizeof *e->found);
     e->row = calloc((size_t)(c->vocab > width ? c->vocab : width), sizeof *e->row);
     return e->inputs && e->fed && e->rows && e->samples && e->ids && e->found && e->row

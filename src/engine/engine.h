@@ -37,7 +37,8 @@ struct omni_conversation {
     size_t media_count;
     _Atomic bool cancelled; /* and no call has taken notice yet, or the one that runs has not returned */
     _Atomic bool busy;      /* a call runs (engine/calls.h) */
-    message_answer request; /* of the last omni_conversation_add_request: its stop strings may be in use */
+    message_answer request; /* of the last omni_conversation_add_request: its stop strings may be in use, and so its biases as */
+    omni_logit_bias *request_bias;
 };
 
 /* A conversation with an engine for itself alone. */

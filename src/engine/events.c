@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,7 +11,7 @@ struct event_node {
     event_node *next;
     omni_event event;
     size_t bytes;
-    char data[]; /* what the event points to */
+    _Alignas(max_align_t) char data[]; /* what the event points to */
 };
 
 omni_status events_init(event_queue *q, size_t most_bytes, int64_t most_samples, omni_error *err) {
@@ -105,6 +106,21 @@ bool events_call(event_queue *q, const char *name, const char *arguments) {
         n->event.text = memcpy(n->data + first, arguments, second);
         n->event.size = second - 1;
         n->bytes = first + second;
+    }
+    return append(q, n);
+}
+
+bool events_token(event_queue *q, const omni_token *token, const omni_token *top, size_t top_count) {
+    const size_t bytes = (top_count + 1) * sizeof *token;
+    event_node *n = make(OMNI_EVENT_TOKEN, bytes);
+    if (n) {
+        omni_token *list = (omni_token *)(void *)n->data;
+        list[0] = *token;
+        memcpy(list + 1, top, top_count * sizeof *top);
+        n->event.token = list;
+        n->event.top = list + 1;
+        n->event.top_count = top_count;
+        n->bytes = bytes;
     }
     return append(q, n);
 }

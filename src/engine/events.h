@@ -35,6 +35,8 @@ void events_destroy(event_queue *q);
 /* The writer's. Everything is copied; false: out of memory, or the end has been written. */
 bool events_text(event_queue *q, omni_event_kind kind, const char *text, size_t size); /* OMNI_EVENT_TEXT, OMNI_EVENT_REASONING */
 bool events_call(event_queue *q, const char *name, const char *arguments);
+/* The bytes of the tokens are not copied: they must stay as long as the queue. */
+bool events_token(event_queue *q, const omni_token *token, const omni_token *top, size_t top_count);
 bool events_audio(event_queue *q, const float *samples, size_t count);
 void events_progress(event_queue *q, const char *what, uint64_t done, uint64_t total); /* what is not copied: a literal */
 /* More waits than the limits allow: the writer should not make more. */

@@ -47,13 +47,18 @@ void output_close(output *o) {
     stop_destroy(o->stop);
     answer_destroy(o->parser);
     spoken_destroy(o->spoken);
+    token_log_free(&o->log);
     free(o->text);
     *o = (output){0};
 }
 
-static omni_status pass_on(output *o, const char *text, size_t size, omni_error *err) {
+/* all: nothing is withheld any more. */
+static omni_status pass_on(output *o, const char *text, size_t size, bool all, omni_error *err) {
     if (!text) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for the answer");
+    }
+    if (!token_log_show(&o->log, size, all, o->to->params->top_logprobs, o->t, o->to)) {
+        return fail(err, OMNI_CANCELLED, "stopped by the reader of the tokens");
     }
     if (o->parser) {
         return answer_push(o->parser, text, size, err);
@@ -61,16 +66,19 @@ static omni_status pass_on(output *o, const char *text, size_t size, omni_error 
     return size == 0 || receiver_text(o->to, text, size) ? OMNI_OK : fail(err, OMNI_CANCELLED, "stopped by the reader of the text");
 }
 
-omni_status output_token(output *o, int32_t id, omni_error *err) {
+omni_status output_token(output *o, int32_t id, const sample_logprobs *p, omni_error *err) {
     size_t size = token_stream_push(&o->stream, o->t, id, o->text);
     const char *text = o->text;
     if (o->spoken) {
         TRY(spoken_add(o->spoken, id, text, size, o->stream.pending_size == 0, err));
     }
+    if (p) {
+        TRY(token_log_add(&o->log, id, p, size, err));
+    }
     if (o->stop) {
         o->stopped = stop_push(o->stop, o->text, size, &text, &size);
     }
-    return pass_on(o, text, size, err);
+    return pass_on(o, text, size, false, err);
 }
 
 omni_status output_finish(output *o, omni_error *err) {
@@ -81,10 +89,10 @@ omni_status output_finish(output *o, omni_error *err) {
     }
     if (o->stop && !o->stopped) {
         o->stopped = stop_push(o->stop, o->text, size, &text, &size);
-        TRY(pass_on(o, text, size, err));
+        TRY(pass_on(o, text, size, false, err));
         stop_flush(o->stop, &text, &size);
     }
-    TRY(pass_on(o, text, size, err));
+    TRY(pass_on(o, text, size, !o->stopped, err));
     return o->parser ? answer_finish(o->parser, err) : OMNI_OK;
 }
 

@@ -3,7 +3,7 @@
 #ifndef OMNI_ENGINE_OUTPUT_H
 #define OMNI_ENGINE_OUTPUT_H
 
-#include "engine/receiver.h"
+#include "engine/token_log.h"
 #include "text/answer.h"
 #include "text/spoken_tokens.h"
 #include "text/tokenizer.h"
@@ -16,6 +16,7 @@ typedef struct output {
     stop_matcher *stop;    /* NULL: no stop strings */
     answer_parser *parser; /* NULL: the reader gets the text as it is, and nobody speaks */
     spoken_tokens *spoken; /* NULL: nobody speaks */
+    token_log log;         /* empty without params.logprobs */
     bool stopped;          /* by a stop string */
 } output;
 
@@ -23,8 +24,9 @@ typedef struct output {
 omni_status output_open(output *o, const tokenizer *t, receiver *to, bool speak, omni_error *err);
 void output_close(output *o); /* right for a zeroed struct, too */
 
-/* A token was drawn: shows what it completes. o->stopped once a stop string has come. OMNI_CANCELLED: nobody reads any more. */
-omni_status output_token(output *o, int32_t id, omni_error *err);
+/* A token was drawn: shows what it completes. p: where params.logprobs asks for it; else NULL. o->stopped once a stop string has come.
+ * OMNI_CANCELLED: nobody reads any more. */
+omni_status output_token(output *o, int32_t id, const sample_logprobs *p, omni_error *err);
 /* The answer has ended: shows what was held back. */
 omni_status output_finish(output *o, omni_error *err);
 /* Appends the tokens that may be spoken by now; after output_finish with last, all that will be. */

@@ -183,7 +183,8 @@ static omni_status end_text(omni_engine *e, omni_request *r, omni_error *err) {
     return OMNI_OK;
 }
 
-static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, omni_error *err) {
+/* p: with params.logprobs; else NULL. */
+static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, const sample_logprobs *p, omni_error *err) {
     const int64_t most = r->params.max_tokens > 0 ? r->params.max_tokens : INT64_MAX;
     const bool end = !r->params.ignore_eos && tokenizer_is_end(e->model->tokenizer, id);
     if (id == SAMPLE_NONE) {
@@ -196,7 +197,7 @@ static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, omni_
     }
     TRY(token_list_push(&r->answer, id, err));
     if (!end) {
-        TRY(output_token(&r->output, id, err));
+        TRY(output_token(&r->output, id, p, err));
     }
     if (end || r->output.stopped) {
         r->result.finish = OMNI_FINISH_STOP;
@@ -258,11 +259,19 @@ static void sample_tokens(omni_engine *e, int count) {
     if (n == 0) {
         return;
     }
+    size_t wanted = 0;
+    for (int i = 0; i < n; i++) {
+        if (e->fed[i] && e->fed[i]->params.logprobs) {
+            e->samples[i].logprobs = (sample_logprobs *)(void *)(e->chosen + n) + wanted++;
+        }
+    }
     b->ops->sample(b, logits, n, vocab, e->samples, e->chosen);
-    b->ops->download(b, e->ids, e->chosen, (size_t)n * sizeof *e->ids);
+    b->ops->download(b, e->ids, e->chosen, (size_t)n * sizeof *e->ids + wanted * sizeof(sample_logprobs));
+    const sample_logprobs *next = (const sample_logprobs *)(const void *)(e->ids + n);
     for (int i = 0; i < n; i++) {
         omni_error err = {0};
-        omni_status status = e->fed[i] ? take_token(e, e->fed[i], e->ids[i], &err) : OMNI_OK;
+        const sample_logprobs *p = e->samples[i].logprobs ? next++ : NULL;
+        omni_status status = e->fed[i] ? take_token(e, e->fed[i], e->ids[i], p, &err) : OMNI_OK;
         if (status != OMNI_OK) {
             engine_finish(e, e->fed[i], status, &err);
         }

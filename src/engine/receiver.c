@@ -43,6 +43,10 @@ bool receiver_call(void *arg, const char *name, const char *arguments) {
     return answered(r, !r->params->on_tool_call || r->params->on_tool_call(r->params->arg, name, arguments));
 }
 
+bool receiver_token(receiver *r, const omni_token *token, const omni_token *top, size_t top_count) {
+    return listens(r) && answered(r, !r->params->on_token || r->params->on_token(r->params->arg, token, top, top_count));
+}
+
 bool receiver_audio(receiver *r, const float *samples, size_t count) {
     if (!listens(r)) {
         return false;

@@ -20,6 +20,7 @@ typedef struct receiver {
 bool receiver_text(void *arg, const char *text, size_t size);
 bool receiver_reasoning(void *arg, const char *text, size_t size);
 bool receiver_call(void *arg, const char *name, const char *arguments);
+bool receiver_token(receiver *r, const omni_token *token, const omni_token *top, size_t top_count);
 bool receiver_audio(receiver *r, const float *samples, size_t count);
 
 #endif

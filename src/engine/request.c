@@ -21,6 +21,10 @@ static bool push_call(void *arg, const char *name, const char *arguments) {
     return events_call(&((omni_request *)arg)->events, name, arguments);
 }
 
+static bool push_token(void *arg, const omni_token *token, const omni_token *top, size_t top_count) {
+    return events_token(&((omni_request *)arg)->events, token, top, top_count);
+}
+
 static bool push_audio(void *arg, const float *samples, size_t count) {
     return events_audio(&((omni_request *)arg)->events, samples, count);
 }
@@ -40,6 +44,7 @@ static omni_status copy_params(omni_request *r, const omni_generate_params *para
     p->trace = NULL; /* r->trace */
     p->on_text = push_text;
     p->on_audio = push_audio;
+    p->on_token = push_token;
     p->on_progress = NULL;
     p->on_reasoning = params->reasoning_apart ? push_reasoning : NULL;
     p->on_tool_call = params->tool_calls_apart ? push_call : NULL;
@@ -322,6 +327,7 @@ omni_status request_speak(omni_engine *e, const char *text, const omni_generate_
     p.speak = true;
     p.stop_count = p.logit_bias_count = 0; /* what concerns text alone is not looked at */
     p.mask = NULL;
+    p.logprobs = false;
     TRY(check_generate_params(e->model, &p, false, err));
     if (!*text) {
         return fail(err, OMNI_ERR_ARGUMENT, "there is no text to say");

@@ -17,9 +17,12 @@ omni_status sampler_check(const omni_generate_params *p, int64_t vocab, omni_err
                         (long long)vocab - 1);
         }
         if (isnan(b->bias) || b->bias == INFINITY) {
-            return fail(err, OMNI_ERR_ARGUMENT, "logit bias of token %d: %g is no bias; take a number, or minus infinity, which bans the token", b->id,
-                        (double)b->bias);
+            return fail(err, OMNI_ERR_ARGUMENT, "logit bias of token %d: %g is no bias; take a number, or minus infinity, which bans the token",
+                        b->id, (double)b->bias);
         }
+    }
+    if (p->top_logprobs < 0 || p->top_logprobs > SAMPLE_TOP || p->top_logprobs > vocab || (p->top_logprobs > 0 && !p->logprobs)) {
+        return fail(err, OMNI_ERR_ARGUMENT, "top_logprobs is %d: it can be 0 to %d, and needs logprobs", p->top_logprobs, SAMPLE_TOP);
     }
     return OMNI_OK;
 }
@@ -66,7 +69,8 @@ static size_t mask_bytes(int64_t vocab) {
 
 omni_status sampler_open(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, const prompt_row *rows, int64_t n, omni_error *err) {
     const size_t mask = p->mask ? mask_bytes(vocab) : 0, bias = p->logit_bias_count * sizeof *s->bias;
-    const size_t history = penalises(&p->text) ? (size_t)vocab * sizeof *s->history : 0, total = mask + bias + history;
+    const size_t history = penalises(&p->text) ? (size_t)vocab * sizeof *s->history : 0, raw = p->logprobs ? (size_t)vocab * sizeof *s->raw : 0;
+    const size_t total = mask + bias + raw + history;
     *s = (sampler){0};
     if (total == 0) {
         return OMNI_OK;
@@ -75,7 +79,8 @@ omni_status sampler_open(sampler *s, backend *b, int64_t vocab, const omni_gener
     char *at = s->memory; /* those of 4 bytes an entry first: what follows is aligned for its own */
     s->allowed = mask > 0 ? (uint32_t *)(void *)at : NULL;
     s->bias = bias > 0 ? (sample_bias *)(void *)(at + mask) : NULL;
-    s->history = history > 0 ? (uint16_t *)(void *)(at + mask + bias) : NULL;
+    s->raw = raw > 0 ? (float *)(void *)(at + mask + bias) : NULL;
+    s->history = history > 0 ? (uint16_t *)(void *)(at + mask + bias + raw) : NULL;
     uint16_t *marks = calloc(history + 1, 1);
     sample_bias *list = calloc(p->logit_bias_count + 1, sizeof *list);
     s->words = calloc(mask + 1, 1);
@@ -126,7 +131,9 @@ sample_row sampler_row(const sampler *s, int64_t vocab, const omni_generate_para
                         .presence_penalty = p->text.presence_penalty,
                         .history = s->history,
                         .bias = s->bias,
+                        .raw = s->raw,
                         .bias_count = (int32_t)p->logit_bias_count,
+                        .top_logprobs = p->top_logprobs,
                         .allowed = s->allowed,
                         .suppress_from = (int32_t)vocab,
                         .suppress_keep = -1,

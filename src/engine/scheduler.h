@@ -41,8 +41,8 @@ struct omni_engine {
     omni_request **fed;   /* [parallel] whose inputs those are */
     decoder_row *rows;    /* [batch + parallel] */
     sample_row *samples;  /* [parallel] */
-    int32_t *chosen;      /* [parallel] in the backend's memory */
-    int32_t *ids;         /* [parallel] */
+    int32_t *chosen;      /* in the backend's memory: [n] of a step's n tokens, and behind them the sample_logprobs of those that want them */
+    int32_t *ids;         /* the same in the host's */
     int32_t *found;       /* [blocks of a context + 1] */
     float *row;           /* [max(vocab, width)] for traces; NULL until there is one */
     speech *speech;       /* NULL until the first one speaks */

@@ -122,6 +122,8 @@ static bool hand_over(const omni_generate_params *p, const omni_event *e, omni_r
         return !p->on_reasoning || p->on_reasoning(p->arg, e->text, e->size);
     case OMNI_EVENT_TOOL_CALL:
         return !p->on_tool_call || p->on_tool_call(p->arg, e->name, e->text);
+    case OMNI_EVENT_TOKEN:
+        return !p->on_token || p->on_token(p->arg, e->token, e->top, e->top_count);
     case OMNI_EVENT_AUDIO:
         result->samples += (int64_t)e->count;
         return !p->on_audio || p->on_audio(p->arg, e->samples, e->count);

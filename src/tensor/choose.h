@@ -4,7 +4,7 @@
 
 #include "tensor/sampling.h"
 
-/* Overwrites logits[vocab], counts the token in p->history and returns its id, SAMPLE_DAMAGED or SAMPLE_NONE. */
+/* Overwrites logits[vocab], counts the token in p->history, fills p->logprobs and returns its id, SAMPLE_DAMAGED or SAMPLE_NONE. */
 int32_t choose_token(float *logits, int64_t vocab, const sample_row *p);
 
 /* The steps before the draw: turns logits into weights, e^((logit - largest) / temperature) or 0 where filtered out, not divided by

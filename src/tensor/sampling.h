@@ -26,6 +26,15 @@ enum {
 /* An entry of a history: how often the token occurs in the answer (at most SAMPLE_COUNT: more count as that many), and whether before it. */
 enum { SAMPLE_COUNT = 0x7fff, SAMPLE_BEFORE = 0x8000 };
 
+/* What the logits say as they came, before anything above: logarithms of their softmax, as vLLM and llama-server tell it by default. So they are
+ * the model's own, comparable from one setting to another, and those of tokens that were banned are there too. */
+enum { SAMPLE_TOP = 20 };
+typedef struct sample_logprobs {
+    float chosen;            /* of the token that was drawn */
+    float top[SAMPLE_TOP];   /* the largest, in falling order, the lower id first on ties */
+    int32_t ids[SAMPLE_TOP]; /* theirs */
+} sample_logprobs;
+
 typedef struct sample_bias {
     int32_t id;
     float bias;
@@ -38,13 +47,15 @@ typedef struct sample_row {
     float top_p, min_p;
     float repeat_penalty;                      /* 1: off */
     float frequency_penalty, presence_penalty; /* 0: off */
-    /* The next three lie in the backend's memory; NULL: none. */
+    /* The next five lie in the backend's memory; NULL: none. */
     uint16_t *history;       /* [vocab] SAMPLE_BEFORE and counts; sample() counts what it chooses. Without it no penalty applies */
     const sample_bias *bias; /* [bias_count] of different ids */
     const uint32_t *allowed; /* [(vocab + 31) / 32] bit i % 32 of word i / 32: token i is allowed */
-    int32_t bias_count;
-    int32_t suppress_from; /* vocab or more: nothing suppressed */
-    int32_t suppress_keep; /* the one id above suppress_from that stays allowed; -1: none */
+    sample_logprobs *logprobs;
+    float *raw;                       /* [vocab] for the logits as they came; needed for logprobs */
+    int32_t bias_count, top_logprobs; /* entries of bias; wanted entries of logprobs->top, at most SAMPLE_TOP and vocab */
+    int32_t suppress_from;            /* vocab or more: nothing suppressed */
+    int32_t suppress_keep;            /* the one id above suppress_from that stays allowed; -1: none */
     uint64_t seed;
     sample_stage stage;
     uint64_t sequence; /* the turn of the conversation, say */

@@ -1,5 +1,6 @@
 #include "text/message_keys.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,7 +212,15 @@ omni_status message_part_keys(const json_t *part, const char *type, chat_kind ki
 /* ---- the answer ---- */
 
 message_answer message_answer_none(void) {
-    return (message_answer){.temperature = NAN, .top_p = NAN, .min_p = NAN, .repeat_penalty = NAN, .top_k = -1, .seed = -1};
+    return (message_answer){.temperature = NAN,
+                            .top_p = NAN,
+                            .min_p = NAN,
+                            .repeat_penalty = NAN,
+                            .presence_penalty = NAN,
+                            .frequency_penalty = NAN,
+                            .top_k = -1,
+                            .seed = -1,
+                            .top_logprobs = -1};
 }
 
 void message_answer_free(message_answer *a) {
@@ -219,6 +228,7 @@ void message_answer_free(message_answer *a) {
         free(a->stop[i]);
     }
     free(a->stop);
+    free(a->bias);
     *a = message_answer_none();
 }
 
@@ -242,23 +252,65 @@ static omni_status read_stop(const json_t *v, message_answer *out, omni_error *e
     return out->stop && out->stop_count == n ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
 }
 
+/* OpenAI's: an object of ids and numbers. */
+static omni_status read_bias(const json_t *v, message_answer *out, omni_error *err) {
+    if (!json_is_object(v)) {
+        return refuse(err, "logit_bias", "must be an object of token ids and numbers, as {\"15043\": -100}");
+    }
+    const char *key;
+    json_t *bias;
+    out->has_bias = true;
+    out->bias = calloc(json_object_size(v) + 1, sizeof *out->bias);
+    if (!out->bias) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    json_object_foreach((json_t *)v, key, bias) {
+        char *end = NULL;
+        errno = 0;
+        const long id = *key >= '0' && *key <= '9' ? strtol(key, &end, 10) : -1;
+        if (id < 0 || id > INT32_MAX || errno != 0 || *end) {
+            return fail(err, OMNI_ERR_FORMAT, "\"logit_bias\": \"%.60s\" is no token's id", key);
+        }
+        const double x = json_number_value(bias);
+        if (!json_is_number(bias) || !(x >= -100) || !(x <= 100)) {
+            return fail(err, OMNI_ERR_FORMAT, "\"logit_bias\": that of token %ld must be a number from -100 to 100", id);
+        }
+        out->bias[out->bias_count++] = (message_bias){(int32_t)id, (float)x};
+    }
+    return OMNI_OK;
+}
+
+static omni_status read_logprobs(const json_t *root, message_answer *out, omni_error *err) {
+    const json_t *v = json_object_get(root, "logprobs");
+    if (given(root, "logprobs")) {
+        if (!json_is_boolean(v)) {
+            return refuse(err, "logprobs", "must be true or false; how many tokens are told is top_logprobs");
+        }
+        out->has_logprobs = true;
+        out->logprobs = json_is_true(v);
+    }
+    double top = -1;
+    TRY(number(root, "top_logprobs", 0, 20, true, &top, err));
+    out->top_logprobs = (int64_t)top;
+    return top > 0 && !out->logprobs ? refuse(err, "top_logprobs", "needs \"logprobs\": true") : OMNI_OK;
+}
+
 /* Keys that ask for what happens anyway, with the values that do. */
 static bool asks_for_nothing(const char *key, const json_t *v) {
     const char *s = json_string_value(v);
     const double x = json_number_value(v);
     return strcmp(key, "model") == 0 || strcmp(key, "user") == 0 || strcmp(key, "metadata") == 0 ||
            (strcmp(key, "stream") == 0 && json_is_boolean(v)) || (strcmp(key, "n") == 0 && json_is_number(v) && x == 1) ||
-           (strcmp(key, "tool_choice") == 0 && s && strcmp(s, "auto") == 0) ||
-           ((strcmp(key, "presence_penalty") == 0 || strcmp(key, "frequency_penalty") == 0) && json_is_number(v) && x == 0) ||
-           ((strcmp(key, "logprobs") == 0 || strcmp(key, "store") == 0) && json_is_false(v)) ||
+           (strcmp(key, "tool_choice") == 0 && s && strcmp(s, "auto") == 0) || (strcmp(key, "store") == 0 && json_is_false(v)) ||
            (strcmp(key, "parallel_tool_calls") == 0 && json_is_true(v)) ||
-           (strcmp(key, "logit_bias") == 0 && json_is_object(v) && json_object_size(v) == 0) ||
            (strcmp(key, "response_format") == 0 && json_string_value(json_object_get(v, "type")) &&
             strcmp(json_string_value(json_object_get(v, "type")), "text") == 0);
 }
 
 static omni_status read_answer(const json_t *root, message_answer *out, omni_error *err) {
-    static const char ours[] = "temperature top_p min_p top_k repetition_penalty repeat_penalty max_tokens max_completion_tokens seed stop",
+    static const char ours[] =
+        "temperature top_p min_p top_k repetition_penalty repeat_penalty presence_penalty frequency_penalty logit_bias logprobs "
+        "top_logprobs max_tokens max_completion_tokens seed stop",
                       others[] = "messages tools fps use_audio_in_video audio";
     const char *key;
     json_t *v;
@@ -277,6 +329,10 @@ static omni_status read_answer(const json_t *root, message_answer *out, omni_err
     TRY(number(root, "min_p", 0, 1, false, &out->min_p, err));
     TRY(number(root, "repetition_penalty", 0.01, 100, false, &out->repeat_penalty, err));
     TRY(number(root, "repeat_penalty", 0.01, 100, false, &out->repeat_penalty, err));
+    TRY(number(root, "presence_penalty", -100, 100, false, &out->presence_penalty, err));
+    TRY(number(root, "frequency_penalty", -100, 100, false, &out->frequency_penalty, err));
+    TRY(read_logprobs(root, out, err));
+    TRY(given(root, "logit_bias") ? read_bias(json_object_get(root, "logit_bias"), out, err) : OMNI_OK);
     double top_k = -1, seed = -1;
     TRY(number(root, "top_k", -1, 1 << 30, true, &top_k, err));
     out->top_k = given(root, "top_k") ? (int64_t)fmax(top_k, 0) : -1; /* -1 is vLLM's "all" */

@@ -8,15 +8,26 @@
 #include "base/error.h"
 #include "text/chat.h"
 
+/* An entry of "logit_bias": {"15043": -100}. */
+typedef struct message_bias {
+    int32_t id;
+    float bias;
+} message_bias;
+
 /* Of an object with "messages": OpenAI's names, and those that vLLM and llama.cpp add. */
 typedef struct message_answer {
-    double temperature, top_p, min_p, repeat_penalty; /* NAN: not given */
-    int64_t top_k;                                    /* -1: not given; 0: all */
-    int64_t max_tokens;                               /* 0: not given */
-    int64_t seed;                                     /* -1: not given */
+    double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty; /* NAN: not given */
+    int64_t top_k;                                                                         /* -1: not given; 0: all */
+    int64_t max_tokens;                                                                    /* 0: not given */
+    int64_t seed;                                                                          /* -1: not given */
     char **stop;
     size_t stop_count;
-    char named[32]; /* one of the keys above that was given; "": none was */
+    bool has_bias;
+    message_bias *bias; /* has_bias: [bias_count]; minus infinity is not among them */
+    size_t bias_count;
+    bool has_logprobs, logprobs;
+    int64_t top_logprobs; /* -1: not given */
+    char named[32];       /* one of the keys above that was given; "": none was */
 } message_answer;
 
 /* Nothing given. */

@@ -102,6 +102,13 @@ class MessageOptions(Case):
                              ["--temp", 3, "--top-p", 1, "--top-k", 0, "--min-p", 0.01, "--repeat-penalty", 1.5, "-s", 1, "-n", 20])]:
             r, want = self.ask({"messages": messages, **keys}), plain(*flags)
             self.assertEqual((r["text"], r["answer_tokens"]), (want["text"], want["answer_tokens"]), keys)
+        for keys, flags in [({"presence_penalty": 1.5, "frequency_penalty": 0.5}, ["--presence-penalty", 1.5, "--frequency-penalty", 0.5]),
+                            ({"logit_bias": {"7": 50, "9": -100}}, ["-l", "7+50", "-l", "9-inf"]), ({"logprobs": True}, ["--logprobs", 0]),
+                            ({"logprobs": True, "top_logprobs": 4}, ["--logprobs", 4]), ({"logprobs": False, "top_logprobs": 0}, [])]:
+            r, want = self.ask({"messages": messages, "temperature": 0, "max_tokens": 20, **keys}), plain("--temp", 0, "-n", 20, *flags)
+            self.assertEqual((r["text"], r.get("logprobs")), (want["text"], want.get("logprobs")), keys)
+        r = self.ask({"messages": messages, "temperature": 0, "max_tokens": 5, "logit_bias": {"7": 100}, "presence_penalty": 2}, "--logprobs", 1, "-l", "8+99", "--presence-penalty", 0)
+        self.assertEqual([c["id"] for c in r["logprobs"]["content"]], [8] * 5)  # the command line comes first
         whole = plain("--temp", 0, "-n", 30)["text"]
         for stop in [whole[8:11], ["not in it", whole[8:11]]]:
             r = self.ask({"messages": messages, "temperature": 0, "max_tokens": 30, "stop": stop})
@@ -112,7 +119,12 @@ class MessageOptions(Case):
                   "response_format": {"type": "text"}, "top_logprobs": None})
 
     def test_refused_requests(self):
-        for key, value, say in [("n", 2, '"n" cannot act with more than 1'), ("presence_penalty", 1, '"presence_penalty" cannot act'), ("logprobs", True, '"logprobs" cannot act'),
+        for key, value, say in [("n", 2, '"n" cannot act with more than 1'), ("presence_penalty", 101, '"presence_penalty" must be'),
+                                ("frequency_penalty", "1", '"frequency_penalty" must be'), ("logprobs", 3, '"logprobs" must be true or false'),
+                                ("logprobs", True, ['"logprobs"', "--json"]), ("top_logprobs", 2, '"top_logprobs" needs'), ("top_logprobs", 21, '"top_logprobs" must be'),
+                                ("logit_bias", [[5, 1]], '"logit_bias" must be an object'), ("logit_bias", {"x": 1}, '"x" is no token'), ("logit_bias", {"-5": 1}, '"-5" is no token'),
+                                ("logit_bias", {"5": 101}, "token 5 must be a number from -100 to 100"), ("logit_bias", {"5": None}, "token 5 must be"),
+                                ("logit_bias", {"99999999": 1}, "logit bias of token 99999999"),
                                 ("tool_choice", "required", '"tool_choice" cannot act'), ("response_format", {"type": "json_object"}, '"response_format" cannot act'),
                                 ("temprature", 1, '"temprature" cannot act'), ("temperature", -1, '"temperature" must be'), ("temperature", "1", '"temperature" must be'),
                                 ("max_tokens", 0, '"max_tokens" must be'), ("seed", 1.5, '"seed" must be'), ("stop", "", '"stop" must be'), ("stop", ["a", 1], '"stop" must be'),

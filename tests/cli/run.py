@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests of the command line on the tiny model that ships with the repository. usage: run.py OMNI [unittest's arguments]"""
-import fcntl, json, os, re, resource, select, shutil, signal, struct, subprocess, sys, threading, time, unittest, unittest.mock
+import fcntl, json, math, os, re, resource, select, shutil, signal, struct, subprocess, sys, threading, time, unittest, unittest.mock
 
 import defaults, descriptors, harness, message_options, outside_text, pages, reach, voice, writing  # by their names as arguments: run.py OMNI pages
 from chat import Conversation, Editing, Interactive
@@ -48,13 +48,41 @@ class Mistakes(Case):
         for flag in ["-m", "--talker", "-p", "-o", "--temp", "--seed", "--image", "--stop", "--fps"]:
             self.fails("run", flag, status=2, say="needs a value")
         for flag, values in {"--temp": ["", "x", "-1", "nan", "1e9", "1x"], "--top-k": ["-1", "1.5", "99999999999999999999", "0x"], "--top-p": ["1.1", "-0.1"],
-                             "--min-p": ["2"], "--repeat-penalty": ["0", "inf"], "--seed": ["-2", "1e3"], "-n": ["0", "-5"], "--max-frames": ["0"], "-c": ["-1"],
+                             "--min-p": ["2"], "--repeat-penalty": ["0", "inf"], "--presence-penalty": ["101", "nan"],
+                             "--frequency-penalty": ["-101", "x"], "--logprobs": ["-1", "21", "1.5"], "--seed": ["-2", "1e3"], "-n": ["0", "-5"], "--max-frames": ["0"], "-c": ["-1"],
                              "-t": ["0", "513", "two"], "--cpu-strict": ["2", "-1", "yes"], "--poll": ["-1", "101", ""], "--fps": ["0", "nan", "241"]}.items():
             for value in values:
                 self.fails(*RUN, "-p", "x", flag, value, status=2, say=["takes a", f'not "{value}"'])
+        for value in ["", "5", "5+", "5=1", "+1", "-5+1", "5+inf", "5-nan", "5-1x", "5--1", "x+1", "5 +1", "99999999999+1", "5+1e99"]:
+            self.fails(*RUN, "-p", "x", f"--logit-bias={value}", status=2, say=["--logit-bias takes ID(+|-)BIAS", f'not "{value}"'])
+        self.fails(*RUN, "-p", "x", "-l", "99999999-1", say=["logit bias of token 99999999", "the vocabulary has"])
+        self.fails(*RUN, "-p", "x", "--logprobs", "3", status=2, say="--json")
         self.fails(*RUN, "--greedy=1", status=2, say="takes no value")
         self.fails(*RUN, "-p", "x", "more", status=2, say='unexpected argument "more"')
         self.fails(*RUN, "-p", "x", "--stop", "", say="stop string is empty")
+
+    def test_sampling(self):
+        ask = lambda *flags: json.loads(self.omni(*RUN, "-p", "Hello", "--json", "--greedy", "-n", "12", "--ignore-eos", *flags)[0])
+        plain = ask("--logprobs", "3")
+        content = plain["logprobs"]["content"]
+        self.assertEqual(len(content), 12)
+        for c in content:
+            top = c["top_logprobs"]
+            self.assertEqual({k: c[k] for k in ("token", "id", "logprob", "bytes")}, top[0])  # greedy: the likeliest
+            self.assertEqual([t["logprob"] for t in top], sorted((t["logprob"] for t in top), reverse=True))
+            self.assertLess(sum(math.exp(t["logprob"]) for t in top), 1)
+            self.assertEqual(bytes(c["bytes"]).decode(errors="replace"), c["token"])
+        self.assertEqual(b"".join(bytes(c["bytes"]) for c in content).decode(errors="replace"), plain["text"])
+        self.assertNotIn("logprobs", ask())
+        self.assertEqual(ask("--logprobs", "0")["logprobs"]["content"][0]["top_logprobs"], [])
+        first = content[0]["id"]
+        ids = lambda *flags: [c["id"] for c in ask("--logprobs", "0", *flags)["logprobs"]["content"]]
+        self.assertEqual(ids("-l", f"{first}-inf")[0], content[0]["top_logprobs"][1]["id"])
+        self.assertEqual(ids("-l", f"{first}-100", f"--logit-bias={content[0]['top_logprobs'][1]['id']}-inf")[0], content[0]["top_logprobs"][2]["id"])
+        self.assertEqual(ids("-l", "7+99.5"), [7] * 12)
+        for flag in "--presence-penalty", "--frequency-penalty":  # beyond every difference of logits: no token comes twice
+            self.assertEqual(len(set(ids(flag, "100"))), 12)
+            self.assertEqual(set(ids(flag, "-100")), {first})
 
     def test_missing(self):
         self.fails("run", "-p", "x", status=2, say="--model")

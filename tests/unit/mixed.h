@@ -181,6 +181,7 @@ static inline bool mixed_take(mixed_answer *a, const omni_request *r, const omni
                        ? "progress"
                        : a->wrong;
         break;
+    case OMNI_EVENT_TOKEN:
     case OMNI_EVENT_TOOL_CALL:
         break;
     case OMNI_EVENT_DONE:

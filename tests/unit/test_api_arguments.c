@@ -225,6 +225,11 @@ static void answers(void **state) {
     }
     bad[n++].text.presence_penalty = 100.5f;
     bad[n++].text.frequency_penalty = -101;
+    bad[n].logprobs = true;
+    bad[n++].top_logprobs = -1;
+    bad[n].logprobs = true;
+    bad[n++].top_logprobs = 21;
+    bad[n++].top_logprobs = 1; /* and no logprobs */
     bad[n++].logit_bias_count = 1;
     bad[n].logit_bias = outside;
     bad[n++].logit_bias_count = SIZE_MAX;

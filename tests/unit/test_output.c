@@ -95,7 +95,7 @@ static void run(const omni_generate_params *p, const int32_t *ids, size_t count,
     must(output_open(&o, t, &to, true, &err));
     *latest = 0;
     for (size_t i = 0; i < count && !o.stopped; i++) {
-        must(output_token(&o, ids[i], &err));
+        must(output_token(&o, ids[i], NULL, &err));
         if (leave_out_last && i + 1 == count) {
             output_leave_out_last(&o);
         }
@@ -219,7 +219,7 @@ static void no_means_no(void **state) {
         omni_status status = OMNI_OK;
         must(output_open(&o, t, &to, true, &err));
         for (size_t i = 0; i < ids.count; i++) { /* on and on, as no caller should */
-            omni_status now = output_token(&o, ids.ids[i], &err);
+            omni_status now = output_token(&o, ids.ids[i], NULL, &err);
             status = status == OMNI_OK ? now : status;
             receiver_audio(&to, &(float){0}, 1);
             receiver_audio(&to, &(float){0}, 1);

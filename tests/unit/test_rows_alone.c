@@ -236,6 +236,8 @@ static void sample(two b) {
     int32_t ids[ROWS], ids3[ROWS];
     const sample_bias bias[] = {{1, 2}, {300, -INFINITY}, {4999, 0.5f}};
     uint32_t allowed[(VOCAB + 31) / 32];
+    float *raw = malloc(ROWS * VOCAB * sizeof *raw);
+    static sample_logprobs probabilities[ROWS], probabilities3[ROWS];
     uint16_t *history = calloc(ROWS * VOCAB, sizeof *history), *history3 = calloc(ROWS * VOCAB, sizeof *history);
     for (int i = 0; i < (VOCAB + 31) / 32; i++) {
         allowed[i] = 0x9e3779b9u * (uint32_t)(i + 1);
@@ -248,18 +250,23 @@ static void sample(two b) {
         params[r].history = r % 3 == 0 ? history + r * VOCAB : NULL;
         params[r].bias = r % 5 < 2 ? bias : NULL;
         params[r].bias_count = 3;
+        params[r].logprobs = r % 2 ? probabilities + r : NULL;
+        params[r].raw = raw + r * VOCAB;
+        params[r].top_logprobs = r;
         params[r].allowed = r % 7 < 3 ? allowed : NULL;
     }
     b.one->ops->sample(b.one, logits, ROWS, VOCAB, params, ids);
     PIECES(ROWS, at, n) {
         for (int64_t r = at; r < at + n; r++) {
             params[r].history = params[r].history ? history3 + r * VOCAB : NULL;
+            params[r].logprobs = params[r].logprobs ? probabilities3 + r : NULL;
         }
         b.three->ops->sample(b.three, copy + at * VOCAB, n, VOCAB, params + at, ids3 + at);
     }
     failures += memcmp(ids, ids3, sizeof ids) != 0;
+    failures += memcmp(probabilities, probabilities3, sizeof probabilities) != 0;
     failures += memcmp(history, history3, ROWS * VOCAB * sizeof *history) != 0;
-    free(logits), free(copy), free(history), free(history3);
+    free(logits), free(copy), free(raw), free(history), free(history3);
 }
 
 int main(void) {

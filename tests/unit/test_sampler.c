@@ -1,5 +1,5 @@
-/* What omni_generate_params asks of the choice of tokens, through the engine: penalties, bias and mask against the traced logits, for many requests at
- * once as for each alone. On the tiny model. */
+/* What omni_generate_params asks of the choice of tokens, through the engine: penalties, bias and mask against the traced logits, for many requests
+ * at once as for each alone. On the tiny model. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -117,15 +117,71 @@ static double changed(int i, int32_t id, double logit, int64_t n, int in_prompt,
     return logit;
 }
 
+/* What a request tells of its tokens. Each comes before the text that it adds to, so the text so far is the beginning of what they stand for. */
+typedef struct told {
+    int32_t ids[TOKENS], top_ids[TOKENS][20];
+    float logprob[TOKENS], top_logprob[TOKENS][20];
+    size_t count, top;
+} told;
+
+static void take_token(told *to, const omni_event *e) {
+    size_t size;
+    assert_true(to->count < TOKENS);
+    to->ids[to->count] = e->token->id;
+    to->logprob[to->count] = e->token->logprob;
+    to->top = e->top_count;
+    for (size_t i = 0; i < e->top_count; i++) {
+        to->top_ids[to->count][i] = e->top[i].id;
+        to->top_logprob[to->count][i] = e->top[i].logprob;
+        assert_ptr_equal(e->top[i].bytes, tokenizer_piece(model->tokenizer, e->top[i].id, &size));
+        assert_int_equal(e->top[i].size, size);
+    }
+    assert_ptr_equal(e->token->bytes, tokenizer_piece(model->tokenizer, e->token->id, &size));
+    assert_int_equal(e->token->size, size);
+    to->count++;
+}
+
+/* What the first count tokens stand for. The caller frees it. */
+static char *text_of(const told *of, size_t count, size_t *size) {
+    const size_t room = token_stream_room(model->tokenizer);
+    char *text = malloc((count + 1) * (room + 4));
+    token_stream stream = {0};
+    assert_non_null(text);
+    *size = 0;
+    for (size_t i = 0; i < count; i++) {
+        *size += token_stream_push(&stream, model->tokenizer, of->ids[i], text + *size);
+    }
+    *size += token_stream_flush(&stream, text + *size);
+    return text;
+}
+
+/* text is the whole of what the tokens stand for, or only a beginning of it. */
+static void assert_text_of(const told *of, const char *text, size_t size, bool whole) {
+    size_t all_size;
+    char *all = text_of(of, of->count, &all_size);
+    assert_true(whole ? size == all_size : size <= all_size);
+    assert_memory_equal(text, all, size);
+    free(all);
+}
+
+static told heard; /* by the last run */
+
 static void run(omni_request *r, char *text, size_t room) {
     omni_event event;
     size_t size = 0;
+    heard = (told){0};
     do {
         assert_true(omni_request_next(r, -1, &event));
+        if (event.kind == OMNI_EVENT_TOKEN) {
+            take_token(&heard, &event);
+        }
         if (event.kind == OMNI_EVENT_TEXT && text) {
             assert_true(size + event.size < room);
             memcpy(text + size, event.text, event.size);
             size += event.size;
+            if (heard.count > 0) {
+                assert_text_of(&heard, text, size, false);
+            }
         }
     } while (event.kind != OMNI_EVENT_DONE);
     if (text) {
@@ -143,8 +199,12 @@ static void follows_the_rules(void **state) {
         omni_generate_params p = case_params(i, &a);
         omni_request *r;
         p.trace = path;
+        p.logprobs = i % 3 > 0;
+        p.top_logprobs = p.logprobs ? i % 21 : 0;
         must(omni_request_submit(e, c, &p, &r, &err));
         run(r, NULL, 0);
+        assert_int_equal(heard.count, p.logprobs ? TOKENS : 0);
+        assert_int_equal(heard.top, p.top_logprobs);
         assert_int_equal(r->status, OMNI_OK);
         assert_int_equal(a.calls, i & MASK ? TOKENS : 0);
         safetensors *f;
@@ -161,15 +221,29 @@ static void follows_the_rules(void **state) {
         }
         for (int64_t k = 0; k < TOKENS; k++) {
             memcpy(row, (const char *)logits->data + (size_t)(k * vocab) * sizeof *row, (size_t)vocab * sizeof *row);
-            double most = -INFINITY;
+            double most = -INFINITY, sum = 0;
             int32_t plain = 0;
             for (int32_t id = 0; id < vocab; id++) {
                 most = fmax(most, changed(i, id, (double)row[id], k, in_prompt[id], count[id]));
                 plain = row[id] > row[plain] ? id : plain;
+                sum += exp((double)row[id]);
             }
             const int32_t took = (int32_t)sequence[start + k];
             assert_true(fabs(changed(i, took, (double)row[took], k, in_prompt[took], count[took]) - most) < 1e-5 * (1 + fabs(most)));
             count[took]++;
+            if (p.logprobs) { /* of the logits as they came */
+                assert_int_equal(heard.ids[k], took);
+                assert_true(fabs((double)heard.logprob[k] - ((double)row[took] - log(sum))) < 1e-5);
+                assert_true(p.top_logprobs == 0 || heard.top_ids[k][0] == plain);
+            }
+            for (size_t t = 0; t < heard.top; t++) {
+                int larger = 0;
+                for (int32_t id = 0; id < vocab; id++) {
+                    larger += row[id] > row[heard.top_ids[k][t]];
+                }
+                assert_true(larger <= (int)t && (t == 0 || heard.top_logprob[k][t] <= heard.top_logprob[k][t - 1]));
+                assert_true(fabs((double)heard.top_logprob[k][t] - ((double)row[heard.top_ids[k][t]] - log(sum))) < 1e-5);
+            }
             different += took != plain;
         }
         assert_true((i == 0) == (different == 0)); /* what is asked for makes a difference here */
@@ -189,6 +263,7 @@ static void follows_the_rules(void **state) {
 static void together_as_alone(void **state) {
     enum { ROOM = 4096, PARALLEL = 12 };
     static char alone[CASES][ROOM], together[CASES][ROOM];
+    static told alone_told[CASES], together_told[CASES];
     uint64_t preempted = 0;
     int different = 0;
     for (int parallel = 1; parallel <= PARALLEL; parallel += PARALLEL - 1) {
@@ -207,11 +282,15 @@ static void together_as_alone(void **state) {
             p.text.top_k = i % 2 ? 20 : 0;
             p.text.top_p = 1;
             p.seed = (uint64_t)i;
+            p.logprobs = i % 7 < 4;
+            p.top_logprobs = p.logprobs ? (i * 5) % 21 : 0;
             must(omni_request_submit(e, c, &p, &r[i], &err));
             omni_conversation_free(c);
         }
         for (int i = 0; i < CASES; i++) {
             run(r[i], (parallel == 1 ? alone : together)[i], ROOM);
+            (parallel == 1 ? alone_told : together_told)[i] = heard;
+            assert_int_equal(heard.count, i % 7 < 4 ? TOKENS : 0);
             assert_int_equal(r[i]->status, OMNI_OK);
             assert_int_equal(r[i]->answer.count, TOKENS);
             for (size_t k = 0; k < TOKENS; k++) {
@@ -225,9 +304,61 @@ static void together_as_alone(void **state) {
     }
     for (int i = 0; i < CASES; i++) {
         assert_string_equal(alone[i], together[i]);
+        assert_memory_equal(&alone_told[i], &together_told[i], sizeof alone_told[i]);
         different += strcmp(alone[i], alone[0]) != 0;
     }
     assert_true(preempted > 0 && different > CASES / 2);
+}
+
+/* A stop string withholds tokens: those are told of which something is shown, whatever is held back on the way. */
+static void withheld(void **state) {
+    enum { ROOM = 4096 };
+    static char all[ROOM], shown[ROOM];
+    omni_engine *e;
+    must(omni_engine_create(model, NULL, &e, &err));
+    omni_conversation *c = asked("Say something long.");
+    omni_generate_params p = case_params(REPEAT, NULL);
+    p.logprobs = true;
+    omni_request *r;
+    must(omni_request_submit(e, c, &p, &r, &err));
+    run(r, all, ROOM);
+    omni_request_free(r);
+    const told every = heard;
+    int stopped = 0;
+    assert_text_of(&heard, all, strlen(all), true);
+    for (size_t from = 0; from < 60; from++) {
+        for (size_t length = 1; length < 12; length += 5) {
+            char text[16];
+            memcpy(text, all + from, length);
+            text[length] = 0;
+            const char *stop[] = {text, "never in it, but its first letters may be"};
+            p.stop = stop;
+            p.stop_count = 2;
+            must(omni_request_submit(e, c, &p, &r, &err));
+            run(r, shown, ROOM);
+            if (r->status != OMNI_OK) { /* a stop string that ends or begins inside a character */
+                assert_non_null(strstr(r->err.text, "stop string"));
+                omni_request_free(r);
+                continue;
+            }
+            stopped++;
+            const size_t size = strlen(shown);
+            assert_memory_equal(all, shown, size);
+            assert_memory_equal(all + size, text, length);
+            assert_memory_equal(heard.ids, every.ids, heard.count * sizeof *heard.ids);
+            assert_text_of(&heard, shown, size, false);
+            if (heard.count > 0) { /* not one token too many: those before the last stand for less, but for a character that ends in it */
+                size_t fewer;
+                free(text_of(&heard, heard.count - 1, &fewer));
+                assert_true(fewer < size + 3);
+            }
+            assert_true((heard.count > 0) == (size > 0));
+            omni_request_free(r);
+        }
+    }
+    assert_true(stopped > 90);
+    omni_conversation_free(c);
+    omni_engine_destroy(e);
 }
 
 static omni_status ask(const omni_generate_params *p, omni_result *result) {
@@ -296,14 +427,71 @@ static void ends(void **state) {
     omni_session_destroy(s);
 }
 
+typedef struct listener {
+    size_t tokens, texts, tops;
+    size_t last; /* the token that wants to be the last; 0: none */
+} listener;
+
+static bool on_token(void *arg, const omni_token *token, const omni_token *top, size_t top_count) {
+    listener *l = arg;
+    l->tops += top_count;
+    return ++l->tokens != l->last;
+}
+
+static bool on_text(void *arg, const char *text, size_t size) {
+    ((listener *)arg)->texts++;
+    return true;
+}
+
+/* In a session: a callback, which can end the answer as all others can. */
+static void calls_back(void **state) {
+    omni_result result;
+    listener l = {0};
+    omni_generate_params p = case_params(0, NULL);
+    p.on_token = on_token;
+    p.on_text = on_text;
+    p.arg = &l;
+    must(ask(&p, &result));
+    assert_true(l.tokens == 0 && l.texts > 0);
+    p.logprobs = true;
+    p.top_logprobs = 7;
+    must(ask(&p, &result));
+    assert_true(l.tokens == TOKENS && l.tops == 7 * TOKENS);
+    l = (listener){.last = 3};
+    must(ask(&p, &result));
+    assert_int_equal(result.finish, OMNI_FINISH_CANCELLED);
+    assert_int_equal(l.tokens, 3);
+    p.on_token = NULL;
+    must(ask(&p, &result));
+    /* The token that ends an answer is not told. */
+    p = case_params(0, NULL);
+    int32_t end = 0;
+    while (!tokenizer_is_end(model->tokenizer, end)) {
+        end++;
+    }
+    p.mask = one_token;
+    p.mask_arg = &end;
+    p.ignore_eos = false;
+    p.logprobs = true;
+    p.on_token = on_token;
+    l = (listener){0};
+    p.arg = &l;
+    must(ask(&p, &result));
+    assert_int_equal(l.tokens, 0);
+    assert_int_equal(result.answer_tokens, 1);
+}
+
 static void refused(void **state) {
     omni_result result;
     asker a = {0};
     const struct {
         omni_logit_bias bias;
         const char *text;
-    } bad[] = {{{vocab, 1}, "logit bias of token"},    {{-1, 1}, "logit bias of token -1"}, {{INT32_MAX, 1}, "logit bias of token 2147483647"},
-               {{3, NAN}, "logit bias of token 3:"}, {{3, INFINITY}, "is no bias"}};
+    } bad[] = {{{vocab, 1}, "logit bias of token"},
+               {{-1, 1}, "logit bias of token -1"},
+               {{INT32_MAX, 1}, "logit bias of token 2147483647"},
+               {{3, NAN}, "logit bias of token 3:"},
+               {{3, INFINITY}, "is no bias"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         omni_generate_params p = case_params(0, &a);
         const omni_logit_bias list[] = {{1, 1}, bad[i].bias};
@@ -360,8 +548,8 @@ static void freed_meanwhile(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(follows_the_rules), cmocka_unit_test(together_as_alone), cmocka_unit_test(ends),
-        cmocka_unit_test(refused),           cmocka_unit_test(freed_meanwhile),
+        cmocka_unit_test(follows_the_rules), cmocka_unit_test(together_as_alone), cmocka_unit_test(withheld),        cmocka_unit_test(ends),
+        cmocka_unit_test(calls_back),        cmocka_unit_test(refused),           cmocka_unit_test(freed_meanwhile),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -310,6 +310,58 @@ static void changed_distribution(void) {
     }
 }
 
+/* Against log-softmax in double precision of the logits as they were before anything changed them. */
+static void log_probabilities(void) {
+    for (uint64_t number = 0; number < 256; number++) {
+        static changes c;
+        const int n = number % 7 == 0 ? 5 : VOCAB, top = (int)(number % 21) < n ? (int)(number % 21) : n;
+        float logits[VOCAB], copy[VOCAB], raw[VOCAB];
+        double sum = 0;
+        for (int t = 0; t < n; t++) {
+            logits[t] = 40 * random_uniform(36, number, (uint64_t)t) - 20;
+            logits[t] = number % 3 == 0 ? floorf(logits[t] / 4) : logits[t]; /* many ties */
+            sum += exp((double)logits[t]);
+        }
+        make_changes(&c, number | 1);
+        memcpy(copy, logits, sizeof copy);
+        const int32_t plainly = choose_token(copy, n, &c.row);
+        make_changes(&c, number | 1);
+        sample_logprobs p;
+        memset(&p, 0x55, sizeof p);
+        const sample_logprobs untouched = p;
+        c.row.logprobs = &p;
+        c.row.top_logprobs = top;
+        c.row.raw = raw;
+        memcpy(copy, logits, sizeof copy);
+        const int32_t id = choose_token(copy, n, &c.row);
+        CHECK(id == plainly);
+        if (id < 0) {
+            continue;
+        }
+        CHECK(fabs((double)p.chosen - ((double)logits[id] - log(sum))) < 5e-6);
+        bool taken[VOCAB] = {false};
+        for (int k = 0; k < top; k++) {
+            int best = -1;
+            for (int t = 0; t < n; t++) {
+                best = !taken[t] && (best < 0 || logits[t] > logits[best]) ? t : best;
+            }
+            taken[best] = true;
+            CHECK(p.ids[k] == best && fabs((double)p.top[k] - ((double)logits[best] - log(sum))) < 5e-6);
+        }
+        CHECK(memcmp(p.ids + top, untouched.ids + top, (size_t)(SAMPLE_TOP - top) * sizeof *p.ids) == 0);
+    }
+    float flat[VOCAB] = {0}, raw[VOCAB], extreme[3] = {3e38f, -3e38f, 3e38f};
+    sample_logprobs p;
+    sample_row s = plain();
+    s.logprobs = &p;
+    s.raw = raw;
+    s.top_logprobs = 3;
+    choose_token(flat, VOCAB, &s);
+    CHECK(fabs((double)p.chosen + log(VOCAB)) < 1e-6 && p.ids[0] == 0 && p.ids[1] == 1 && p.ids[2] == 2);
+    choose_token(extreme, 3, &s);
+    CHECK(fabs((double)p.top[0] + log(2)) < 1e-6 && p.ids[1] == 2 && p.top[2] < -1e38f);
+}
+
 static void bounds(void) {
     uint16_t history[2] = {SAMPLE_BEFORE | SAMPLE_COUNT, SAMPLE_COUNT - 1};
     sample_row s = plain();
@@ -336,7 +388,8 @@ static void bounds(void) {
     s.bias = odd; /* outside: passed over */
     s.bias_count = 4;
     s.allowed = NULL;
-    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == 0);
+    float behind[34] = {0};
+    CHECK(choose_token(behind, 33, &s) == 0 && behind[33] == 0);
 }
 
 static int32_t choose(const float *logits, int64_t n, sample_row s) {
@@ -473,6 +526,7 @@ int main(void) {
     marks();
     logits_are_changed();
     changed_distribution();
+    log_probabilities();
     bounds();
     extremes();
     printf("%d failures\n", failures);
