@@ -168,6 +168,9 @@ omni_status bench_rate(bench *x, const char *name, const char *unit, const bench
     row.memory_share = row.bytes_per_second / row.memory_limit;
     row.compute_share = row.flops_per_second / row.compute_limit;
     char *text = x->params->profile ? profile_text(x->b->profile) : NULL;
+    if (x->params->profile && !text) {
+        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory for the profile", name);
+    }
     row.profile = text;
     omni_status status = report(x, &row, err);
     free(text);
