@@ -159,7 +159,9 @@ static inline void *mixed_append(void *to, size_t at, const void *from, size_t s
     if (!more) {
         abort();
     }
-    memcpy(more + at, from, size);
+    if (size > 0) { /* else there may be nothing to copy from */
+        memcpy(more + at, from, size);
+    }
     more[at + size] = 0;
     return more;
 }
