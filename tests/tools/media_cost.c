@@ -15,14 +15,20 @@
 static const patch_params IMAGE = {.patch = 16, .merge = 2, .temporal = 2, .min_pixels = 3136, .max_pixels = 12845056, .std = {1, 1, 1}};
 static const patch_params VIDEO = {.patch = 16, .merge = 2, .temporal = 2, .min_pixels = 131072, .max_pixels = 786432, .std = {1, 1, 1}};
 
-static omni_status load_image(const char *path, budget *b, omni_error *err) {
-    image im;
+/* What one file has become: kept until all are loaded, as in a message. */
+typedef struct loaded {
     patch_set set;
+    video v;
+    sound s;
+} loaded;
+
+static omni_status load_image(const char *path, budget *b, patch_set *set, omni_error *err) {
+    image im;
     TRY(image_open(path, b, &im, err));
     omni_status status = patches_reserve(1, im.height, im.width, &IMAGE, b, path, NULL, err);
-    status = status == OMNI_OK ? patches_from_image(&im, &IMAGE, &set, err) : status;
+    status = status == OMNI_OK ? patches_from_image(&im, &IMAGE, set, err) : status;
     image_free(&im);
-    return status; /* the set stays, as in a session */
+    return status;
 }
 
 static double megabytes(void) {
@@ -53,14 +59,23 @@ int main(int argc, char **argv) {
     omni_error err = {0};
     omni_status status = OMNI_OK;
     budget_init(&b, NULL);
+    loaded *all = calloc((size_t)argc, sizeof *all);
+    if (!all) {
+        return 2;
+    }
     const double memory = megabytes(), time = seconds();
     for (int i = 2; i < argc && status == OMNI_OK; i++) {
-        video v;
-        sound s;
-        status = argv[1][0] == 'i'   ? load_image(argv[i], &b, &err)
-                 : argv[1][0] == 's' ? sound_load(argv[i], &(sound_options){.budget = &b}, &s, &err)
-                                     : video_open(argv[i], &VIDEO, &(video_options){.budget = &b}, &v, &err);
+        loaded *x = &all[i];
+        status = argv[1][0] == 'i'   ? load_image(argv[i], &b, &x->set, &err)
+                 : argv[1][0] == 's' ? sound_load(argv[i], &(sound_options){.budget = &b}, &x->s, &err)
+                                     : video_open(argv[i], &VIDEO, &(video_options){.budget = &b}, &x->v, &err);
     }
     printf("%.3f %.1f %s\n", seconds() - time, megabytes() - memory, status == OMNI_OK ? "ok" : err.text);
+    for (int i = 2; i < argc; i++) {
+        patch_set_free(&all[i].set);
+        video_free(&all[i].v);
+        sound_free(&all[i].s);
+    }
+    free(all);
     return status == OMNI_OK ? 0 : 1;
 }
