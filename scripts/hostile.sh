@@ -109,7 +109,7 @@ damage_media_json() {
 
 # What is typed, through a pipe.
 damage_chat() {
-    printf 'Hello \xc3\xa9.\n/image %s\nWhat is this?\n/voice chelsie\n/reset\n\n/audio %s\nAnd \xf0\x9f\x98\x80?\n' "$picture" "$speech" >"$scratch/typed.txt"
+    printf 'Hello \xc3\xa9.\n/image %s\nWhat is this?\n/undo\n/reset\n\n/audio %s\nAnd \xf0\x9f\x98\x80?\n' "$picture" "$speech" >"$scratch/typed.txt"
     # Its messages quote what was typed as it was typed.
     damage_with "$scratch/typed.txt" bash -c 'set -o pipefail; "$0" "$@" <{} 2>&1 >/dev/null | tr -cd "[:print:]\n" >&2' \
         "$omni" "${hear_and_see[@]:0:5}" "${answer[@]:2}"
