@@ -37,7 +37,7 @@ tsan: ## the same under ThreadSanitizer
 	@scripts/setup.sh sanitize
 	@cmake -S . -B build-tsan $(PRESET_FLAGS) -DOMNI_SANITIZE=thread -DCMAKE_BUILD_TYPE=Debug >/dev/null
 	@ninja -C build-tsan -j $(JOBS)
-	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) $(CTEST_FLAGS) -E '^(kernels|bombs|videos|test_long_text|cli_.*)$$'
+	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) $(CTEST_FLAGS) -E '^(kernels|bombs|videos|test_long_text|cuda_.*|cli_.*)$$'
 
 fuzz: ## every fuzz target for SECONDS_EACH=60
 	@scripts/setup.sh fuzz
@@ -73,7 +73,7 @@ install: build ## into PREFIX (/usr/local)
 
 format: ## clang-format over the sources
 	@scripts/setup.sh format
-	@git ls-files '*.c' '*.h' | xargs clang-format -i
+	@git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cc' | xargs clang-format -i
 
 clean: ## remove what was built
 	@rm -rf build build-asan build-tsan build-clang build-fuzz build-arm64 build-old-cpu

@@ -172,8 +172,8 @@ typedef struct weights_progress {
 } weights_progress;
 
 struct backend {
-    const ops *ops;
-    const char *name;        /* "cpu" */
+    const struct ops *ops;
+    const char *name;        /* "cpu", "cuda" */
     const char *description; /* versions in use, for people: "AVX-512, 2 threads" */
     bool batch_invariant;    /* a row's result does not depend on its company */
     struct profile *profile; /* NULL: nothing is measured (tensor/profile.h) */
@@ -187,6 +187,9 @@ struct backend {
     omni_status (*create_beside)(backend *b, backend **out, omni_error *err);
     /* While the one beside works, this one leaves it its part of the machine. */
     void (*give_way)(backend *b, bool give);
+    /* What has gone wrong in a queued operation, which could not say so: OMNI_OK, or the first error, for ever. Nothing computed since is to be
+     * believed. Only after a download is everything known that was queued before it. */
+    omni_status (*failure)(backend *b, omni_error *err);
     void (*destroy)(backend *b);
 };
 
@@ -200,6 +203,10 @@ static inline void backend_leave(backend *b) {
     if (b->leave) {
         b->leave(b);
     }
+}
+
+static inline omni_status backend_failure(backend *b, omni_error *err) {
+    return b->failure ? b->failure(b, err) : OMNI_OK;
 }
 
 static inline void backend_destroy(backend *b) {

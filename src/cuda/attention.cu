@@ -1,0 +1,257 @@
+/* Attention over a cache of blocks and over plain keys and values, and the cache itself.
+ *
+ * A block of threads has one row and one query head. Its warps take positions in turn, each with a softmax of its own that is rescaled as larger
+ * scores come (the online softmax), and their sums are joined at the end; a lane holds the values lane, lane + 32, ... of a head. */
+#include "cuda/device.cuh"
+
+enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP };
+
+/* ---- the cache: [layer][block][kv head][KV_BLOCK][head_dim] ---- */
+
+__device__ static inline float read_f32(const void *row, int i) {
+    return ((const float *)row)[i];
+}
+
+__device__ static inline float read_f16(const void *row, int i) {
+    return half_bits_to_float(((const uint16_t *)row)[i]);
+}
+
+__device__ static inline float read_q8_0(const void *row, int i) {
+    const block_q8_0 *b = (const block_q8_0 *)row + i / QK;
+    return half_bits_to_float(b->d) * (float)b->qs[i % QK];
+}
+
+/* Value i of a row of head_dim values. */
+__device__ static inline float read_cached(dtype type, const void *row, int i) {
+    return type == DTYPE_F16 ? read_f16(row, i) : type == DTYPE_Q8_0 ? read_q8_0(row, i) : read_f32(row, i);
+}
+
+/* One half of a cache as kernels see it. */
+struct cache_half {
+    dtype type;
+    char *data;
+    int64_t row_bytes, layer_rows; /* of head_dim values; rows before this layer's first */
+    int kv_heads, head_dim;
+    __host__ __device__ char *row(int64_t block, int head, int64_t position) const {
+        return data + (layer_rows + (block * kv_heads + head) * KV_BLOCK + position) * row_bytes;
+    }
+};
+
+static cache_half half_of(const kv_cache *cache, int layer, bool keys) {
+    const dtype type = keys ? cache->k_type : cache->v_type;
+    return {type,
+            (char *)(keys ? cache->k : cache->v),
+            (int64_t)dtype_row_bytes(type, cache->head_dim),
+            (int64_t)layer * cache->blocks * cache->kv_heads * KV_BLOCK,
+            cache->kv_heads,
+            cache->head_dim};
+}
+
+static size_t kv_bytes(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t blocks) {
+    size_t n = head_dim < 0 ? SIZE_MAX : dtype_row_bytes(type, head_dim);
+    const int64_t factors[] = {layers, kv_heads, KV_BLOCK, blocks};
+    for (const int64_t factor : factors) {
+        if (factor < 0 || __builtin_mul_overflow(n, (size_t)factor, &n)) {
+            return SIZE_MAX;
+        }
+    }
+    return n;
+}
+
+static void kv_copy(backend *b, const kv_cache *cache, int32_t to, int32_t from) {
+    for (int layer = 0; to != from && layer < cache->layers; layer++) {
+        for (int keys = 0; keys < 2; keys++) {
+            const cache_half h = half_of(cache, layer, keys);
+            b->ops->copy(b, h.row(to, 0, 0), h.row(from, 0, 0), (size_t)(h.row_bytes * cache->kv_heads * KV_BLOCK));
+        }
+    }
+}
+
+/* A warp writes one head of one row, a block of 32 values at a time where the type has such. */
+__device__ static void write_head(const cache_half h, const float *x, int32_t slot, int head) {
+    char *to = h.row(slot / KV_BLOCK, head, slot % KV_BLOCK);
+    for (int i = threadIdx.x % WARP, first = 0; first < h.head_dim; i += WARP, first += WARP) {
+        const float v = i < h.head_dim ? x[i] : 0;
+        if (h.type == DTYPE_Q8_0) {
+            const float d = warp_max(fabsf(v)) / 127.0f, inverse = d > 0 ? 1.0f / d : 0;
+            block_q8_0 *block = (block_q8_0 *)to + first / QK;
+            block->qs[i % QK] = (int8_t)rintf(v * inverse);
+            if (i == first) {
+                block->d = float_to_half_bits(d);
+            }
+        } else if (i < h.head_dim) {
+            if (h.type == DTYPE_F16) {
+                ((uint16_t *)(void *)to)[i] = float_to_half_bits(v);
+            } else {
+                ((float *)(void *)to)[i] = v;
+            }
+        }
+    }
+}
+
+__global__ static void kv_write_kernel(cache_half keys, cache_half values, const int32_t *slots, const float *k, const float *v, int64_t rows) {
+    const int64_t unit = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
+    if (unit < rows * keys.kv_heads) {
+        const int32_t slot = slots[unit / keys.kv_heads];
+        const int head = (int)(unit % keys.kv_heads);
+        write_head(keys, k + unit * keys.head_dim, slot, head);
+        write_head(values, v + unit * keys.head_dim, slot, head);
+    }
+}
+
+static void kv_write(backend *b, const kv_cache *cache, int layer, const int32_t *slots, const float *k, const float *v, int64_t rows) {
+    launch(cuda_of(b), "kv_write", kv_write_kernel, blocks_for(rows * cache->kv_heads, WARPS), WARPS * WARP, 0, half_of(cache, layer, true),
+           half_of(cache, layer, false), slots, k, v, rows);
+}
+
+/* ---- attention ---- */
+
+/* Where the keys and values of a row's positions lie. */
+struct paged_source {
+    cache_half keys, values;
+    const int32_t *block_table;
+    const attention_row *at;
+    __device__ int first(int64_t row) const {
+        return at[row].first;
+    }
+    __device__ int end(int64_t row) const {
+        return at[row].end;
+    }
+    __device__ const char *key(int64_t row, int head, int position) const {
+        return keys.row(block_table[at[row].table + position / KV_BLOCK], head, position % KV_BLOCK);
+    }
+    __device__ const char *value(int64_t row, int head, int position) const {
+        return values.row(block_table[at[row].table + position / KV_BLOCK], head, position % KV_BLOCK);
+    }
+    __device__ float read_key(const char *p, int i) const {
+        return read_cached(keys.type, p, i);
+    }
+    __device__ float read_value(const char *p, int i) const {
+        return read_cached(values.type, p, i);
+    }
+};
+
+struct dense_source {
+    const float *k, *v;
+    int64_t stride;
+    const int32_t *first_of, *end_of;
+    int head_dim;
+    __device__ int first(int64_t row) const {
+        return first_of[row];
+    }
+    __device__ int end(int64_t row) const {
+        return end_of[row];
+    }
+    __device__ const char *key(int64_t row, int head, int position) const {
+        return (const char *)(k + position * stride + (int64_t)head * head_dim);
+    }
+    __device__ const char *value(int64_t row, int head, int position) const {
+        return (const char *)(v + position * stride + (int64_t)head * head_dim);
+    }
+    __device__ float read_key(const char *p, int i) const {
+        return read_f32(p, i);
+    }
+    __device__ float read_value(const char *p, int i) const {
+        return read_f32(p, i);
+    }
+};
+
+/* LANE: values of a head that a lane holds at most. grid: heads, rows of this launch. */
+template <class Source, int LANE>
+__global__ static void attention_kernel(Source source, const float *q, int64_t q_stride, int64_t first_row, int kv_heads, int head_dim, float scale,
+                                        float *y) {
+    __shared__ float largest[WARPS], total[WARPS], sums[WARPS][LANE * WARP];
+    const int64_t row = first_row + blockIdx.y;
+    const int heads = (int)gridDim.x, head = (int)blockIdx.x, kv_head = head / (heads / kv_heads);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    float query[LANE], sum[LANE], max = -INFINITY, weight = 0;
+    for (int j = 0; j < LANE; j++) {
+        const int i = lane + j * WARP;
+        query[j] = i < head_dim ? q[row * q_stride + (int64_t)head * head_dim + i] : 0;
+        sum[j] = 0;
+    }
+    for (int p = source.first(row) + warp; p < source.end(row); p += WARPS) {
+        const char *key = source.key(row, kv_head, p), *value = source.value(row, kv_head, p);
+        float score = 0;
+        for (int j = 0; j < LANE; j++) {
+            const int i = lane + j * WARP;
+            score += i < head_dim ? query[j] * source.read_key(key, i) : 0;
+        }
+        score = warp_sum(score) * scale;
+        const float larger = score > max ? score : max; /* a NaN score stays out of max and makes its weight NaN */
+        const float keep = max == -INFINITY ? 0 : expf(max - larger), add = expf(score - larger);
+        for (int j = 0; j < LANE; j++) {
+            const int i = lane + j * WARP;
+            sum[j] = sum[j] * keep + (i < head_dim ? add * source.read_value(value, i) : 0);
+        }
+        weight = weight * keep + add;
+        max = larger;
+    }
+    for (int j = 0; j < LANE; j++) {
+        sums[warp][lane + j * WARP] = sum[j];
+    }
+    if (lane == 0) {
+        largest[warp] = max;
+        total[warp] = weight;
+    }
+    __syncthreads();
+    float all = -INFINITY, divisor = 0;
+    for (int w = 0; w < WARPS; w++) {
+        all = fmaxf(all, largest[w]);
+    }
+    for (int w = 0; w < WARPS; w++) {
+        divisor += total[w] == 0 ? 0 : total[w] * expf(largest[w] - all);
+    }
+    for (int i = (int)threadIdx.x; i < head_dim; i += WARPS * WARP) {
+        float v = 0;
+        for (int w = 0; w < WARPS; w++) {
+            v += total[w] == 0 ? 0 : sums[w][i] * expf(largest[w] - all);
+        }
+        y[(row * heads + head) * head_dim + i] = v / divisor;
+    }
+}
+
+template <class Source, int LANE>
+static void attend_with(backend *b, Source source, const float *q, int64_t q_stride, int64_t rows, int heads, int kv_heads, int head_dim, float scale,
+                        float *y) {
+    enum { MOST = 65535 };
+    for (int64_t at = 0; at < rows; at += MOST) {
+        const int64_t part = rows - at < MOST ? rows - at : (int64_t)MOST;
+        launch(cuda_of(b), "attention", attention_kernel<Source, LANE>, dim3((unsigned)heads, (unsigned)part), WARPS * WARP, 0, source, q, q_stride,
+               at, kv_heads, head_dim, scale, y);
+    }
+}
+
+template <class Source>
+static void attend(backend *b, Source source, const float *q, int64_t q_stride, int64_t rows, int heads, int kv_heads, int head_dim, float scale,
+                   float *y) {
+    if (head_dim <= 2 * WARP) {
+        attend_with<Source, 2>(b, source, q, q_stride, rows, heads, kv_heads, head_dim, scale, y);
+    } else if (head_dim <= 4 * WARP) {
+        attend_with<Source, 4>(b, source, q, q_stride, rows, heads, kv_heads, head_dim, scale, y);
+    } else if (head_dim <= 8 * WARP) {
+        attend_with<Source, 8>(b, source, q, q_stride, rows, heads, kv_heads, head_dim, scale, y);
+    } else {
+        attend_with<Source, MOST_A_LANE>(b, source, q, q_stride, rows, heads, kv_heads, head_dim, scale, y);
+    }
+}
+
+static void attention(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q, int64_t rows,
+                      int heads, float scale, float *y) {
+    const paged_source source = {half_of(cache, layer, true), half_of(cache, layer, false), block_table, at};
+    attend(b, source, q, (int64_t)heads * cache->head_dim, rows, heads, cache->kv_heads, cache->head_dim, scale, y);
+}
+
+static void attention_dense(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
+                            const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool bf16, float *y) {
+    const dense_source source = {k, v, kv_stride, first, end, head_dim};
+    attend(b, source, q, q_stride, rows, heads, kv_heads, head_dim, scale, y);
+}
+
+void cuda_attention_ops(ops *o) {
+    o->kv_bytes = kv_bytes;
+    o->kv_copy = kv_copy;
+    o->kv_write = kv_write;
+    o->attention = attention;
+    o->attention_dense = attention_dense;
+}

@@ -1,0 +1,127 @@
+/* What every kernel file shares: the backend's state, launches, loads and reductions.
+ *
+ * Kernels are float32 wherever a value is summed. A block is a block of threads; a quantised block is always called by its type. */
+#ifndef OMNI_CUDA_DEVICE_CUH
+#define OMNI_CUDA_DEVICE_CUH
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+extern "C" {
+#include "tensor/blocks.h"
+#include "tensor/ops.h"
+}
+
+enum { WARP = 32 };
+
+/* Small things that the host tells kernels go through a ring in page-locked memory and its twin on the card. */
+enum { RING_BYTES = 4 << 20 };
+
+typedef struct cuda_backend {
+    backend base; /* first: a backend pointer is one to this */
+    ops table;
+    int device;
+    char description[192];
+    cudaStream_t stream;
+    cudaError_t error;      /* the first one that any call met; what follows it is not to be believed */
+    const char *error_call; /* where */
+    char *ring, *ring_twin;
+    size_t ring_used;
+    char *staging[2]; /* page-locked, through which weights go up */
+    cudaEvent_t staged[2];
+} cuda_backend;
+
+static inline cuda_backend *cuda_of(backend *b) {
+    return (cuda_backend *)(void *)b;
+}
+
+/* Remembers a failure. */
+static inline bool cuda_ok(cuda_backend *c, cudaError_t e, const char *call) {
+    if (e != cudaSuccess && c->error == cudaSuccess) {
+        c->error = e;
+        c->error_call = call;
+    }
+    return e == cudaSuccess;
+}
+
+/* Copies bytes to the card in the order of the stream and returns where they lie there until some 4 MB more have been told; NULL: more than fits. */
+void *cuda_tell(cuda_backend *c, const void *from, size_t bytes);
+
+/* Blocks of `threads` each that n things take. */
+static inline unsigned blocks_for(int64_t n, int threads) {
+    return (unsigned)((n + threads - 1) / threads);
+}
+
+/* Queues a kernel; what: its name, for the error. Nothing is done for an empty grid. */
+template <typename... Parameters, typename... Arguments>
+static void launch(cuda_backend *c, const char *what, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, Arguments... arguments) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) {
+        return;
+    }
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = threads;
+    config.dynamicSmemBytes = shared;
+    config.stream = c->stream;
+    cuda_ok(c, cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), what);
+}
+
+/* Operations of each file, entered into the table. */
+void cuda_memory_ops(ops *o);
+void cuda_row_ops(ops *o);
+void cuda_norm_ops(ops *o);
+void cuda_linear_ops(ops *o);
+void cuda_conv_ops(ops *o);
+void cuda_attention_ops(ops *o);
+void cuda_moe_ops(ops *o);
+void cuda_sample_ops(ops *o);
+
+/* ---- device code ---- */
+
+__device__ static inline float warp_sum(float x) {
+    for (int distance = WARP / 2; distance > 0; distance /= 2) {
+        x += __shfl_xor_sync(0xffffffffu, x, distance);
+    }
+    return x;
+}
+
+__device__ static inline float warp_max(float x) {
+    for (int distance = WARP / 2; distance > 0; distance /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
+    }
+    return x;
+}
+
+/* The sum over the block's threads, in every thread. partial[blockDim.x / WARP] in shared memory; all threads must call it. */
+__device__ static inline float block_sum(float x, float *partial) {
+    x = warp_sum(x);
+    __syncthreads(); /* partial may still be read from a call before */
+    if (threadIdx.x % WARP == 0) {
+        partial[threadIdx.x / WARP] = x;
+    }
+    __syncthreads();
+    float sum = 0;
+    for (unsigned i = 0; i < blockDim.x / WARP; i++) {
+        sum += partial[i];
+    }
+    return sum;
+}
+
+__device__ static inline float half_bits_to_float(uint16_t bits) {
+    return __half2float(__ushort_as_half(bits));
+}
+
+__device__ static inline uint16_t float_to_half_bits(float x) {
+    return __half_as_ushort(__float2half_rn(x));
+}
+
+__device__ static inline float bf16_bits_to_float(uint16_t bits) {
+    return __uint_as_float((uint32_t)bits << 16);
+}
+
+__device__ static inline float silu(float x) {
+    return x / (1.0f + expf(-x));
+}
+
+#endif

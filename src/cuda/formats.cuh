@@ -1,0 +1,262 @@
+/* Stored types as kernels read them: groups of consecutive values of a row, as float32 (tensor/blocks.h has the layouts).
+ *
+ * A format has GROUP, the values of a group, and load(row, g, v, n), which gives the values [g * GROUP, (g + 1) * GROUP) of a row of n values. Past
+ * the row's end it gives zeros, where the type has no blocks, and what the block holds otherwise. */
+#ifndef OMNI_CUDA_FORMATS_CUH
+#define OMNI_CUDA_FORMATS_CUH
+
+#include "cuda/device.cuh"
+
+/* Rows of a stored matrix; stride in bytes. */
+struct weight_rows {
+    const char *data;
+    int64_t stride;
+};
+
+/* The rows of a tensor, whose ne[0] may have been made less since it was placed. */
+static inline weight_rows rows_of(const tensor *t) {
+    const int64_t rows = tensor_rows(t);
+    return {(const char *)t->data, t->size ? (int64_t)t->size / rows : (int64_t)dtype_row_bytes(t->type, t->ne[0])};
+}
+
+template <int N, class Read> __device__ static inline void load_plain(int64_t g, float *v, int64_t n, Read read) {
+    for (int i = 0; i < N; i++) {
+        const int64_t at = g * N + i;
+        v[i] = at < n ? read(at) : 0;
+    }
+}
+
+struct format_f32 {
+    enum { GROUP = 4 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        load_plain<GROUP>(g, v, n, [row](int64_t i) { return ((const float *)(const void *)row)[i]; });
+    }
+};
+
+struct format_f16 {
+    enum { GROUP = 8 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        load_plain<GROUP>(g, v, n, [row](int64_t i) { return half_bits_to_float(((const uint16_t *)(const void *)row)[i]); });
+    }
+};
+
+struct format_bf16 {
+    enum { GROUP = 8 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        load_plain<GROUP>(g, v, n, [row](int64_t i) { return bf16_bits_to_float(((const uint16_t *)(const void *)row)[i]); });
+    }
+};
+
+/* Nibbles q of 16 bytes, low ones first, each as value(q, its place). */
+template <class Value> __device__ static inline void load_nibbles(const uint8_t *qs, float *v, Value value) {
+    for (int j = 0; j < 16; j++) {
+        v[j] = value(qs[j] & 15, j);
+        v[j + 16] = value(qs[j] >> 4, j + 16);
+    }
+}
+
+__device__ static inline uint32_t fifth_bits(const uint8_t *qh) {
+    return qh[0] | (uint32_t)qh[1] << 8 | (uint32_t)qh[2] << 16 | (uint32_t)qh[3] << 24;
+}
+
+struct format_q4_0 {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q4_0 *b = (const block_q4_0 *)row + g;
+        const float d = half_bits_to_float(b->d);
+        load_nibbles(b->qs, v, [d](int q, int) { return d * (float)(q - 8); });
+    }
+};
+
+struct format_q4_1 {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q4_1 *b = (const block_q4_1 *)row + g;
+        const float d = half_bits_to_float(b->d), m = half_bits_to_float(b->m);
+        load_nibbles(b->qs, v, [d, m](int q, int) { return d * (float)q + m; });
+    }
+};
+
+struct format_q5_0 {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q5_0 *b = (const block_q5_0 *)row + g;
+        const float d = half_bits_to_float(b->d);
+        const uint32_t high = fifth_bits(b->qh);
+        load_nibbles(b->qs, v, [d, high](int q, int j) { return d * (float)((int)(q | (high >> j & 1) << 4) - 16); });
+    }
+};
+
+struct format_q5_1 {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q5_1 *b = (const block_q5_1 *)row + g;
+        const float d = half_bits_to_float(b->d), m = half_bits_to_float(b->m);
+        const uint32_t high = fifth_bits(b->qh);
+        load_nibbles(b->qs, v, [d, m, high](int q, int j) { return d * (float)(int)(q | (high >> j & 1) << 4) + m; });
+    }
+};
+
+struct format_q8_0 {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q8_0 *b = (const block_q8_0 *)row + g;
+        const float d = half_bits_to_float(b->d);
+        for (int j = 0; j < GROUP; j++) {
+            v[j] = d * (float)b->qs[j];
+        }
+    }
+};
+
+__device__ static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+__device__ static const int8_t mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+struct format_iq4_nl {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_iq4_nl *b = (const block_iq4_nl *)row + g;
+        const float d = half_bits_to_float(b->d);
+        load_nibbles(b->qs, v, [d](int q, int) { return d * (float)iq4_values[q]; });
+    }
+};
+
+struct format_mxfp4 {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_mxfp4 *b = (const block_mxfp4 *)row + g;
+        const float d = __uint_as_float(b->e < 2 ? 0x00200000u << b->e : (uint32_t)(b->e - 1) << 23);
+        load_nibbles(b->qs, v, [d](int q, int) { return d * (float)mxfp4_values[q]; });
+    }
+};
+
+struct format_iq4_xs {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_iq4_xs *b = (const block_iq4_xs *)row + g / 8;
+        const int k = (int)(g % 8), scale = (b->scales_l[k / 2] >> 4 * (k & 1) & 15) | (b->scales_h >> 2 * k & 3) << 4;
+        const float d = half_bits_to_float(b->d) * (float)(scale - 32);
+        load_nibbles(b->qs + 16 * k, v, [d](int q, int) { return d * (float)iq4_values[q]; });
+    }
+};
+
+struct format_q2_k {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q2_k *b = (const block_q2_k *)row + g / 8;
+        const int k = (int)(g % 8), shift = k % 4 * 2;
+        const float d = half_bits_to_float(b->d), dmin = half_bits_to_float(b->dmin);
+        for (int j = 0; j < GROUP; j++) {
+            const int s = b->scales[2 * k + j / 16];
+            v[j] = d * (float)(s & 15) * (float)(b->qs[32 * (k / 4) + j] >> shift & 3) - dmin * (float)(s >> 4);
+        }
+    }
+};
+
+struct format_q3_k {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q3_k *b = (const block_q3_k *)row + g / 8;
+        const int k = (int)(g % 8), shift = k % 4 * 2;
+        const float d = half_bits_to_float(b->d);
+        for (int j = 0; j < GROUP; j++) {
+            const int s = 2 * k + j / 16, low = b->scales[s % 8] >> s / 8 * 4 & 15, high = b->scales[8 + s % 4] >> s / 4 * 2 & 3;
+            const int q = (b->qs[32 * (k / 4) + j] >> shift & 3) + ((b->hmask[j] >> k & 1) << 2) - 4;
+            v[j] = d * (float)((low | high << 4) - 32) * (float)q;
+        }
+    }
+};
+
+__device__ static inline void scale_and_min(const uint8_t *s, int k, float *scale, float *min) {
+    if (k < 4) {
+        *scale = (float)(s[k] & 63);
+        *min = (float)(s[k + 4] & 63);
+    } else {
+        *scale = (float)((s[k + 4] & 15) | (s[k - 4] >> 6) << 4);
+        *min = (float)((s[k + 4] >> 4) | (s[k] >> 6) << 4);
+    }
+}
+
+struct format_q4_k {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q4_k *b = (const block_q4_k *)row + g / 8;
+        const int k = (int)(g % 8), shift = 4 * (k & 1);
+        float scale, min;
+        scale_and_min(b->scales, k, &scale, &min);
+        scale *= half_bits_to_float(b->d);
+        min *= half_bits_to_float(b->dmin);
+        for (int j = 0; j < GROUP; j++) {
+            v[j] = scale * (float)(b->qs[32 * (k / 2) + j] >> shift & 15) - min;
+        }
+    }
+};
+
+struct format_q5_k {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q5_k *b = (const block_q5_k *)row + g / 8;
+        const int k = (int)(g % 8), shift = 4 * (k & 1);
+        float scale, min;
+        scale_and_min(b->scales, k, &scale, &min);
+        scale *= half_bits_to_float(b->d);
+        min *= half_bits_to_float(b->dmin);
+        for (int j = 0; j < GROUP; j++) {
+            v[j] = scale * (float)((b->qs[32 * (k / 2) + j] >> shift & 15) | (b->qh[j] >> k & 1) << 4) - min;
+        }
+    }
+};
+
+struct format_q6_k {
+    enum { GROUP = 32 };
+    __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
+        const block_q6_k *b = (const block_q6_k *)row + g / 8;
+        const int k = (int)(g % 8), h = k / 4, low = k / 2 % 2 * 4, high = k % 4 * 2;
+        const float d = half_bits_to_float(b->d);
+        for (int j = 0; j < GROUP; j++) {
+            const int q = ((b->ql[64 * h + 32 * (k & 1) + j] >> low & 15) | (b->qh[32 * h + j] >> high & 3) << 4) - 32;
+            v[j] = d * (float)b->scales[2 * k + j / 16] * (float)q;
+        }
+    }
+};
+
+/* call.run<Format>() for a stored type; a type that no operation takes never comes here (dtype_computable). */
+template <class Call> static void with_format(dtype type, const Call &call) {
+    switch (type) {
+    case DTYPE_F32:
+        return call.template run<format_f32>();
+    case DTYPE_F16:
+        return call.template run<format_f16>();
+    case DTYPE_BF16:
+        return call.template run<format_bf16>();
+    case DTYPE_Q4_0:
+        return call.template run<format_q4_0>();
+    case DTYPE_Q4_1:
+        return call.template run<format_q4_1>();
+    case DTYPE_Q5_0:
+        return call.template run<format_q5_0>();
+    case DTYPE_Q5_1:
+        return call.template run<format_q5_1>();
+    case DTYPE_Q8_0:
+        return call.template run<format_q8_0>();
+    case DTYPE_Q2_K:
+        return call.template run<format_q2_k>();
+    case DTYPE_Q3_K:
+        return call.template run<format_q3_k>();
+    case DTYPE_Q4_K:
+        return call.template run<format_q4_k>();
+    case DTYPE_Q5_K:
+        return call.template run<format_q5_k>();
+    case DTYPE_Q6_K:
+        return call.template run<format_q6_k>();
+    case DTYPE_IQ4_NL:
+        return call.template run<format_iq4_nl>();
+    case DTYPE_IQ4_XS:
+        return call.template run<format_iq4_xs>();
+    case DTYPE_MXFP4:
+        return call.template run<format_mxfp4>();
+    default:
+        return;
+    }
+}
+
+#endif

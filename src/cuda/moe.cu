@@ -1,0 +1,387 @@
+/* Mixture of experts. A (row, choice) pair is a slot. A few slots: a warp an output, each slot on its own. Many: slots are sorted by expert and cut
+ * into tiles of one expert's rows, so that its weights are read once a tile. */
+#include "cuda/linear.cuh"
+
+/* ---- routing: a warp a row ---- */
+
+enum { ROWS_A_BLOCK = 4 };
+
+/* logit `a` of expert i goes before `b` of expert j. NaN goes nowhere, as in comparisons on the host. */
+__device__ static inline bool before(float a, int i, float b, int j) {
+    return a > b || (a == b && i < j);
+}
+
+__global__ static void route_kernel(const float *logits, int64_t rows, int experts, int used, bool normalise, int32_t *ids, float *weights) {
+    const int64_t row = (int64_t)blockIdx.x * ROWS_A_BLOCK + threadIdx.x / WARP;
+    const int lane = threadIdx.x % WARP;
+    if (row >= rows) {
+        return; /* a whole warp */
+    }
+    const float *x = logits + row * experts;
+    float max = -INFINITY, total = 0;
+    for (int e = lane; e < experts; e += WARP) {
+        max = fmaxf(max, x[e]);
+    }
+    max = warp_max(max);
+    for (int e = lane; e < experts; e += WARP) {
+        total += expf(x[e] - max);
+    }
+    total = warp_sum(total);
+    float chosen = INFINITY, sum = 0; /* the last choice: the next is the first one behind it */
+    int chosen_id = -1;
+    for (int n = 0; n < used; n++) {
+        float best = 0;
+        int id = INT32_MAX;
+        for (int e = lane; e < experts; e += WARP) {
+            if ((n == 0 || before(chosen, chosen_id, x[e], e)) && (id == INT32_MAX || before(x[e], e, best, id))) {
+                best = x[e];
+                id = e;
+            }
+        }
+        for (int distance = WARP / 2; distance > 0; distance /= 2) {
+            const float other = __shfl_xor_sync(0xffffffffu, best, distance);
+            const int other_id = __shfl_xor_sync(0xffffffffu, id, distance);
+            if (other_id != INT32_MAX && (id == INT32_MAX || before(other, other_id, best, id))) {
+                best = other;
+                id = other_id;
+            }
+        }
+        /* With NaN among the logits there may be none left: the weight is NaN all the same, and any expert will do. */
+        chosen = best;
+        chosen_id = id;
+        const float weight = expf(best - max) / total;
+        sum += weight;
+        if (lane == 0) {
+            ids[row * used + n] = id < experts ? id : n;
+            weights[row * used + n] = id < experts ? weight : nanf("");
+        }
+    }
+    __syncwarp();
+    for (int n = lane; normalise && n < used; n += WARP) {
+        weights[row * used + n] /= sum;
+    }
+}
+
+static void route(backend *b, const float *logits, int64_t rows, int experts, int used, bool normalise, int32_t *ids, float *weights) {
+    launch(cuda_of(b), "route", route_kernel, blocks_for(rows, ROWS_A_BLOCK), ROWS_A_BLOCK * WARP, 0, logits, rows, experts, used, normalise, ids,
+           weights);
+}
+
+/* ---- a stack of matrices ---- */
+
+struct expert_weights {
+    weight_rows all;
+    int64_t outs; /* of each */
+    __host__ __device__ weight_rows of(int64_t expert) const {
+        return {all.data + expert * outs * all.stride, all.stride};
+    }
+};
+
+static expert_weights experts_of(const tensor *t) {
+    return {rows_of(t), t->ne[1]};
+}
+
+/* ---- few slots ---- */
+
+/* hidden[slot, o] = silu(gate x) * up x. grid: outputs, slots. */
+template <class Format>
+__global__ static void few_gate_up_kernel(expert_weights gate, expert_weights up, const float *x, const int32_t *ids, int used, int64_t width,
+                                          int64_t ffn, float *hidden) {
+    const int64_t out = (int64_t)blockIdx.x * OUTPUTS_A_BLOCK + threadIdx.x / WARP, slot = blockIdx.y;
+    if (out >= ffn) {
+        return; /* a whole warp */
+    }
+    const int32_t expert = ids[slot];
+    const plain_input input = {x + slot / used * width, width};
+    float g, u;
+    warp_products<Format, 1>(gate.of(expert).data + out * gate.all.stride, width, input, 0, 1, &g);
+    warp_products<Format, 1>(up.of(expert).data + out * up.all.stride, width, input, 0, 1, &u);
+    if (threadIdx.x % WARP == 0) {
+        hidden[slot * ffn + out] = silu(g) * u;
+    }
+}
+
+/* One of the two alone, for files whose types differ. grid: outputs, slots. */
+template <class Format>
+__global__ static void few_expert_kernel(expert_weights w, const float *x, const int32_t *ids, int used, int64_t width, int64_t ffn, float *y) {
+    const int64_t out = (int64_t)blockIdx.x * OUTPUTS_A_BLOCK + threadIdx.x / WARP, slot = blockIdx.y;
+    if (out >= ffn) {
+        return; /* a whole warp */
+    }
+    float sum;
+    warp_products<Format, 1>(w.of(ids[slot]).data + out * w.all.stride, width, plain_input{x + slot / used * width, width}, 0, 1, &sum);
+    if (threadIdx.x % WARP == 0) {
+        y[slot * ffn + out] = sum;
+    }
+}
+
+/* y[row, o] = sum over its slots, in order. grid: outputs, rows. */
+template <class Format>
+__global__ static void few_down_kernel(expert_weights down, const float *hidden, const int32_t *ids, const float *weights, int used, int64_t width,
+                                       int64_t ffn, float *y) {
+    const int64_t out = (int64_t)blockIdx.x * OUTPUTS_A_BLOCK + threadIdx.x / WARP, row = blockIdx.y;
+    if (out >= width) {
+        return; /* a whole warp */
+    }
+    float sum = 0;
+    for (int j = 0; j < used; j++) {
+        const int64_t slot = row * used + j;
+        float d;
+        warp_products<Format, 1>(down.of(ids[slot]).data + out * down.all.stride, ffn, plain_input{hidden + slot * ffn, ffn}, 0, 1, &d);
+        sum += weights[slot] * d;
+    }
+    if (threadIdx.x % WARP == 0) {
+        y[row * width + out] = sum;
+    }
+}
+
+/* ---- many slots ---- */
+
+/* A tile: slots order[begin, begin + count) of one expert. */
+struct tile {
+    int32_t expert, begin, count;
+};
+
+enum { SORT_THREADS = 1024 };
+
+/* One block: order[slots] by expert and, within one, ascending; their tiles, of which the rest of `most` are empty. A thread has the experts thread,
+ * thread + 1024, ...; ids are read once to count and once to place. */
+__global__ static void sort_kernel(const int32_t *ids, int64_t slots, int64_t experts, int32_t *order, tile *tiles, int64_t most) {
+    __shared__ int32_t slots_before[SORT_THREADS + 1], tiles_before[SORT_THREADS + 1];
+    const int thread = (int)threadIdx.x;
+    int32_t first_slot = 0, first_tile = 0;
+    for (int64_t from = 0; from < experts; from += SORT_THREADS) {
+        const int64_t expert = from + thread;
+        int32_t count = 0;
+        for (int64_t s = 0; expert < experts && s < slots; s++) {
+            count += ids[s] == expert;
+        }
+        slots_before[thread + 1] = count;
+        tiles_before[thread + 1] = (count + TILE - 1) / TILE;
+        __syncthreads();
+        if (thread == 0) {
+            slots_before[0] = first_slot;
+            tiles_before[0] = first_tile;
+            for (int i = 1; i <= SORT_THREADS; i++) {
+                slots_before[i] += slots_before[i - 1];
+                tiles_before[i] += tiles_before[i - 1];
+            }
+        }
+        __syncthreads();
+        int32_t at = slots_before[thread];
+        for (int64_t s = 0; count > 0 && s < slots; s++) {
+            if (ids[s] == expert) {
+                order[at++] = (int32_t)s;
+            }
+        }
+        for (int32_t t = 0; t * TILE < count; t++) {
+            tiles[tiles_before[thread] + t] =
+                tile{(int32_t)expert, slots_before[thread] + t * TILE, count - t * TILE < TILE ? count - t * TILE : (int32_t)TILE};
+        }
+        first_slot = slots_before[SORT_THREADS];
+        first_tile = tiles_before[SORT_THREADS];
+        __syncthreads();
+    }
+    for (int64_t t = first_tile + thread; t < most; t += SORT_THREADS) {
+        tiles[t] = tile{0, 0, 0};
+    }
+}
+
+/* Row r of a tile is x[order[begin + r] / divisor]. */
+struct sorted_input {
+    const float *x;
+    const int32_t *order;
+    int64_t width;
+    int divisor;
+    __device__ float operator()(int64_t row, int64_t i) const {
+        return x[order[row] / divisor * width + i];
+    }
+};
+
+/* hidden by slot. grid: outputs, tiles. */
+template <class Format>
+__global__ static void many_gate_up_kernel(expert_weights gate, expert_weights up, const float *x, const int32_t *order, const tile *tiles, int used,
+                                           int64_t width, int64_t ffn, float *hidden) {
+    const tile t = tiles[blockIdx.y];
+    if (t.count == 0) {
+        return;
+    }
+    const int64_t first_out = (int64_t)blockIdx.x * TILE;
+    const sorted_input input = {x, order, width, used};
+    float g[4][4], u[4][4];
+    tile_products<Format>(gate.of(t.expert), first_out, ffn - first_out, width, input, t.begin, t.count, g);
+    tile_products<Format>(up.of(t.expert), first_out, ffn - first_out, width, input, t.begin, t.count, u);
+    for (int a = 0; a < 4; a++) {
+        for (int b = 0; b < 4; b++) {
+            const int64_t out = first_out + threadIdx.x % 16 * 4 + b;
+            const int row = (int)threadIdx.x / 16 * 4 + a;
+            if (row < t.count && out < ffn) {
+                hidden[(int64_t)order[t.begin + row] * ffn + out] = silu(g[a][b]) * u[a][b];
+            }
+        }
+    }
+}
+
+/* out[slot, outs] = x[slot / divisor] times its expert: down, not yet weighed, or one of the other two where their types differ. */
+template <class Format>
+__global__ static void many_expert_kernel(expert_weights w, const float *x, const int32_t *order, const tile *tiles, int divisor, int64_t n,
+                                          int64_t outs, float *y) {
+    const tile t = tiles[blockIdx.y];
+    if (t.count == 0) {
+        return;
+    }
+    const int64_t first_out = (int64_t)blockIdx.x * TILE;
+    float sum[4][4];
+    tile_products<Format>(w.of(t.expert), first_out, outs - first_out, n, sorted_input{x, order, n, divisor}, t.begin, t.count, sum);
+    for (int a = 0; a < 4; a++) {
+        for (int b = 0; b < 4; b++) {
+            const int64_t o = first_out + threadIdx.x % 16 * 4 + b;
+            const int row = (int)threadIdx.x / 16 * 4 + a;
+            if (row < t.count && o < outs) {
+                y[(int64_t)order[t.begin + row] * outs + o] = sum[a][b];
+            }
+        }
+    }
+}
+
+__global__ static void combine_kernel(const float *out, const float *weights, int64_t values, int used, int64_t width, float *y) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < values) {
+        const int64_t row = i / width;
+        float sum = 0;
+        for (int j = 0; j < used; j++) {
+            sum += weights[row * used + j] * out[(row * used + j) * width + i % width];
+        }
+        y[i] = sum;
+    }
+}
+
+/* ---- the operation ---- */
+
+enum { FEW_SLOTS = 64, MOST_GRID = 65535 };
+
+static int64_t most_tiles(int64_t slots, int64_t experts) {
+    const int64_t with_part = slots < experts ? slots : experts; /* experts whose last tile may be partly empty */
+    return slots / TILE + with_part;
+}
+
+/* Scratch: hidden, other (up alone, or what the experts gave), order, tiles (as many as there can be with any number of experts). */
+static size_t moe_scratch(backend *b, int64_t rows, int used, int64_t width, int64_t ffn) {
+    const int64_t slots = rows * used, other = width > ffn ? width : ffn;
+    return (size_t)(slots * (ffn + other) + slots + 3 * (slots / TILE + slots + 1) + 64);
+}
+
+struct moe_call {
+    cuda_backend *c;
+    const tensor *gate, *up, *down;
+    const float *x, *weights;
+    const int32_t *ids;
+    int64_t rows, slots, width, ffn;
+    int used;
+    bool few;
+    float *hidden, *other, *y;
+    int32_t *order;
+    tile *tiles;
+
+    dim3 grid(int64_t outs) const {
+        return few ? dim3(blocks_for(outs, OUTPUTS_A_BLOCK), (unsigned)slots)
+                   : dim3(blocks_for(outs, TILE), (unsigned)most_tiles(slots, gate->ne[2]));
+    }
+
+    template <class Format> void gate_up() const {
+        if (few) {
+            launch(c, "moe_gate_up", few_gate_up_kernel<Format>, grid(ffn), OUTPUTS_A_BLOCK * WARP, 0, experts_of(gate), experts_of(up), x, ids, used,
+                   width, ffn, hidden);
+        } else {
+            launch(c, "moe_gate_up", many_gate_up_kernel<Format>, grid(ffn), TILE_THREADS, 0, experts_of(gate), experts_of(up), x, order, tiles, used,
+                   width, ffn, hidden);
+        }
+    }
+
+    template <class Format> void one_of_two(const tensor *w, float *to) const {
+        if (few) {
+            launch(c, "moe_expert", few_expert_kernel<Format>, grid(ffn), OUTPUTS_A_BLOCK * WARP, 0, experts_of(w), x, ids, used, width, ffn, to);
+        } else {
+            launch(c, "moe_expert", many_expert_kernel<Format>, grid(ffn), TILE_THREADS, 0, experts_of(w), x, order, tiles, used, width, ffn, to);
+        }
+    }
+
+    template <class Format> void down_and_sum() const {
+        if (few) {
+            launch(c, "moe_down", few_down_kernel<Format>, dim3(blocks_for(width, OUTPUTS_A_BLOCK), (unsigned)rows), OUTPUTS_A_BLOCK * WARP, 0,
+                   experts_of(down), hidden, ids, weights, used, width, ffn, y);
+        } else {
+            launch(c, "moe_down", many_expert_kernel<Format>, grid(width), TILE_THREADS, 0, experts_of(down), hidden, order, tiles, 1, ffn, width,
+                   other);
+            launch(c, "moe_combine", combine_kernel, blocks_for(rows * width, TILE_THREADS), TILE_THREADS, 0, other, weights, rows * width, used,
+                   width, y);
+        }
+    }
+};
+
+struct gate_up_call {
+    const moe_call *m;
+    template <class Format> void run() const {
+        m->gate_up<Format>();
+    }
+};
+
+struct one_of_two_call {
+    const moe_call *m;
+    const tensor *w;
+    float *to;
+    template <class Format> void run() const {
+        m->one_of_two<Format>(w, to);
+    }
+};
+
+struct down_call {
+    const moe_call *m;
+    template <class Format> void run() const {
+        m->down_and_sum<Format>();
+    }
+};
+
+static void moe(backend *b, const tensor *gate, const tensor *up, const tensor *down, const float *x, int64_t rows, const int32_t *ids,
+                const float *weights, int used, float *scratch, float *y) {
+    const int64_t width = gate->ne[0], ffn = gate->ne[1], experts = gate->ne[2];
+    const int64_t most = MOST_GRID / 2 / used > 0 ? MOST_GRID / 2 / used : 1; /* rows of one launch */
+    for (int64_t at = 0; at < rows; at += most) {
+        moe_call m = {};
+        m.c = cuda_of(b);
+        m.gate = gate;
+        m.up = up;
+        m.down = down;
+        m.x = x + at * width;
+        m.rows = rows - at < most ? rows - at : most;
+        m.slots = m.rows * used;
+        m.few = m.slots <= FEW_SLOTS;
+        m.ids = ids + at * used;
+        m.weights = weights + at * used;
+        m.used = used;
+        m.width = width;
+        m.ffn = ffn;
+        m.hidden = scratch;
+        m.other = m.hidden + m.slots * ffn;
+        m.order = (int32_t *)(void *)(m.other + m.slots * (width > ffn ? width : ffn));
+        m.tiles = (tile *)(void *)(m.order + m.slots);
+        m.y = y + at * width;
+        if (!m.few) {
+            launch(m.c, "moe_sort", sort_kernel, 1, SORT_THREADS, 0, m.ids, m.slots, experts, m.order, m.tiles, most_tiles(m.slots, experts));
+        }
+        if (gate->type == up->type) {
+            with_format(gate->type, gate_up_call{&m});
+        } else {
+            with_format(gate->type, one_of_two_call{&m, gate, m.hidden});
+            with_format(up->type, one_of_two_call{&m, up, m.other});
+            b->ops->silu_mul(b, m.hidden, m.other, m.slots * ffn, m.hidden);
+        }
+        with_format(down->type, down_call{&m});
+    }
+}
+
+void cuda_moe_ops(ops *o) {
+    o->route = route;
+    o->moe = moe;
+    o->moe_scratch = moe_scratch;
+}
