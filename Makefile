@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
 .DEFAULT_GOAL = all
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check install format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,15 @@ old-cpu: build ## check kernels and program on emulated x86-64 processors withou
 training: ## the training code at toy size on the CPU (builds the reference's Python environment outside the tree)
 	@$$(scripts/python-env.sh "$${OMNI_PYTHON_ENV:-$$HOME/.cache/omni/reference}") training/check.py
 
+cuda: ## the CUDA backend, build-cuda/libomni-cuda.so, for the cards CARDS=90a-real (all: see src/cuda/CMakeLists.txt); every warning an error
+	@scripts/setup.sh cuda
+	@CUDACXX=$$(scripts/cuda-compiler.sh) cmake -S . -B build-cuda $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON -DOMNI_CUDA=ON \
+	  -DCMAKE_CUDA_ARCHITECTURES="$(or $(CARDS),90a-real)" -DCMAKE_CUDA_FLAGS="-Werror all-warnings" >/dev/null
+	@ninja -C build-cuda -j $(JOBS) omni omni_cuda check_operations_card check_model_card
+
+cuda-check: cuda ## the CUDA backend on this machine's card: operations and conversations against the processor's
+	@scripts/check-cuda.sh build-cuda
+
 install: build ## into PREFIX (/usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))
 
@@ -76,4 +85,4 @@ format: ## clang-format over the sources
 	@git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cc' | xargs clang-format -i
 
 clean: ## remove what was built
-	@rm -rf build build-asan build-tsan build-clang build-fuzz build-arm64 build-old-cpu
+	@rm -rf build build-asan build-tsan build-clang build-fuzz build-arm64 build-old-cpu build-cuda

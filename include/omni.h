@@ -54,6 +54,7 @@ typedef struct omni_model_params {
     const char *model;  /* thinker GGUF; required */
     const char *mmproj; /* encoders; NULL: text only */
     const char *talker; /* talker, code predictor, code2wav; NULL: no speech */
+    const char *device; /* "cpu"; "cuda" or "cuda:N": an NVIDIA card; "auto": a card if there is one, else the processor. NULL: "cpu" */
     int threads;        /* 0: one a usable core, or one for each CPU of the mask and the range */
     omni_scheduling scheduling;
     bool embeddings_only;   /* leave the thinker's layers out: enough for omni_speak */

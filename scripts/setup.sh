@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: setup.sh [build|test|sanitize|clang|fuzz|parity|arm64|old-cpu|format|all]...   (default: build)
+# usage: setup.sh [build|test|sanitize|clang|fuzz|parity|arm64|old-cpu|cuda|format|all]...   (default: build)
 # Installs the Debian or Ubuntu packages that these need and that are missing. Does nothing, quickly, when all are there.
 set -eu
 
@@ -15,6 +15,7 @@ fuzz=(clang libclang-rt-dev)
 parity=(git python3-venv ffmpeg espeak-ng sox)
 arm64=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 old_cpu=(qemu-user)
+cuda=(g++ python3-venv libcmocka-dev)
 format=(clang-format)
 
 packages=()
@@ -29,8 +30,9 @@ for what in "${@:-build}"; do
     parity) packages+=("${parity[@]}") ;;
     arm64) packages+=("${arm64[@]}") ;;
     old-cpu) packages+=("${old_cpu[@]}") ;;
-    all) packages+=("${test[@]}" "${clang[@]}" "${fuzz[@]}" "${parity[@]}" "${arm64[@]}" "${old_cpu[@]}" "${format[@]}") ;;
-    *) echo "setup: $what is none of build, test, sanitize, clang, fuzz, parity, arm64, old-cpu, format, all" >&2; exit 2 ;;
+    cuda) packages+=("${cuda[@]}") ;;
+    all) packages+=("${test[@]}" "${clang[@]}" "${fuzz[@]}" "${parity[@]}" "${arm64[@]}" "${old_cpu[@]}" "${cuda[@]}" "${format[@]}") ;;
+    *) echo "setup: $what is none of build, test, sanitize, clang, fuzz, parity, arm64, old-cpu, cuda, format, all" >&2; exit 2 ;;
   esac
   packages+=("${build[@]}")
 done

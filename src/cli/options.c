@@ -62,6 +62,8 @@ size_t options_flags(options *o, flag *list) {
         {"--max-frames", NULL, FLAG_INT, &o->max_frames, "N", "frames of speech at most, 12.5 a second (default 4096)", 1, 1 << 30},
     };
     const flag last[] = {
+        {"--device", NULL, FLAG_STRING, &o->model.device, "cpu|cuda[:N]|auto",
+         "where to compute: the processor, an NVIDIA card, or a card if there is one (default cpu)", 0, 0},
         {"--no-repack", NULL, FLAG_SET, &o->model.no_repack, NULL, "leave weights as the files have them: opens at once, computes slowly", 0, 0},
         {"--trace", NULL, FLAG_STRING, &o->generate.trace, "FILE.safetensors", "write the run's tensors, for comparisons (default: none)", 0, 0},
         {"--verbose", "-v", FLAG_SET, &o->verbose, NULL, "seed and timings after the answer, on standard error", 0, 0},

@@ -34,7 +34,7 @@ typedef struct options {
 /* Defaults for values that no flag sets. */
 void options_init(options *o);
 /* Appends the shared flags to list; returns how many. list has room for OPTIONS_FLAGS. */
-enum { OPTIONS_FLAGS = 14 + THREAD_FLAGS };
+enum { OPTIONS_FLAGS = 15 + THREAD_FLAGS };
 size_t options_flags(options *o, flag *list);
 /* --cache-type-k and --cache-type-v (f32, f16, q8_0; NULL: as it is); false after explaining a name that is none of these. */
 bool options_cache_type(const char *text, omni_cache_type *type);

@@ -248,3 +248,5 @@ omni_status cuda_backend_create(int device, backend **out, omni_error *err) {
     *out = &c->base;
     return OMNI_OK;
 }
+
+extern "C" const cuda_library omni_cuda_library = {OMNI_VERSION, CUDA_LIBRARY_SIZES, cuda_cards, cuda_card_describe, cuda_backend_create};

@@ -5,6 +5,7 @@ enum { THREADS = 256 };
 
 /* Value i of row t: x[t + i / channels * dilation, i % channels]. */
 struct dilated_input {
+    enum { FEW = false };
     const float *x;
     int64_t channels, dilation;
     __device__ float operator()(int64_t row, int64_t i) const {
@@ -14,6 +15,7 @@ struct dilated_input {
 
 /* Value (ky, kx, c) of the 3x3 window of output pixel (n, oy, ox), zero outside the picture. */
 struct window_input {
+    enum { FEW = false };
     const float *x;
     int64_t channels, height, width, out_height, out_width;
     __device__ float operator()(int64_t row, int64_t i) const {

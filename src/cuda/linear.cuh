@@ -2,9 +2,9 @@
  *
  *     y[r, o] = bias[o] + sum over i < n of input(r, i) * w[o, i]
  *
- * An input says where the values of row r lie: an object with float operator()(int64_t r, int64_t i), i < n. Few rows: a warp an output, so the
- * weights, which are what such a product waits for, are read once, spread over all multiprocessors. Many rows: tiles of outputs and rows in shared
- * memory. */
+ * An input says where the values of row r lie: an object with float operator()(int64_t r, int64_t i), i < n, and FEW: whether few rows of it have
+ * kernels of their own. Few rows: a warp an output, so the weights, which are what such a product waits for, are read once, spread over all
+ * multiprocessors. Many rows: tiles of outputs and rows in shared memory. */
 #ifndef OMNI_CUDA_LINEAR_CUH
 #define OMNI_CUDA_LINEAR_CUH
 
@@ -13,6 +13,7 @@
 enum { FEW_ROWS = 8, OUTPUTS_A_BLOCK = 8, TILE = 64, TILE_DEPTH = 32, TILE_THREADS = 256 };
 
 struct plain_input {
+    enum { FEW = true };
     const float *x;
     int64_t stride;
     __device__ float operator()(int64_t row, int64_t i) const {
@@ -134,21 +135,23 @@ template <class Input> struct product_call {
     int64_t y_stride;
 
     template <class Format, int ROWS> void few() const {
-        launch(c, what, few_rows_kernel<Format, ROWS, Input>, blocks_for(outs, OUTPUTS_A_BLOCK), OUTPUTS_A_BLOCK * WARP, 0, w, n, outs, bias, input,
-               rows, y, y_stride);
+        if constexpr (Input::FEW) {
+            launch(c, what, few_rows_kernel<Format, ROWS, Input>, blocks_for(outs, OUTPUTS_A_BLOCK), OUTPUTS_A_BLOCK * WARP, 0, w, n, outs, bias,
+                   input, rows, y, y_stride);
+        }
     }
 
     template <class Format> void run() const {
         if (rows <= 0) {
             return;
         }
-        if (rows == 1) {
+        if (rows == 1 && Input::FEW) {
             few<Format, 1>();
-        } else if (rows == 2) {
+        } else if (rows == 2 && Input::FEW) {
             few<Format, 2>();
-        } else if (rows <= 4) {
+        } else if (rows <= 4 && Input::FEW) {
             few<Format, 4>();
-        } else if (rows <= FEW_ROWS) {
+        } else if (rows <= FEW_ROWS && Input::FEW) {
             few<Format, FEW_ROWS>();
         } else {
             launch(c, what, many_rows_kernel<Format, Input>, dim3(blocks_for(outs, TILE), blocks_for(rows, TILE)), TILE_THREADS, 0, w, n, outs, bias,

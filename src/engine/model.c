@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "cpu/cpu.h"
+#include "engine/device.h"
 #include "engine/engine.h"
 #include "tensor/profile.h"
 
@@ -135,11 +135,8 @@ omni_status omni_model_open(const omni_model_params *params, omni_model **out, o
     if (!params || !params->model || !out) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_model_open needs the path of a thinker file and a place for the model");
     }
-    pool *threads;
     backend *b;
-    TRY(engine_pool_create(params->threads, &params->scheduling, &threads, err));
-    TRY(cpu_backend_create_on(threads, &b, err));
-    cpu_backend_keep_rows(b, params->no_repack);
+    TRY(device_open(params, &b, err));
     return model_open_on(b, params, out, err);
 }
 

@@ -267,6 +267,9 @@ static void sample_tokens(omni_engine *e, int count) {
     }
     b->ops->sample(b, logits, n, vocab, e->samples, e->chosen);
     b->ops->download(b, e->ids, e->chosen, (size_t)n * sizeof *e->ids + wanted * sizeof(sample_logprobs));
+    if (backend_failure(b, NULL) != OMNI_OK) {
+        return; /* the step tells everybody */
+    }
     const sample_logprobs *next = (const sample_logprobs *)(const void *)(e->ids + n);
     for (int i = 0; i < n; i++) {
         omni_error err = {0};

@@ -29,6 +29,25 @@ static bool retire(omni_engine *e, request_list *l) {
     return any;
 }
 
+/* A card that failed in the middle of something has lost what everybody was computing. */
+static bool fail_all(omni_engine *e) {
+    omni_error err = {0};
+    const omni_status status = backend_failure(e->model->b, &err);
+    if (status == OMNI_OK) {
+        return false;
+    }
+    request_list *const lists[] = {&e->waiting, &e->running};
+    bool any = false;
+    for (int i = 0; i < 2; i++) {
+        for (omni_request *r = lists[i]->oldest, *next; r; r = next) {
+            next = r->newer;
+            engine_finish(e, r, status, &err);
+            any = true;
+        }
+    }
+    return any;
+}
+
 /* ---- media ---- */
 
 /* The next medium of r whose embeddings are wanted for rows that are to be computed, or NULL; *done and *work count them. */
@@ -138,11 +157,13 @@ bool engine_step(omni_engine *e) {
     bool did = take_in(e);
     did |= retire(e, &e->waiting);
     did |= retire(e, &e->running);
+    did |= fail_all(e);
     engine_admit(e);
     did |= encode_one(e);
     if (e->batch) {
         did |= engine_pass(e, false);
     }
+    did |= fail_all(e);
     did |= speak(e);
     if (!did && e->speech && speech_wait(e->speech)) { /* nothing to compute here until those samples are there */
         settle_streams(e, &e->running);

@@ -95,11 +95,11 @@ class Config(Case):
         self.config(f"model = ~/m\n[run]\nmax-tokens = 4\ngreedy = on\n[ speak ]\nmax-frames = 2\n")
         os.symlink(TINY, self.path("m"))
         self.assertEqual(self.run_json()["answer_tokens"], 4)
-        self.omni("speak", "-p", "x", "-o", "a.wav", env=self.env)
+        self.omni("speak", "-p", "x", "-o", "a.wav", "--greedy", env=self.env)
         self.assertEqual(len(self.wav(self.path("a.wav"))), len(self.speech(2)))
 
     def speech(self, frames):
-        self.omni("speak", "-m", TINY, "-p", "x", "-o", "b.wav", "--max-frames", frames)
+        self.omni("speak", "-m", TINY, "-p", "x", "-o", "b.wav", "--greedy", "--max-frames", frames)
         return self.wav(self.path("b.wav"))
 
     def test_home(self):

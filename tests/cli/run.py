@@ -425,7 +425,7 @@ class Tools(Case):
         os.truncate(self.path("m.gguf"), 65536)
         out, err = p.communicate(b"two\n" * 100, timeout=harness.LONG)
         self.assertEqual(p.returncode, 1, err)
-        self.assertRegex(err.decode(), r"^omni: /\S*/m\.gguf: was cut short .*\n$")
+        self.assertRegex(err.decode(), r"(?m)^omni: /\S*/m\.gguf: was cut short .*\n\Z")  # the first answer may have ended before
 
     def test_lost_output(self):
         for args in [["info", THINKER], ["tokenize", "-m", THINKER, "x"], ["run", "--help"], ["--help"], ["--version"], [*RUN, "-p", "x", "-n", 4],
