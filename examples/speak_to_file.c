@@ -23,7 +23,8 @@ int main(int argc, char **argv) {
     }
     omni_error err = {0};
     omni_model *model = NULL;
-    omni_session *session = NULL;
+    omni_engine *engine = NULL;
+    omni_conversation *conversation = NULL;
     omni_sound *sound = NULL;
     omni_model_params params = omni_model_params_default();
     params.model = argv[1];
@@ -37,19 +38,21 @@ int main(int argc, char **argv) {
     answer.on_text = show;
     answer.on_audio = hear;
 
-    int status = omni_model_open(&params, &model, &err) != OMNI_OK || omni_session_create(model, NULL, &session, &err) != OMNI_OK ||
-                 omni_session_add(session, &question, &err) != OMNI_OK ||
+    int status = omni_model_open(&params, &model, &err) != OMNI_OK || omni_engine_create(model, NULL, &engine, &err) != OMNI_OK ||
+                 omni_conversation_create(model, NULL, &conversation, &err) != OMNI_OK ||
+                 omni_conversation_add(conversation, &question, &err) != OMNI_OK ||
                  omni_sound_open(argv[4], omni_model_sample_rate(model), &sound, &err) != OMNI_OK;
     if (status == 0) {
         answer.arg = sound;
-        status = omni_generate(session, &answer, NULL, &err) != OMNI_OK;
+        status = omni_generate(engine, conversation, &answer, NULL, &err) != OMNI_OK;
         status |= omni_sound_close(sound, status ? NULL : &err) != OMNI_OK;
         putchar('\n');
     }
     if (status != 0) {
         fprintf(stderr, "%s\n", err.text);
     }
-    omni_session_destroy(session);
+    omni_conversation_free(conversation);
+    omni_engine_destroy(engine);
     omni_model_close(model);
     return status;
 }

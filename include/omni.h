@@ -1,16 +1,20 @@
 /* omni: Qwen3-Omni in C. Text, images, sound and video in; text and speech out, streaming.
  *
- *     omni_model *model;      opened once: the weights, shared by any number of sessions
- *     omni_session *session;  one conversation
+ *     omni_model *model;                opened once: the weights
+ *     omni_conversation *conversation;  messages with their media; plain data
+ *     omni_engine *engine;              runs the model for any number of conversations, with a cache of what it has computed
  *
- *     omni_model_open -> omni_session_create -> omni_session_add (messages) -> omni_generate (callbacks get text and samples)
+ *     omni_model_open -> omni_engine_create, omni_conversation_create -> omni_conversation_add (messages)
+ *         -> omni_generate (returns when the answer is complete; callbacks get text and samples)
+ *         or omni_request_submit, omni_request_next ... (events; many at once)
  *
  * Every function that returns omni_status fills *err when it fails (err may be NULL). Strings are UTF-8. Params structs come from
  * their omni_..._default() function, so that fields added later keep working.
  *
- * Threads: a session takes one call at a time; a call that comes too early, from another thread or from a callback, changes nothing and returns
- * OMNI_ERR_BUSY. Sessions of one model take turns, step by step; an engine ("many at once" below) answers many together, which is faster. Nothing may
- * be running in a session that is destroyed, or in a model that is closed. omni_cancel may be called from any thread and from a signal handler. */
+ * Threads: calls on different objects may come from different threads. A conversation takes one call at a time; one that comes too early, from
+ * another thread or from a callback, changes nothing and returns OMNI_ERR_BUSY. An engine takes calls from any number of threads. Engines of one
+ * model take turns, step by step; one engine answers many requests together, which is faster. Nothing may be running in what is destroyed or closed.
+ * omni_conversation_cancel, omni_speak_cancel and omni_request_cancel may be called from any thread and from signal handlers. */
 #ifndef OMNI_H
 #define OMNI_H
 
@@ -65,7 +69,7 @@ typedef struct omni_model_params {
 
 OMNI_API omni_model_params omni_model_params_default(void);
 OMNI_API omni_status omni_model_open(const omni_model_params *params, omni_model **out, omni_error *err);
-/* Every session, conversation and engine of the model must be destroyed before. NULL is fine. */
+/* Every conversation and engine of the model must be gone before. NULL is fine. */
 OMNI_API void omni_model_close(omni_model *model);
 
 /* Voices of the talker file, in its order; count 0 without a talker. The default is chelsie, or the first when there is none. */
@@ -79,40 +83,34 @@ OMNI_API int64_t omni_model_context(const omni_model *model);
 /* Entries of the thinker's vocabulary: ids of tokens are smaller. */
 OMNI_API int64_t omni_model_vocabulary(const omni_model *model);
 
-/* ------------------------------------------------------------------------------------------------ session */
+/* ------------------------------------------------------------------------------------------------ conversation */
 
-typedef struct omni_session omni_session;
+typedef struct omni_conversation omni_conversation;
+typedef struct omni_request omni_request;
 
-/* What keys and values are kept as. F16 takes half of F32's memory, with results within 1e-3; Q8_0 a quarter, for models whose heads are a
- * multiple of 32 values (the released ones are). */
-typedef enum omni_cache_type { OMNI_CACHE_F32, OMNI_CACHE_F16, OMNI_CACHE_Q8_0 } omni_cache_type;
-
-typedef struct omni_session_params {
-    int64_t context; /* tokens of conversation kept, answer included; 0: the smaller of 8192 and the model's own limit */
-    int batch;       /* rows of a prompt computed at once; 0: 512 */
-    omni_cache_type cache_type_k, cache_type_v;
+typedef struct omni_conversation_params {
+    int64_t context;         /* tokens that its media may take at most; 0: the smaller of 8192 and the model's own limit */
     double fps;              /* frames a second taken from a video; 0: 2 */
     bool use_audio_in_video; /* hear a video's own sound track too, merged with the picture in time; one without is only seen, with a warning */
-    /* What the media of one omni_session_add or omni_session_add_json may cost; 0: the defaults. What goes beyond is OMNI_ERR_LIMIT; only of
-     * videos are fewer frames taken. Pixels and samples are allowed in proportion to the bytes of the files, since honest ones grow with them. */
+    /* What the media of one omni_conversation_add or omni_conversation_add_json may cost; 0: the defaults. What goes beyond is OMNI_ERR_LIMIT; only
+     * of videos are fewer frames taken. Pixels and samples are allowed in proportion to the bytes of the files, since honest ones grow with them. */
     double max_audio_seconds; /* one sound's length (3600); all channels of all sounds: as many samples at 16 kHz for 512 KiB of files */
     int max_video_frames;     /* frames taken from one video (768) */
     int64_t max_pixels;       /* decoded: of all pictures for 512 KiB of files, of all frames for 64 KiB (100,000,000) */
     int64_t max_media_memory; /* bytes that files, decoders and decoded media hold at once (805,306,368) */
+    bool forbid_files;        /* omni_conversation_add_json takes media as data: URLs only: for JSON from someone who may not read files here */
     /* Told what was left out of something added without an error: one line, without the newline, valid during the call. May be NULL. */
     void (*on_warning)(void *arg, const char *text);
     void *warning_arg;
-    bool forbid_files; /* omni_session_add_json takes media as data: URLs only: for JSON from someone who may not read files here */
-} omni_session_params;
+} omni_conversation_params;
 
-OMNI_API omni_session_params omni_session_params_default(void);
-OMNI_API omni_status omni_session_create(omni_model *model, const omni_session_params *params, omni_session **out, omni_error *err);
-OMNI_API void omni_session_destroy(omni_session *session);
-/* Forgets the conversation; tools stay. OMNI_ERR_BUSY: a call of the session runs, nothing was done. */
-OMNI_API omni_status omni_session_reset(omni_session *session);
-/* Tokens of the conversation so far, and how many fit. */
-OMNI_API int64_t omni_session_used(const omni_session *session);
-OMNI_API int64_t omni_session_context(const omni_session *session);
+OMNI_API omni_conversation_params omni_conversation_params_default(void);
+OMNI_API omni_status omni_conversation_create(omni_model *model, const omni_conversation_params *params, omni_conversation **out, omni_error *err);
+/* Requests that were made of it live on. NULL is fine. */
+OMNI_API void omni_conversation_free(omni_conversation *conversation);
+/* Forgets the messages; tools stay. OMNI_ERR_BUSY: a call of the conversation runs, nothing was done. What an engine has computed for it stays in
+ * that one's prefix cache (omni_engine_forget). */
+OMNI_API omni_status omni_conversation_reset(omni_conversation *conversation);
 
 typedef enum omni_role { OMNI_SYSTEM, OMNI_USER, OMNI_ASSISTANT, OMNI_TOOL } omni_role;
 typedef enum omni_kind { OMNI_TEXT, OMNI_IMAGE, OMNI_AUDIO, OMNI_VIDEO } omni_kind;
@@ -132,35 +130,90 @@ typedef struct omni_message {
     size_t part_count;
 } omni_message;
 
-/* Appends to the conversation. Media files are read and decoded now, and must fit into the context; omni_cancel ends that (OMNI_CANCELLED). A
- * failure leaves the conversation as it was. A medium that is there twice is decoded once. A path of "-" is standard input, once a call. */
-OMNI_API omni_status omni_session_add(omni_session *session, const omni_message *message, omni_error *err);
+/* Appends to the conversation. Media files are read and decoded now, and must fit into the context; omni_conversation_cancel ends that
+ * (OMNI_CANCELLED). A failure leaves the conversation as it was. A medium that is there twice is decoded once. A path of "-" is standard input, once
+ * a call. */
+OMNI_API omni_status omni_conversation_add(omni_conversation *conversation, const omni_message *message, omni_error *err);
 /* Takes back the last message, with its media: one that omni_generate could not answer, because it does not fit, say.
- * OMNI_ERR_BUSY: a call of the session runs, nothing was done. */
-OMNI_API omni_status omni_session_take_back(omni_session *session);
+ * OMNI_ERR_BUSY: a call of the conversation runs, nothing was done. */
+OMNI_API omni_status omni_conversation_take_back(omni_conversation *conversation);
 /* Makes room: forgets the oldest exchange, which is the first user message and what follows it up to the next one (answers, tool calls and their
  * results), with its media. System messages at the start, tools, and the last user message always stay. Returns how many messages went; 0: there was
- * nothing more to forget, or a call of the session runs. What stays is answered as by a new session that was given it alone. */
-OMNI_API size_t omni_session_drop_oldest(omni_session *session);
+ * nothing more to forget, or a call of the conversation runs. What stays is answered as a new conversation of it alone. */
+OMNI_API size_t omni_conversation_drop_oldest(omni_conversation *conversation);
 /* Tokens that omni_generate would read now, those already read included; of media that it has not encoded yet, the least that they may take.
  * OMNI_ERR_LIMIT when there are far more than the model was made for, which is told without counting them. */
-OMNI_API omni_status omni_session_prompt_tokens(omni_session *session, int64_t *tokens, omni_error *err);
-/* The role of the last message; false when there is none, or a call of the session runs. */
-OMNI_API bool omni_session_last_role(omni_session *session, omni_role *role);
+OMNI_API omni_status omni_conversation_prompt_tokens(omni_conversation *conversation, int64_t *tokens, omni_error *err);
+/* The role of the last message; false when there is none, or a call of the conversation runs. */
+OMNI_API bool omni_conversation_last_role(omni_conversation *conversation, omni_role *role);
 /* Appends a conversation given as JSON text: a list of {"role", "content"}, content a string or a list of parts
  * {"type": "text", "text"} | {"type": "image"|"audio"|"video", "path"} | OpenAI's image_url and input_audio, with OpenAI's tool_calls and
  * Ollama's images; keys that cannot act are an error, those that no model would see (tool_call_id) are not; or an object
  * with "messages", and optionally "tools", "fps", "use_audio_in_video" (they hold for what is added later, too) and "audio": sounds
  * of videos that have none, such as .npy frames. A failure leaves everything as it was. */
-OMNI_API omni_status omni_session_add_json(omni_session *session, const char *json, size_t size, omni_error *err);
+OMNI_API omni_status omni_conversation_add_json(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
 /* The same with a whole request, OpenAI's for chat completions, say: what stands beside its messages about the answer goes into *params
  * (temperature, top_p, top_k, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias, logprobs, top_logprobs, seed, stop,
- * max_tokens or max_completion_tokens), where omni_session_add_json refuses it. What params->stop and params->logit_bias point to is then the
- * session's, until the next such call. */
+ * max_tokens or max_completion_tokens), where omni_conversation_add_json refuses it. What params->stop and params->logit_bias point to is then the
+ * conversation's, until the next such call. */
 typedef struct omni_generate_params omni_generate_params;
-OMNI_API omni_status omni_session_add_request(omni_session *session, const char *json, size_t size, omni_generate_params *params, omni_error *err);
+OMNI_API omni_status omni_conversation_add_request(omni_conversation *conversation, const char *json, size_t size, omni_generate_params *params,
+                                                   omni_error *err);
 /* Tools that the model may call, in place of any given before: OpenAI's "tools" list as JSON text. Before the first message. */
-OMNI_API omni_status omni_session_set_tools(omni_session *session, const char *json, size_t size, omni_error *err);
+OMNI_API omni_status omni_conversation_set_tools(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
+/* Appends what a request has answered, as tokens, so that the next request finds its rows computed. Once it has told its end; what it said until it
+ * was cancelled counts. Not for omni_request_speak, and not for one that has failed. omni_generate does so by itself. */
+OMNI_API omni_status omni_conversation_add_answer(omni_conversation *conversation, omni_request *request, omni_error *err);
+/* Makes omni_conversation_add, _add_json, _add_request or omni_generate of the conversation stop soon: the one that is running, which forgets it as
+ * it returns, or else the next one, which then returns at once. Requests that were submitted go on. From any thread and from signal handlers. */
+OMNI_API void omni_conversation_cancel(omni_conversation *conversation);
+/* Takes a cancel back that no call has met yet; returns whether there was one. */
+OMNI_API bool omni_conversation_cancel_withdraw(omni_conversation *conversation);
+
+/* ------------------------------------------------------------------------------------------------ engine */
+
+/* Runs a model for any number of conversations. Without omni_engine_start it has no thread: omni_generate, omni_speak and omni_request_next then
+ * compute on their caller's. */
+typedef struct omni_engine omni_engine;
+
+/* What keys and values are kept as. F16 takes half of F32's memory, with results within 1e-3; Q8_0 a quarter, for models whose heads are a
+ * multiple of 32 values (the released ones are). */
+typedef enum omni_cache_type { OMNI_CACHE_F32, OMNI_CACHE_F16, OMNI_CACHE_Q8_0 } omni_cache_type;
+
+typedef struct omni_engine_params {
+    int parallel;          /* requests computed together; 0: 1 */
+    int queue;             /* requests that may wait besides; 0: 256 */
+    int64_t context;       /* tokens of one request, answer included; 0: the smaller of 8192 and the model's own limit */
+    int64_t cache_tokens;  /* tokens whose keys and values are kept, of all; 0: parallel contexts. When they run out, the youngest request waits */
+    int batch;             /* rows of prompts in a step; 0: 512 */
+    double prompt_seconds; /* what prompts may take of a step while others wait for their next token or their listeners for sound; 0: 0.05 */
+    omni_cache_type cache_type_k, cache_type_v;
+    bool prefix_cache;   /* rows that another request has computed are not computed again (on by default) */
+    size_t held_text;    /* bytes of text and */
+    double held_seconds; /* seconds of sound that may wait for a request's reader before it is held; 0: 65536, 60 */
+} omni_engine_params;
+
+OMNI_API omni_engine_params omni_engine_params_default(void);
+OMNI_API omni_status omni_engine_create(omni_model *model, const omni_engine_params *params, omni_engine **out, omni_error *err);
+/* Every request must have been freed before; those that still run then end. NULL is fine. */
+OMNI_API void omni_engine_destroy(omni_engine *engine);
+/* Gives the engine a thread of its own, once. */
+OMNI_API omni_status omni_engine_start(omni_engine *engine, omni_error *err);
+/* Without such a thread: one step, on the caller's. False when there is nothing to do before something is submitted, cancelled or read. */
+OMNI_API bool omni_engine_step(omni_engine *engine);
+/* Empties the prefix cache. */
+OMNI_API void omni_engine_forget(omni_engine *engine);
+OMNI_API int64_t omni_engine_context(const omni_engine *engine);
+
+typedef struct omni_engine_counters {
+    uint64_t submitted, refused, ended, cancelled, failed; /* requests; the last two are among those that have ended */
+    int waiting_or_running;
+    uint64_t steps, rows;              /* passes of the thinker, and the rows in them */
+    uint64_t prompt_rows, cached_rows; /* of prompts that were admitted, and how many of them were found computed by others */
+    uint64_t preempted;                /* times that a request gave its cache blocks back */
+} omni_engine_counters;
+
+OMNI_API omni_engine_counters omni_engine_count(omni_engine *engine);
 
 /* ------------------------------------------------------------------------------------------------ answers */
 
@@ -206,7 +259,7 @@ struct omni_generate_params {
     /* Which tokens may come next: called on the thread that computes, before each token of text is drawn, with those of the answer so far. bits
      * has omni_model_vocabulary bits, token i in bit i % 32 of word i / 32, all set: clear those that may not come. When none is left, the
      * answer ends with an error. False: cancelled. Everything waits for it, so it must be quick, and it must call nothing of the library
-     * but omni_request_cancel and omni_cancel. The end of the answer is a token as all others (or ignore_eos). Not called any more once the
+     * but the calls that cancel. The end of the answer is a token as all others (or ignore_eos). Not called any more once the
      * request has told its end or omni_request_free has returned. NULL: none. */
     bool (*mask)(void *arg, const int32_t *answer, size_t count, uint32_t *bits);
     void *mask_arg;
@@ -231,7 +284,7 @@ struct omni_generate_params {
 
     const char *trace; /* a .safetensors file to write the run's tensors to; NULL: none */
 
-    /* For requests, which have events in place of callbacks. */
+    /* For requests, which have events in place of callbacks. omni_generate goes by on_reasoning and on_tool_call. */
     bool reasoning_apart, tool_calls_apart; /* OMNI_EVENT_REASONING and OMNI_EVENT_TOOL_CALL come; else such markup is text, as it is */
     const char *owner; /* what it has computed is found again by requests of the same owner alone; NULL: by those that name none */
 };
@@ -241,7 +294,7 @@ typedef enum omni_finish { OMNI_FINISH_STOP, OMNI_FINISH_LENGTH, OMNI_FINISH_CAN
 typedef enum omni_limit {
     OMNI_LIMIT_NONE,
     OMNI_LIMIT_MAX_TOKENS,     /* of the params */
-    OMNI_LIMIT_CONTEXT,        /* of the session */
+    OMNI_LIMIT_CONTEXT,        /* of the engine */
     OMNI_LIMIT_MAX_FRAMES,     /* of the params, or their default */
     OMNI_LIMIT_TALKER_CONTEXT, /* what the talker was made for, or one of several utterances at once has room for: the context and 4096 frames */
 } omni_limit;
@@ -260,99 +313,24 @@ typedef struct omni_result {
 } omni_result;
 
 OMNI_API omni_generate_params omni_generate_params_default(void);
-/* Answers the conversation so far and appends the answer to it. Cancelled: OMNI_OK with finish OMNI_FINISH_CANCELLED; what
- * was said stays in the conversation. An error leaves the conversation as it was. result may be NULL. */
-OMNI_API omni_status omni_generate(omni_session *session, const omni_generate_params *params, omni_result *result, omni_error *err);
-/* Says exactly this text; the conversation is neither used nor changed. Uses speech, seed, max_frames, voice, on_audio and trace. */
-OMNI_API omni_status omni_speak(omni_session *session, const char *text, const omni_generate_params *params, omni_result *result, omni_error *err);
-/* Makes omni_generate, omni_speak, omni_session_add or omni_session_add_json of the session stop soon: the one that is running, which forgets it as
- * it returns, or else the next one, which then returns at once. From any thread and from signal handlers. */
-OMNI_API void omni_cancel(omni_session *session);
+/* Answers the conversation so far and appends the answer to it; returns when it is complete. Callbacks come on the calling thread, which must not
+ * call omni_generate or omni_speak of the same engine from one (OMNI_ERR_BUSY). Cancelled, by a callback or by omni_conversation_cancel: OMNI_OK with
+ * finish OMNI_FINISH_CANCELLED; what was said stays in the conversation. An error leaves the conversation as it was; OMNI_ERR_BUSY also means that
+ * the engine's queue is full. result may be NULL. */
+OMNI_API omni_status omni_generate(omni_engine *engine, omni_conversation *conversation, const omni_generate_params *params, omni_result *result,
+                                   omni_error *err);
+/* Says exactly this text, in the same way. Uses speech, seed, max_frames, voice, on_audio and trace. */
+OMNI_API omni_status omni_speak(omni_engine *engine, const char *text, const omni_generate_params *params, omni_result *result, omni_error *err);
+/* Makes omni_speak of the engine stop soon: all calls that are running, which forget it as the last of them returns, or else the next one, which then
+ * returns at once. From any thread and from signal handlers. */
+OMNI_API void omni_speak_cancel(omni_engine *engine);
 /* Takes a cancel back that no call has met yet; returns whether there was one. */
-OMNI_API bool omni_cancel_withdraw(omni_session *session);
+OMNI_API bool omni_speak_cancel_withdraw(omni_engine *engine);
 
-/* ------------------------------------------------------------------------------------------------ many at once */
+/* ------------------------------------------------------------------------------------------------ requests: many answers at once */
 
-/* An engine runs a model for any number of conversations: requests that it is given are answered together, in steps that each move all of them on.
- *
- *     omni_conversation_create, omni_conversation_add            messages; plain data
- *     omni_engine_create, omni_engine_start                      one for a model
- *     omni_request_submit -> omni_request_next ... -> omni_request_free
- *
- * What a request is answered does not depend on the others. Calls on different objects may come from different threads; a conversation takes one call
- * at a time (OMNI_ERR_BUSY), a request one omni_request_next at a time. Without omni_engine_start the engine has no thread: omni_request_next then
- * computes on its caller's. */
-typedef struct omni_conversation omni_conversation;
-typedef struct omni_engine omni_engine;
-typedef struct omni_request omni_request;
-
-typedef struct omni_conversation_params {
-    int64_t context; /* tokens that its media may take at most; 0: the smaller of 8192 and the model's own limit */
-    double fps;      /* this and the rest as in omni_session_params */
-    bool use_audio_in_video;
-    double max_audio_seconds;
-    int max_video_frames;
-    int64_t max_pixels, max_media_memory;
-    bool forbid_files;
-    void (*on_warning)(void *arg, const char *text);
-    void *warning_arg;
-} omni_conversation_params;
-
-OMNI_API omni_conversation_params omni_conversation_params_default(void);
-OMNI_API omni_status omni_conversation_create(omni_model *model, const omni_conversation_params *params, omni_conversation **out, omni_error *err);
-/* Requests that were made of it live on. NULL is fine. */
-OMNI_API void omni_conversation_free(omni_conversation *conversation);
-/* As the calls of the same names on sessions. Media are decoded by the calling thread. */
-OMNI_API omni_status omni_conversation_add(omni_conversation *conversation, const omni_message *message, omni_error *err);
-OMNI_API omni_status omni_conversation_add_json(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
-OMNI_API omni_status omni_conversation_add_request(omni_conversation *conversation, const char *json, size_t size, omni_generate_params *params,
-                                                   omni_error *err);
-OMNI_API omni_status omni_conversation_set_tools(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
-OMNI_API omni_status omni_conversation_take_back(omni_conversation *conversation);
-OMNI_API size_t omni_conversation_drop_oldest(omni_conversation *conversation);
-OMNI_API omni_status omni_conversation_prompt_tokens(omni_conversation *conversation, int64_t *tokens, omni_error *err);
-OMNI_API bool omni_conversation_last_role(omni_conversation *conversation, omni_role *role);
-OMNI_API omni_status omni_conversation_reset(omni_conversation *conversation);
-/* Appends what a request has answered, as tokens, so that the next request finds its rows computed. Once it has told its end; what it said until it
- * was cancelled counts. Not for omni_request_speak, and not for one that has failed. */
-OMNI_API omni_status omni_conversation_add_answer(omni_conversation *conversation, omni_request *request, omni_error *err);
-/* Makes omni_conversation_add or omni_conversation_add_json stop soon, as omni_cancel does. From any thread and from signal handlers. */
-OMNI_API void omni_conversation_cancel(omni_conversation *conversation);
-
-typedef struct omni_engine_params {
-    int parallel;          /* requests computed together; 0: 1 */
-    int queue;             /* requests that may wait besides; 0: 256 */
-    int64_t context;       /* tokens of one request, answer included; 0: the smaller of 8192 and the model's own limit */
-    int64_t cache_tokens;  /* tokens whose keys and values are kept, of all; 0: parallel contexts. When they run out, the youngest request waits */
-    int batch;             /* rows of prompts in a step; 0: 512 */
-    double prompt_seconds; /* what prompts may take of a step while others wait for their next token or their listeners for sound; 0: 0.05 */
-    omni_cache_type cache_type_k, cache_type_v;
-    bool prefix_cache;   /* rows that another request has computed are not computed again (on by default) */
-    size_t held_text;    /* bytes of text and */
-    double held_seconds; /* seconds of sound that may wait for a request's reader before it is held; 0: 65536, 60 */
-} omni_engine_params;
-
-OMNI_API omni_engine_params omni_engine_params_default(void);
-OMNI_API omni_status omni_engine_create(omni_model *model, const omni_engine_params *params, omni_engine **out, omni_error *err);
-/* Every request must have been freed before; those that still run then end. NULL is fine. */
-OMNI_API void omni_engine_destroy(omni_engine *engine);
-/* Gives the engine a thread of its own, once. */
-OMNI_API omni_status omni_engine_start(omni_engine *engine, omni_error *err);
-/* Without such a thread: one step, on the caller's. False when there is nothing to do before something is submitted, cancelled or read. */
-OMNI_API bool omni_engine_step(omni_engine *engine);
-/* Empties the prefix cache. */
-OMNI_API void omni_engine_forget(omni_engine *engine);
-OMNI_API int64_t omni_engine_context(const omni_engine *engine);
-
-typedef struct omni_engine_counters {
-    uint64_t submitted, refused, ended, cancelled, failed; /* requests; the last two are among those that have ended */
-    int waiting_or_running;
-    uint64_t steps, rows;              /* passes of the thinker, and the rows in them */
-    uint64_t prompt_rows, cached_rows; /* of prompts that were admitted, and how many of them were found computed by others */
-    uint64_t preempted;                /* times that a request gave its cache blocks back */
-} omni_engine_counters;
-
-OMNI_API omni_engine_counters omni_engine_count(omni_engine *engine);
+/* Requests that an engine is given are answered together, in steps that each move all of them on. What a request is answered does not depend on the
+ * others. A request takes one omni_request_next at a time. */
 
 /* Answers the conversation as it is now; it may change or go afterwards. Callbacks and arg of params are not used. OMNI_ERR_BUSY: the queue is full.
  */
@@ -388,8 +366,8 @@ typedef struct omni_event {
     const omni_error *error;
 } omni_event;
 
-/* The next event; waits for at most timeout seconds (less than 0: for ever). False: none came. Whoever reads slowly slows nobody but himself; but an
- * answer that speaks keeps its place among the parallel ones until it is read: cancel it when its listener is gone. */
+/* The next event; waits for at most timeout seconds (less than 0: for ever). False: none came, *event is as it was. Whoever reads slowly slows nobody
+ * but himself; but an answer that speaks keeps its place among the parallel ones until it is read: cancel it when its listener is gone. */
 OMNI_API bool omni_request_next(omni_request *request, double timeout, omni_event *event);
 /* For event loops: called from the engine's thread whenever something has come, and at once if something waits already; must return soon and not call
  * back. NULL: nothing is called. */

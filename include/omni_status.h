@@ -14,7 +14,7 @@ typedef enum omni_status {
     OMNI_ERR_UNSUPPORTED = -4, /* well formed, but not something this program does */
     OMNI_ERR_MEMORY = -5,      /* an allocation failed */
     OMNI_ERR_LIMIT = -6,       /* over a stated limit (pixels, frames, seconds, context) */
-    OMNI_CANCELLED = -7,       /* a callback or omni_cancel() asked to stop */
+    OMNI_CANCELLED = -7,       /* a callback or a call that cancels asked to stop */
     OMNI_ERR_BUSY = -8,        /* another call has not returned yet */
 } omni_status;
 

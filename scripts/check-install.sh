@@ -46,7 +46,9 @@ for package in omni omni-static; do
   LD_LIBRARY_PATH=${pc%/pkgconfig/*} "$prefix/$package" $models/qwen3-omni-f16.gguf $models/talker-qwen3-omni-f16.gguf "How are you?" "$prefix/$package.wav" >"$prefix/$package.txt" ||
     die "the example fails with $package"
   wav_is_good "$prefix/$package.wav" || die "the example's WAV of $package is damaged"
-  ok "speak_to_file with $package"
+  # shellcheck disable=SC2046
+  "$cc" -Wall -Wextra -Werror examples/many_at_once.c -o "$prefix/many-$package" $(pkg-config --cflags --libs $package) || die "many_at_once does not build with $package"
+  ok "the examples with $package"
 done
 cmp -s "$prefix/omni.wav" "$prefix/omni-static.wav" || die "the shared and the static library speak differently"
 ok "both speak the same"

@@ -252,7 +252,7 @@ static bool usable(const omni_result *r) {
     return r->frames >= 10 && r->seconds_first_audio > 0;
 }
 
-static omni_status bench_speak(bench *x, omni_session *s, omni_error *err) {
+static omni_status bench_speak(bench *x, omni_engine *e, omni_error *err) {
     bench_forget_peak();
     double first[64], factor[64];
     int n = 0, most = x->repetitions < 60 ? x->repetitions : 60;
@@ -263,7 +263,7 @@ static omni_status bench_speak(bench *x, omni_session *s, omni_error *err) {
         p.seed = (uint64_t)i;
         omni_result r;
         double start = engine_now();
-        TRY(omni_speak(s, TEXT, &p, &r, err));
+        TRY(omni_speak(e, TEXT, &p, &r, err));
         double total = engine_now() - start;
         if (i > 0 && usable(&r)) { /* the first one warms up */
             first[n] = r.seconds_first_audio;
@@ -277,23 +277,24 @@ static omni_status bench_speak(bench *x, omni_session *s, omni_error *err) {
     return bench_values(x, "speak: real-time factor", "x", factor, n, err);
 }
 
-static omni_status bench_question(bench *x, omni_session *s, omni_error *err) {
+static omni_status bench_question(bench *x, omni_engine *e, omni_conversation *c, omni_error *err) {
     bench_forget_peak();
     double first_text[64], first_sound[64], factor[64];
     int n = 0, most = x->repetitions < 60 ? x->repetitions : 60;
     double started = engine_now();
     for (int i = 0; i < 2 * most + 1 && n < most && (n == 0 || engine_now() - started < x->max_seconds); i++) {
         TRY(bench_progress(x, "answer", n, most, err));
-        omni_session_reset(s);
+        omni_conversation_reset(c);
+        omni_engine_forget(e);
         omni_part part = {.kind = OMNI_TEXT, .text = TEXT};
         omni_message message = {OMNI_USER, &part, 1};
-        TRY(omni_session_add(s, &message, err));
+        TRY(omni_conversation_add(c, &message, err));
         omni_generate_params p = spoken();
         p.speak = true;
         p.seed = (uint64_t)i;
         omni_result r;
         double start = engine_now();
-        TRY(omni_generate(s, &p, &r, err));
+        TRY(omni_generate(e, c, &p, &r, err));
         double total = engine_now() - start;
         if (i > 0 && usable(&r)) {
             first_text[n] = r.seconds_media + r.seconds_prompt; /* random tokens have no text; the first is drawn at once after the prompt */
@@ -314,16 +315,19 @@ omni_status bench_answer(bench *x, omni_error *err) {
     if (!speak && !answer) {
         return OMNI_OK;
     }
-    omni_session *s;
-    omni_session_params p = omni_session_params_default();
+    omni_engine *e = NULL;
+    omni_conversation *c = NULL;
+    omni_engine_params p = omni_engine_params_default();
     p.context = x->model->thinker->context < 1024 ? 0 : 1024;
     p.cache_type_k = x->params->cache_type_k;
     p.cache_type_v = x->params->cache_type_v;
-    TRY(omni_session_create(x->model, &p, &s, err));
-    omni_status status = speak ? bench_speak(x, s, err) : OMNI_OK;
+    TRY(omni_engine_create(x->model, &p, &e, err));
+    omni_status status = speak ? bench_speak(x, e, err) : OMNI_OK;
     if (status == OMNI_OK && answer) {
-        status = bench_question(x, s, err);
+        status = omni_conversation_create(x->model, NULL, &c, err);
+        status = status == OMNI_OK ? bench_question(x, e, c, err) : status;
     }
-    omni_session_destroy(s);
+    omni_conversation_free(c);
+    omni_engine_destroy(e);
     return status;
 }

@@ -219,7 +219,7 @@ static void print_timings(const answer *a, const omni_result *r, int sample_rate
     }
 }
 
-int answer_run(answer *a, omni_session *session, omni_generate_params *params, const char *text, int sample_rate) {
+int answer_run(answer *a, omni_engine *engine, omni_conversation *conversation, omni_generate_params *params, const char *text, int sample_rate) {
     omni_error err = {0};
     omni_result result = {0};
     a->sound = a->stream;
@@ -235,13 +235,13 @@ int answer_run(answer *a, omni_session *session, omni_generate_params *params, c
     params->arg = a;
 
     /* A write that waits for its reader goes on after the signal: it is no failed one. */
-    stop_session_begin(session);
+    stop_work_begin(engine, conversation);
     omni_status status = a->sound_path && !a->stream ? omni_sound_open(a->sound_path, sample_rate, &a->sound, &err) : OMNI_OK;
     params->on_audio = a->sound ? take_audio : NULL;
     if (status == OMNI_OK) {
-        status = text ? omni_speak(session, text, params, &result, &err) : omni_generate(session, params, &result, &err);
+        status = text ? omni_speak(engine, text, params, &result, &err) : omni_generate(engine, conversation, params, &result, &err);
     }
-    const int number = stop_session_end();
+    const int number = stop_work_end();
     progress_clear(&a->bar);
 
     if (!a->last_was_newline) { /* at once, in front of what standard error says of the answer */

@@ -30,10 +30,10 @@ typedef struct answer {
     bool last_was_newline, with_tokens;
 } answer;
 
-/* Runs omni_generate (text NULL) or omni_speak (text given) with callbacks set. Returns the exit status; errors are reported, and so is, without
- * json, that a limit cut the answer or its speech. The sound file is complete and valid whatever the outcome, as long as any sound was made.
- * sample_rate: samples a second of the speech. While it runs, the signals of cli/stop.h stop the answer, and the exit status is 128 + the signal's
- * number (a second one ends the program); afterwards the former handlers are back. */
-int answer_run(answer *a, omni_session *session, omni_generate_params *params, const char *text, int sample_rate);
+/* Runs omni_generate (text NULL) or omni_speak (text given, conversation NULL) with callbacks set. Returns the exit status; errors are reported, and
+ * so is, without json, that a limit cut the answer or its speech. The sound file is complete and valid whatever the outcome, as long as any sound was
+ * made. sample_rate: samples a second of the speech. While it runs, the signals of cli/stop.h stop the answer, and the exit status is 128 + the
+ * signal's number (a second one ends the program); afterwards the former handlers are back. */
+int answer_run(answer *a, omni_engine *engine, omni_conversation *conversation, omni_generate_params *params, const char *text, int sample_rate);
 
 #endif

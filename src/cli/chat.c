@@ -27,7 +27,7 @@ static char *sound_name(const char *path, int number) {
     return asprintf(&name, "%.*s-%d%s", (int)(dot - path), path, number, dot) < 0 ? NULL : name;
 }
 
-typedef struct conversation {
+typedef struct talk {
     chat_state st;
     answer *a;
     const char *sound_path; /* as given; NULL: no sound */
@@ -38,11 +38,11 @@ typedef struct conversation {
     int64_t least; /* tokens of a conversation without messages */
     bool ends;     /* told to end, or nobody reads the answers */
     int status;
-} conversation;
+} talk;
 
 /* ---- reading messages ---- */
 
-static void out_of_memory(conversation *c) {
+static void out_of_memory(talk *c) {
     fprintf(stderr, "omni: out of memory\n");
     c->status = 1;
     c->ends = true;
@@ -66,7 +66,7 @@ static char *read_plain(void) {
     return line;
 }
 
-static char *read_line(conversation *c) {
+static char *read_line(talk *c) {
     if (!c->editor) {
         return read_plain();
     }
@@ -75,7 +75,7 @@ static char *read_line(conversation *c) {
 }
 
 /* The next message, of as many lines as it has, into c->message; false at the end of input. */
-static bool read_message(conversation *c) {
+static bool read_message(talk *c) {
     free(c->message);
     c->message = read_line(c);
     while (c->message && !c->editor && message_goes_on(c->message)) { /* the editor has seen to it */
@@ -99,7 +99,7 @@ static bool read_message(conversation *c) {
 /* ---- answering ---- */
 
 /* An exit status of an answer, or of a message that could not be answered. */
-static void note(conversation *c, int status) {
+static void note(talk *c, int status) {
     if (status == 128 + SIGTERM || status == 128 + SIGHUP || c->a->text_failed || (c->a->stream && c->a->sound_failed)) {
         c->status = status;
         c->ends = true;
@@ -108,32 +108,32 @@ static void note(conversation *c, int status) {
     }
 }
 
-static int generate(conversation *c) {
+static int generate(talk *c) {
     answer *a = c->a;
     char *name = c->sound_path && !a->stream ? sound_name(c->sound_path, ++c->answers) : NULL;
     a->sound_path = a->stream ? c->sound_path : name;
-    int status = answer_run(a, c->st.session, c->st.params, NULL, omni_model_sample_rate(c->st.model));
+    int status = answer_run(a, c->st.engine, c->st.conversation, c->st.params, NULL, omni_model_sample_rate(c->st.model));
     a->sound_path = NULL;
     free(name);
     return status;
 }
 
-static int64_t prompt_tokens(const conversation *c) {
+static int64_t prompt_tokens(const talk *c) {
     int64_t tokens = 0;
-    omni_session_prompt_tokens(c->st.session, &tokens, NULL);
+    omni_conversation_prompt_tokens(c->st.conversation, &tokens, NULL);
     return tokens;
 }
 
 /* Whether a person wants the oldest messages to go. */
-static bool asked(conversation *c) {
+static bool asked(talk *c) {
     const char *reply = c->editor ? line_editor_read(c->editor, "The context is full. Forget the oldest messages? [Y/n] ") : NULL;
     return reply && (!*reply || *reply == 'y' || *reply == 'Y');
 }
 
 /* The conversation ends in a new message of `added` tokens. When it does not fit, or with context_shift when it leaves little room for an answer, the
  * oldest exchanges go. What cannot fit at all is left to omni_generate to refuse. False: a person would rather not. */
-static bool make_room(conversation *c, int64_t added) {
-    const int64_t context = omni_session_context(c->st.session), quarter = context / 4, most = c->st.params->max_tokens;
+static bool make_room(talk *c, int64_t added) {
+    const int64_t context = omni_engine_context(c->st.engine), quarter = context / 4, most = c->st.params->max_tokens;
     const int64_t room = most > 0 && most < quarter ? most : quarter;
     const int64_t tokens = prompt_tokens(c);
     if (tokens + (c->context_shift ? room : 1) <= context || c->least + added > context || (!c->context_shift && !c->editor)) {
@@ -143,7 +143,7 @@ static bool make_room(conversation *c, int64_t added) {
         return false;
     }
     size_t dropped = 0, count;
-    while (prompt_tokens(c) + room > context && (count = omni_session_drop_oldest(c->st.session)) > 0) {
+    while (prompt_tokens(c) + room > context && (count = omni_conversation_drop_oldest(c->st.conversation)) > 0) {
         dropped += count;
     }
     if (dropped > 0) {
@@ -153,19 +153,19 @@ static bool make_room(conversation *c, int64_t added) {
 }
 
 /* Answers the last message; one that could not be answered is taken back, so that the next one may be. */
-static int answer_last(conversation *c) {
+static int answer_last(talk *c) {
     int status = generate(c);
     omni_role role;
     if ((status == 1 && !c->a->sound_failed && !c->a->text_failed) ||
-        (status > 128 && omni_session_last_role(c->st.session, &role) && role == OMNI_USER)) {
-        omni_session_take_back(c->st.session);
+        (status > 128 && omni_conversation_last_role(c->st.conversation, &role) && role == OMNI_USER)) {
+        omni_conversation_take_back(c->st.conversation);
         fprintf(stderr, "the message is left out\n");
     }
     return status;
 }
 
 /* Adds the message with the media that wait for it, and answers it. text may be empty when there are media. */
-static int say(conversation *c, const char *text) {
+static int say(talk *c, const char *text) {
     chat_media *media = &c->st.media;
     if (media->failed) {
         print_error("omni: not answered, since not all of its media could be added: %.60s%s\n", text, strlen(text) > 60 ? " ..." : "");
@@ -177,9 +177,9 @@ static int say(conversation *c, const char *text) {
     parts[media->count] = (omni_part){.kind = OMNI_TEXT, .text = text};
     const int64_t before = prompt_tokens(c);
     /* Media are decoded now, which may take long. */
-    stop_session_begin(c->st.session);
-    omni_status status = omni_session_add(c->st.session, &(omni_message){OMNI_USER, parts, media->count + (*text != 0)}, &err);
-    int number = stop_session_end();
+    stop_work_begin(c->st.engine, c->st.conversation);
+    omni_status status = omni_conversation_add(c->st.conversation, &(omni_message){OMNI_USER, parts, media->count + (*text != 0)}, &err);
+    int number = stop_work_end();
     const bool had_media = media->count > 0;
     chat_media_forget(media); /* one that cannot be read must not spoil every message from here on */
     if (status != OMNI_OK && status != OMNI_CANCELLED) {
@@ -191,20 +191,20 @@ static int say(conversation *c, const char *text) {
     }
     if (number) {
         if (status == OMNI_OK) {
-            omni_session_take_back(c->st.session);
+            omni_conversation_take_back(c->st.conversation);
         }
         fprintf(stderr, "\nthe message is left out\n");
         return 128 + number;
     }
     if (!make_room(c, prompt_tokens(c) - before)) {
-        omni_session_take_back(c->st.session);
+        omni_conversation_take_back(c->st.conversation);
         fprintf(stderr, "the message is left out; /reset begins a new conversation\n");
         return 1;
     }
     return answer_last(c);
 }
 
-static void take_message(conversation *c) {
+static void take_message(talk *c) {
     if (message_block_open(c->message)) {
         fprintf(stderr, "omni: not answered: a block begins with \"\"\" and does not end\n");
         note(c, 1);
@@ -233,7 +233,7 @@ static void take_message(conversation *c) {
     }
 }
 
-static void converse(conversation *c) {
+static void converse(talk *c) {
     while (!c->ends) {
         if (!read_message(c)) {
             /* Media that no message came for: a person who ends the conversation does not want them answered, a pipe that ends does. */
@@ -250,11 +250,11 @@ static void converse(conversation *c) {
     }
 }
 
-int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const chat_options *o) {
-    conversation c = {.st = {model, session, params, o->system, {0}, isatty(STDIN_FILENO) == 1},
-                      .a = a,
-                      .sound_path = a->sound_path,
-                      .context_shift = o->context_shift};
+int chat(answer *a, omni_model *model, omni_engine *engine, omni_conversation *conversation, omni_generate_params *params, const chat_options *o) {
+    talk c = {.st = {model, engine, conversation, params, o->system, {0}, isatty(STDIN_FILENO) == 1},
+              .a = a,
+              .sound_path = a->sound_path,
+              .context_shift = o->context_shift};
     omni_error err = {0};
     bool ok = true;
     for (size_t i = 0; ok && i < o->media_count; i++) {

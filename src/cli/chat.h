@@ -12,9 +12,10 @@ typedef struct chat_options {
     bool context_shift; /* the oldest messages go when the context is full; without it a person is asked */
 } chat_options;
 
-/* Reads messages until Ctrl+D or /quit; returns the exit status. The session has the system message already; it is added again after /reset. With
- * sound, every answer goes to its own file: OUT.wav, then OUT-2.wav, ...; with "-" all go into one stream. The status is not 0 when anything from a
- * pipe could not be done. */
-int chat(answer *a, omni_model *model, omni_session *session, omni_generate_params *params, const chat_options *options);
+/* Reads messages until Ctrl+D or /quit; returns the exit status. The conversation has the system message already; it is added again after /reset.
+ * With sound, every answer goes to its own file: OUT.wav, then OUT-2.wav, ...; with "-" all go into one stream. The status is not 0 when anything
+ * from a pipe could not be done. */
+int chat(answer *a, omni_model *model, omni_engine *engine, omni_conversation *conversation, omni_generate_params *params,
+         const chat_options *options);
 
 #endif

@@ -99,10 +99,10 @@ static chat_outcome set_voice(chat_state *st, const char *name) {
 /* Takes the last answer back, with the tool calls and results that led to it; true when a user message is left to be answered. */
 static bool take_answer_back(chat_state *st) {
     omni_role role;
-    while (omni_session_last_role(st->session, &role) && (role == OMNI_ASSISTANT || role == OMNI_TOOL)) {
-        omni_session_take_back(st->session);
+    while (omni_conversation_last_role(st->conversation, &role) && (role == OMNI_ASSISTANT || role == OMNI_TOOL)) {
+        omni_conversation_take_back(st->conversation);
     }
-    return omni_session_last_role(st->session, &role) && role == OMNI_USER;
+    return omni_conversation_last_role(st->conversation, &role) && role == OMNI_USER;
 }
 
 static chat_outcome regenerate(chat_state *st, const char *none) {
@@ -119,7 +119,7 @@ static chat_outcome undo(chat_state *st, const char *none) {
         fprintf(stderr, "omni: there is no message to take back\n");
         return CHAT_FAILED;
     }
-    omni_session_take_back(st->session);
+    omni_conversation_take_back(st->conversation);
     fprintf(stderr, "the last message and its answer are forgotten\n");
     return CHAT_DONE;
 }
@@ -127,10 +127,11 @@ static chat_outcome undo(chat_state *st, const char *none) {
 static chat_outcome reset(chat_state *st, const char *none) {
     omni_error err = {0};
     chat_media_forget(&st->media);
-    omni_session_reset(st->session);
+    omni_conversation_reset(st->conversation);
+    omni_engine_forget(st->engine);
     if (st->system) {
         omni_part part = {.kind = OMNI_TEXT, .text = st->system};
-        if (omni_session_add(st->session, &(omni_message){OMNI_SYSTEM, &part, 1}, &err) != OMNI_OK) {
+        if (omni_conversation_add(st->conversation, &(omni_message){OMNI_SYSTEM, &part, 1}, &err) != OMNI_OK) {
             report(&err);
             return CHAT_FAILED;
         }

@@ -18,7 +18,8 @@ void chat_media_forget(chat_media *m);
 
 typedef struct chat_state {
     omni_model *model;
-    omni_session *session;
+    omni_engine *engine;
+    omni_conversation *conversation;
     omni_generate_params *params;
     const char *system; /* may be NULL */
     chat_media media;

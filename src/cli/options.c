@@ -38,7 +38,10 @@ void thread_options_finish(const thread_options *t, int *threads, omni_schedulin
 }
 
 void options_init(options *o) {
-    *o = (options){.model = omni_model_params_default(), .session = omni_session_params_default(), .generate = omni_generate_params_default()};
+    *o = (options){.model = omni_model_params_default(),
+                   .conversation = omni_conversation_params_default(),
+                   .engine = omni_engine_params_default(),
+                   .generate = omni_generate_params_default()};
     thread_options_init(&o->threads);
     o->temperature = o->top_p = o->min_p = o->repeat_penalty = o->presence_penalty = o->frequency_penalty = NAN; /* not given */
     o->top_k = o->seed = o->context = o->logprobs = -1;
@@ -125,7 +128,7 @@ void options_finish(options *o) {
     o->generate.speech.greedy = o->greedy;
     o->generate.max_frames = o->max_frames;
     o->generate.speak = o->output != NULL;
-    o->session.context = o->context < 0 ? 0 : o->context; /* 0, the model's own, is known only once that is open */
+    o->conversation.context = o->engine.context = o->context < 0 ? 0 : o->context; /* 0, the model's own, is known only once that is open */
     thread_options_finish(&o->threads, &o->model.threads, &o->model.scheduling);
 }
 

@@ -19,7 +19,8 @@ void thread_options_finish(const thread_options *t, int *threads, omni_schedulin
 
 typedef struct options {
     omni_model_params model;
-    omni_session_params session;
+    omni_conversation_params conversation;
+    omni_engine_params engine;
     omni_generate_params generate;
     const char *output, *prompt, *file; /* file: the prompt is read from it */
     bool greedy, json, escape, verbose;

@@ -16,10 +16,10 @@
 enum { MAX_MESSAGES_FILE = 512 << 20 }; /* bytes; media may be inside as base64 */
 
 /* The system message; then, with a prompt, the user's message: media, then the text. Without, both are left to the conversation. */
-static omni_status add_prompt(omni_session *session, omni_part *parts, size_t media_count, const char *system, const char *prompt, omni_error *err) {
+static omni_status add_prompt(omni_conversation *c, omni_part *parts, size_t media_count, const char *system, const char *prompt, omni_error *err) {
     if (system) {
         omni_part part = {.kind = OMNI_TEXT, .text = system};
-        omni_status status = omni_session_add(session, &(omni_message){OMNI_SYSTEM, &part, 1}, err);
+        omni_status status = omni_conversation_add(c, &(omni_message){OMNI_SYSTEM, &part, 1}, err);
         if (status != OMNI_OK) {
             return status;
         }
@@ -28,7 +28,7 @@ static omni_status add_prompt(omni_session *session, omni_part *parts, size_t me
         return OMNI_OK;
     }
     parts[media_count] = (omni_part){.kind = OMNI_TEXT, .text = prompt};
-    return omni_session_add(session, &(omni_message){OMNI_USER, parts, media_count + (*prompt != 0 || media_count == 0)}, err);
+    return omni_conversation_add(c, &(omni_message){OMNI_USER, parts, media_count + (*prompt != 0 || media_count == 0)}, err);
 }
 
 /* Puts the file's name before what is wrong with its contents. */
@@ -143,21 +143,28 @@ static int read_texts(const options *o, const run_flags *f, run_texts *t) {
                : 1;
 }
 
+typedef struct opened {
+    omni_model *model;
+    omni_engine *engine;
+    omni_conversation *conversation;
+} opened;
+
 /* Opens the model and adds what was read to a new conversation. */
-static omni_status begin(options *o, const run_flags *f, run_texts *t, omni_model **model, omni_session **session, omni_error *err) {
-    omni_status status = omni_model_open(&o->model, model, err);
+static omni_status begin(options *o, const run_flags *f, run_texts *t, opened *x, omni_error *err) {
+    omni_status status = omni_model_open(&o->model, &x->model, err);
     if (status == OMNI_OK && o->context == 0) {
-        o->session.context = omni_model_context(*model);
+        o->conversation.context = o->engine.context = omni_model_context(x->model);
     }
-    status = status != OMNI_OK ? status : omni_session_create(*model, &o->session, session, err);
+    status = status != OMNI_OK ? status : omni_engine_create(x->model, &o->engine, &x->engine, err);
+    status = status != OMNI_OK ? status : omni_conversation_create(x->model, &o->conversation, &x->conversation, err);
     if (status == OMNI_OK && o->model.talker) {
-        status = omni_model_find_voice(*model, o->generate.voice, &o->generate.voice, err);
+        status = omni_model_find_voice(x->model, o->generate.voice, &o->generate.voice, err);
     }
     if (status == OMNI_OK && t->tools) {
-        status = in_file(omni_session_set_tools(*session, t->tools, t->tools_size, err), f->tools, err);
+        status = in_file(omni_conversation_set_tools(x->conversation, t->tools, t->tools_size, err), f->tools, err);
     }
     if (status == OMNI_OK && t->json) {
-        status = in_file(omni_session_add_request(*session, t->json, t->json_size, &o->generate, err), f->messages, err);
+        status = in_file(omni_conversation_add_request(x->conversation, t->json, t->json_size, &o->generate, err), f->messages, err);
         options_override(o); /* the command line comes first */
         if (t->biases && f->biases.count > 0) {
             o->generate.logit_bias = t->biases;
@@ -174,14 +181,13 @@ static omni_status begin(options *o, const run_flags *f, run_texts *t, omni_mode
         }
         return status;
     }
-    return status != OMNI_OK ? status : add_prompt(*session, t->parts, f->media.count, t->system, t->prompt, err);
+    return status != OMNI_OK ? status : add_prompt(x->conversation, t->parts, f->media.count, t->system, t->prompt, err);
 }
 
 /* With the flags parsed and the model's files found. */
 static int answer_or_chat(options *o, const run_flags *f, run_texts *t) {
     omni_error err = {0};
-    omni_model *model = NULL;
-    omni_session *session = NULL;
+    opened x = {0};
     if (o->output && omni_sound_check(o->output, &err) != OMNI_OK) {
         return report(&err);
     }
@@ -198,20 +204,21 @@ static int answer_or_chat(options *o, const run_flags *f, run_texts *t) {
     o->model.progress = progress_show;
     o->model.progress_arg = &a.bar;
     const double started = progress_now();
-    omni_status opened = begin(o, f, t, &model, &session, &err);
+    const omni_status begun = begin(o, f, t, &x, &err);
     a.load_seconds = progress_now() - started;
     progress_clear(&a.bar);
     a.seed = o->generate.seed;
-    if (opened != OMNI_OK) {
+    if (begun != OMNI_OK) {
         status = report(&err);
     } else {
         progress_init(&a.bar, false);
-        status = t->json || t->prompt
-                     ? answer_run(&a, session, &o->generate, NULL, omni_model_sample_rate(model))
-                     : chat(&a, model, session, &o->generate, &(chat_options){t->system, t->parts, f->media.count, !f->no_history, f->context_shift});
+        status = t->json || t->prompt ? answer_run(&a, x.engine, x.conversation, &o->generate, NULL, omni_model_sample_rate(x.model))
+                                      : chat(&a, x.model, x.engine, x.conversation, &o->generate,
+                                             &(chat_options){t->system, t->parts, f->media.count, !f->no_history, f->context_shift});
     }
-    omni_session_destroy(session);
-    omni_model_close(model);
+    omni_conversation_free(x.conversation);
+    omni_engine_destroy(x.engine);
+    omni_model_close(x.model);
     return status;
 }
 
@@ -227,19 +234,19 @@ int command_run(int argc, char **argv) {
          0},
         {"--audio", NULL, FLAG_ENTRY, &f.media, "F", "a sound; may be repeated", 0, 0},
         {"--video", NULL, FLAG_ENTRY, &f.media, "F", "a video, or frames as .npy, uint8 [frames, height, width, 3]; may be repeated", 0, 0},
-        {"--fps", NULL, FLAG_FLOAT, &o.session.fps, "X", "frames a second taken from a video (default 2)", 0.01, 240},
-        {"--use-audio-in-video", NULL, FLAG_SET, &o.session.use_audio_in_video, NULL,
+        {"--fps", NULL, FLAG_FLOAT, &o.conversation.fps, "X", "frames a second taken from a video (default 2)", 0.01, 240},
+        {"--use-audio-in-video", NULL, FLAG_SET, &o.conversation.use_audio_in_video, NULL,
          "hear a video's own sound; for .npy frames the --audio files are the videos' sounds", 0, 0},
-        {"--max-pixels", NULL, FLAG_INT, &o.session.max_pixels, "N",
+        {"--max-pixels", NULL, FLAG_INT, &o.conversation.max_pixels, "N",
          "pixels decoded of a message's media, in proportion more for large files (default 100000000)", 1, 9007199254740992.0},
         {"--max-video-frames", NULL, FLAG_INT, &max_video_frames, "N", "frames taken from a video at most (default 768)", 1, 1 << 30},
-        {"--max-audio-seconds", NULL, FLAG_FLOAT, &o.session.max_audio_seconds, "X", "length of a sound at most (default 3600)", 0.001, 1e9},
-        {"--max-media-memory", NULL, FLAG_INT, &o.session.max_media_memory, "N",
+        {"--max-audio-seconds", NULL, FLAG_FLOAT, &o.conversation.max_audio_seconds, "X", "length of a sound at most (default 3600)", 0.001, 1e9},
+        {"--max-media-memory", NULL, FLAG_INT, &o.conversation.max_media_memory, "N",
          "bytes that decoding a message's media takes at most (default 805306368)", 1, 9007199254740992.0},
         {"--system", "-sys", FLAG_STRING, &f.system, "TEXT", "system prompt (default: none)", 0, 0},
         {"--messages", NULL, FLAG_STRING, &f.messages, "FILE.json",
          "a whole conversation: a list of {\"role\", \"content\"}, or an OpenAI request; - reads standard input (default: none)", 0, 0},
-        {"--no-local-files", NULL, FLAG_SET, &o.session.forbid_files, NULL,
+        {"--no-local-files", NULL, FLAG_SET, &o.conversation.forbid_files, NULL,
          "media in --messages as data: URLs only: for JSON of someone who may not read files here", 0, 0},
         {"--tools", NULL, FLAG_STRING, &f.tools, "FILE.json", "tools that the model may call, OpenAI's list; - reads standard input (default: none)",
          0, 0},
@@ -279,9 +286,9 @@ int command_run(int argc, char **argv) {
     run_texts texts = {0};
     if (status < 0) {
         options_finish(&o);
-        o.session.max_video_frames = (int)max_video_frames;
-        o.session.on_warning = print_warning;
-        status = options_cache_type(f.cache_k, &o.session.cache_type_k) && options_cache_type(f.cache_v, &o.session.cache_type_v) ? -1 : 2;
+        o.conversation.max_video_frames = (int)max_video_frames;
+        o.conversation.on_warning = print_warning;
+        status = options_cache_type(f.cache_k, &o.engine.cache_type_k) && options_cache_type(f.cache_v, &o.engine.cache_type_v) ? -1 : 2;
     }
     status = status < 0 ? check_flags(&o, &f) : status;
     status = status < 0 && !logit_bias_read("run", &f.biases, &texts.biases) ? 2 : status;

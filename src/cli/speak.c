@@ -18,10 +18,10 @@ static int speak(options *o, const char *text) {
     o->model.progress_arg = &a.bar;
     o->model.embeddings_only = true;
     omni_model *model = NULL;
-    omni_session *session = NULL;
+    omni_engine *engine = NULL;
     int status;
     const double started = progress_now();
-    if (omni_model_open(&o->model, &model, &err) != OMNI_OK || omni_session_create(model, &o->session, &session, &err) != OMNI_OK ||
+    if (omni_model_open(&o->model, &model, &err) != OMNI_OK || omni_engine_create(model, &o->engine, &engine, &err) != OMNI_OK ||
         omni_model_find_voice(model, o->generate.voice, &o->generate.voice, &err) != OMNI_OK) {
         progress_clear(&a.bar);
         status = report(&err);
@@ -29,9 +29,9 @@ static int speak(options *o, const char *text) {
         a.load_seconds = progress_now() - started;
         progress_clear(&a.bar);
         progress_init(&a.bar, false);
-        status = answer_run(&a, session, &o->generate, text, omni_model_sample_rate(model));
+        status = answer_run(&a, engine, NULL, &o->generate, text, omni_model_sample_rate(model));
     }
-    omni_session_destroy(session);
+    omni_engine_destroy(engine);
     omni_model_close(model);
     return status;
 }

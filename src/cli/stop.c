@@ -39,34 +39,41 @@ int stopped_by(void) {
     return noted;
 }
 
-/* The session that a signal stops, and the signal that did. A signal handler can only reach a global. */
-static _Atomic(omni_session *) running;
-static omni_session *watched; /* the same, until stop_session_end */
+/* What a signal stops, and the signal that did. A signal handler can only reach a global. */
+static omni_engine *engine;
+static omni_conversation *conversation;
+static _Atomic bool running; /* set once the two above are, and until the first signal */
 static volatile sig_atomic_t stop_number;
 static struct sigaction before[STOP_SIGNALS];
 
-static void stop_session(int number) {
+static void stop_work(int number) {
     if (atomic_load(&running)) {
         stop_number = number; /* first: the handler may run on another thread than the one that asks */
     }
-    omni_session *s = atomic_exchange(&running, NULL);
-    if (s) {
-        omni_cancel(s);
-    } else {
+    if (!atomic_exchange(&running, false)) {
         signal(number, SIG_DFL);
         raise(number);
+    } else if (conversation) {
+        omni_conversation_cancel(conversation);
+    } else {
+        omni_speak_cancel(engine);
     }
 }
 
-void stop_session_begin(omni_session *session) {
+void stop_work_begin(omni_engine *e, omni_conversation *c) {
     stop_number = 0;
-    watched = session;
-    atomic_store(&running, session);
-    stop_install(stop_session, before);
+    engine = e;
+    conversation = c;
+    atomic_store(&running, true);
+    stop_install(stop_work, before);
 }
 
-int stop_session_end(void) {
+int stop_work_end(void) {
     stop_restore(before); /* before "running" is taken back, or a late signal would count as the second */
-    omni_cancel_withdraw(watched); /* a signal after the work's end is not for the next one */
-    return atomic_exchange(&running, NULL) ? 0 : (int)stop_number;
+    if (conversation) {   /* a signal after the work's end is not for the next one */
+        omni_conversation_cancel_withdraw(conversation);
+    } else {
+        omni_speak_cancel_withdraw(engine);
+    }
+    return atomic_exchange(&running, false) ? 0 : (int)stop_number;
 }

@@ -18,10 +18,10 @@ void stop_watch(void);
 /* The signal's number, or 0. A command that it ended exits with 128 + this. */
 int stopped_by(void);
 
-/* For work that omni_cancel stops: from stop_session_begin on, a signal cancels the session's work; a second one ends the
+/* From stop_work_begin on, a signal cancels the conversation's call, or with conversation NULL the engine's omni_speak; a second one ends the
  * program. */
-void stop_session_begin(omni_session *session);
+void stop_work_begin(omni_engine *engine, omni_conversation *conversation);
 /* Ends that; the signal's number, or 0. */
-int stop_session_end(void);
+int stop_work_end(void);
 
 #endif

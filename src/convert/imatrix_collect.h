@@ -15,7 +15,7 @@ void imatrix_collector_free(imatrix_collector *c);
 
 /* The inputs x[row * x_stride .. + w->ne[0]] of one matrix. Slot s of slots reads row index[s] (NULL: s / repeat) and belongs to
  * expert experts[s] (NULL: 0). Tensors that quantisation leaves alone, and the head, whose inputs are too few to go by, are passed
- * over. Fits cpu/cpu.h's input_collector. */
+ * over. Fits tensor/ops.h's input_collector. */
 void imatrix_collect(void *collector, const tensor *w, const float *x, int64_t slots, int64_t x_stride, int repeat, const int32_t *index,
                      const int32_t *experts);
 

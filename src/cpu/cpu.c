@@ -121,6 +121,10 @@ static void cpu_give_way(backend *b, bool give) {
     pool_limit(p, give ? threads - threads_beside(threads) : threads);
 }
 
+static void cpu_collect_inputs(backend *b, const input_collector *collector) {
+    cpu_of(b)->collector = collector;
+}
+
 omni_status cpu_backend_create(int threads, backend **out, omni_error *err) {
     pool *p;
     *out = NULL;
@@ -159,10 +163,12 @@ omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err) {
                         .name = "cpu",
                         .description = c->description,
                         .batch_invariant = true,
+                        .rounds_floats = c->k.packed[DTYPE_Q8_0] != NULL,
                         .enter = cpu_enter,
                         .leave = cpu_leave,
                         .create_beside = cpu_create_beside,
                         .give_way = cpu_give_way,
+                        .collect_inputs = cpu_collect_inputs,
                         .destroy = cpu_backend_destroy};
     *out = &c->base;
     return OMNI_OK;
@@ -179,12 +185,9 @@ void cpu_backend_destroy(backend *b) {
     free(c); /* the first member of its cpu_whole */
 }
 
-void cpu_backend_collect(backend *b, const input_collector *collector) {
-    cpu_of(b)->collector = collector;
-}
-
 void cpu_backend_keep_rows(backend *b, bool keep) {
     cpu_of(b)->keep_rows = keep;
+    b->rounds_floats = !keep && cpu_of(b)->k.packed[DTYPE_Q8_0];
 }
 
 pool *cpu_backend_pool(backend *b) {

@@ -11,16 +11,6 @@ omni_status cpu_backend_create(int threads, backend **out, omni_error *err);
 /* Takes p over, also when it fails. */
 omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err);
 void cpu_backend_destroy(backend *b);
-/* Shown the inputs of every linear map and mixture, on the calling thread: slot s of slots reads row index[s] (NULL: s / repeat) of x, w->ne[0]
- * values, rows x_stride values apart, for matrix experts[s] of w (NULL: the only one). For importance matrices. */
-typedef struct input_collector {
-    void (*collect)(void *arg, const tensor *w, const float *x, int64_t slots, int64_t x_stride, int repeat, const int32_t *index,
-                    const int32_t *experts);
-    void *arg;
-} input_collector;
-
-/* collector lives as long as it is set; NULL: none (as created). */
-void cpu_backend_collect(backend *b, const input_collector *collector);
 /* keep: matrices taken up from now on stay as the file has them; linear maps over block formats are then slow. */
 void cpu_backend_keep_rows(backend *b, bool keep);
 /* The pool that the backend runs on, for host work of its own between operations. */

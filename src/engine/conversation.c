@@ -381,9 +381,7 @@ static omni_status add_json(omni_conversation *c, const char *json, size_t size,
     if (!params && *options.answer.named) {
         chat_truncate(&c->chat, messages);
         chat_truncate_tools(&c->chat, tools);
-        omni_status refused =
-            fail(err, OMNI_ERR_ARGUMENT, "\"%s\" cannot act here: omni_session_add_request and omni_conversation_add_request take it",
-                 options.answer.named);
+        omni_status refused = fail(err, OMNI_ERR_ARGUMENT, "\"%s\" cannot act here: omni_conversation_add_request takes it", options.answer.named);
         message_options_free(&options);
         return refused;
     }
@@ -486,4 +484,8 @@ void omni_conversation_cancel(omni_conversation *c) {
     if (c) {
         atomic_store(&c->cancelled, true);
     }
+}
+
+bool omni_conversation_cancel_withdraw(omni_conversation *c) {
+    return c && atomic_exchange(&c->cancelled, false);
 }

@@ -246,7 +246,7 @@ omni_status omni_request_submit(omni_engine *e, omni_conversation *c, const omni
                     "omni_request_submit needs an engine, a conversation of the same model, parameters and a place for the request");
     }
     TRY(conversation_enter(c, err));
-    omni_status status = request_submit(e, c, params, NULL, out, err);
+    omni_status status = request_submit(e, c, params, out, err);
     conversation_leave(c);
     return status;
 }
@@ -258,7 +258,7 @@ omni_status omni_request_speak(omni_engine *e, const char *text, const omni_gene
     if (!e || !text || !params || !out) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_request_speak needs an engine, a text, parameters and a place for the request");
     }
-    return request_speak(e, text, params, NULL, out, err);
+    return request_speak(e, text, params, out, err);
 }
 
 bool omni_request_next(omni_request *r, double timeout, omni_event *event) {
@@ -266,23 +266,28 @@ bool omni_request_next(omni_request *r, double timeout, omni_event *event) {
         return false;
     }
     omni_engine *e = r->e;
+    omni_event next = {.kind = OMNI_EVENT_TEXT};
     const double until = engine_now() + timeout;
-    bool got = events_next(&r->events, e->threaded ? timeout : 0, event);
-    while ((!got && !e->threaded && (timeout < 0 || engine_now() < until)) || (got && event->kind != OMNI_EVENT_DONE && request_is_cancelled(r))) {
+    bool got = events_next(&r->events, e->threaded ? timeout : 0, &next);
+    while ((!got && !e->threaded && (timeout < 0 || engine_now() < until)) || (got && next.kind != OMNI_EVENT_DONE && request_is_cancelled(r))) {
         if (e->threaded) { /* nothing but the end is of interest */
-            got = events_next(&r->events, timeout, event);
+            got = events_next(&r->events, timeout, &next);
         } else { /* the engine is moved on from here. Nothing to do: it is others who must read or cancel */
-            got = events_next(&r->events, step(e) ? 0 : 0.001, event);
+            got = events_next(&r->events, step(e) ? 0 : 0.001, &next);
         }
     }
-    if (got && event->kind == OMNI_EVENT_DONE) {
+    if (!got) {
+        return false;
+    }
+    *event = next;
+    if (event->kind == OMNI_EVENT_DONE) {
         event->result = &r->result;
         event->status = r->status;
         event->error = &r->err;
-    } else if (got && e->threaded) {
+    } else if (e->threaded) {
         sem_post(&e->wake); /* there may be room again */
     }
-    return got;
+    return true;
 }
 
 void omni_request_set_wakeup(omni_request *r, void (*wakeup)(void *arg), void *arg) {

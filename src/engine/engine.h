@@ -41,13 +41,6 @@ struct omni_conversation {
     omni_logit_bias *request_bias;
 };
 
-/* A conversation with an engine for itself alone. */
-struct omni_session {
-    omni_conversation *conversation;
-    omni_engine *engine;
-    int64_t used; /* rows that its last answer has left in the cache */
-};
-
 /* Seconds of the monotonic clock. */
 double engine_now(void);
 

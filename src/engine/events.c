@@ -181,7 +181,7 @@ void events_set_wakeup(event_queue *q, void (*wakeup)(void *arg), void *arg) {
     pthread_mutex_unlock(&q->lock);
 }
 
-/* What comes next, if anything has come; the lock is held. */
+/* What comes next, if anything has come; else *out stays as it is. The lock is held. */
 static bool take(event_queue *q, omni_event *out) {
     if (q->progressed) {
         q->progressed = false;
@@ -199,7 +199,9 @@ static bool take(event_queue *q, omni_event *out) {
         *out = n->event;
         return true;
     }
-    *out = (omni_event){.kind = OMNI_EVENT_DONE};
+    if (q->ended) {
+        *out = (omni_event){.kind = OMNI_EVENT_DONE};
+    }
     return q->ended;
 }
 

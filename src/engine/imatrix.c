@@ -4,7 +4,6 @@
 
 #include "base/file.h"
 #include "convert/imatrix_collect.h"
-#include "cpu/cpu.h"
 #include "engine/engine.h"
 
 enum { PIECE_BYTES = 2048, CONTEXT = 8192, ANSWER_TOKENS = 32, ANSWER_FRAMES = 48, CHUNK_SIZE = 512 };
@@ -36,7 +35,8 @@ static size_t piece_size(const char *text, size_t left, size_t most) {
 
 typedef struct reading {
     const omni_imatrix_params *p;
-    omni_session *session;
+    omni_engine *engine;
+    omni_conversation *conversation;
     omni_imatrix_result result;
     size_t total; /* pieces */
 } reading;
@@ -52,16 +52,17 @@ static omni_status read_piece(reading *r, const omni_part *parts, size_t count, 
     if (r->result.pieces == 0) {
         TRY(tell(r, err));
     }
-    omni_session_reset(r->session);
+    omni_conversation_reset(r->conversation);
+    omni_engine_forget(r->engine); /* every row of the corpus is to be seen */
     const omni_message message = {OMNI_USER, parts, count};
-    TRY(omni_session_add(r->session, &message, err));
+    TRY(omni_conversation_add(r->conversation, &message, err));
     omni_generate_params g = omni_generate_params_default();
     g.text.greedy = g.ignore_eos = true;
     g.speak = p->model.talker != NULL;
     g.max_tokens = g.speak ? ANSWER_TOKENS : 1;
     g.max_frames = ANSWER_FRAMES;
     omni_result done = {0};
-    TRY(omni_generate(r->session, &g, &done, err));
+    TRY(omni_generate(r->engine, r->conversation, &g, &done, err));
     r->result.pieces++;
     r->result.tokens += done.prompt_tokens + done.answer_tokens;
     return tell(r, err);
@@ -121,23 +122,29 @@ omni_status omni_imatrix(const omni_imatrix_params *p, omni_imatrix_result *out,
     if (status == OMNI_OK) {
         status = omni_model_open(&p->model, &model, err);
     }
+    if (status == OMNI_OK && !model->b->collect_inputs) {
+        status = fail(err, OMNI_ERR_UNSUPPORTED, "importance matrices cannot be made with the backend %s: use the CPU's", model->b->name);
+    }
     const input_collector hook = {imatrix_collect, collector};
     if (status == OMNI_OK) {
-        omni_session_params s = omni_session_params_default();
+        omni_conversation_params c = omni_conversation_params_default();
+        omni_engine_params e = omni_engine_params_default();
         int64_t most = omni_model_context(model);
-        s.context = most < CONTEXT ? most : CONTEXT;
-        status = omni_session_create(model, &s, &r.session, err);
+        c.context = e.context = most < CONTEXT ? most : CONTEXT;
+        status = omni_engine_create(model, &e, &r.engine, err);
+        status = status == OMNI_OK ? omni_conversation_create(model, &c, &r.conversation, err) : status;
     }
     if (status == OMNI_OK) {
-        cpu_backend_collect(model->b, &hook);
+        model->b->collect_inputs(model->b, &hook);
         status = read_corpus(&r, text, size, piece, err);
-        cpu_backend_collect(model->b, NULL);
+        model->b->collect_inputs(model->b, NULL);
     }
     if (status == OMNI_OK) {
         r.result.matrices = imatrix_collected(collector);
         status = imatrix_write(collector, p->output, base_name(p->text), (uint32_t)r.result.pieces, CHUNK_SIZE, err);
     }
-    omni_session_destroy(r.session);
+    omni_conversation_free(r.conversation);
+    omni_engine_destroy(r.engine);
     imatrix_collector_free(collector); /* before the model: its keys are the model's names */
     omni_model_close(model);
     free(text);

@@ -20,7 +20,7 @@ typedef struct media_loading {
     size_t count;
 } media_loading;
 
-/* omni_cancel acts on the loading from then on. media_loading_end releases what begin made. */
+/* omni_conversation_cancel acts on the loading from then on. media_loading_end releases what begin made. */
 void media_loading_begin(media_loading *l, omni_conversation *c);
 void media_loading_end(media_loading *l);
 

@@ -1,5 +1,5 @@
-/* The caller's callbacks during one omni_generate or omni_speak. Once one of them has returned false, or the session has been cancelled, none is
- * called again, whatever is still under way. */
+/* The callbacks that an answer goes to. Once one of them has returned false, or the answer has been cancelled, none is called again, whatever is
+ * still under way. */
 #ifndef OMNI_ENGINE_RECEIVER_H
 #define OMNI_ENGINE_RECEIVER_H
 
@@ -10,7 +10,7 @@
 
 typedef struct receiver {
     const omni_generate_params *params;
-    const _Atomic bool *cancelled;  /* by omni_cancel */
+    const _Atomic bool *cancelled;  /* by omni_request_cancel */
     bool closed;                    /* a callback returned false */
     double first_text, first_audio; /* when the first was handed over (engine_now); 0: not yet */
 } receiver;

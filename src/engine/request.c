@@ -68,8 +68,7 @@ static omni_status copy_params(omni_request *r, const omni_generate_params *para
     return OMNI_OK;
 }
 
-static omni_status create(omni_engine *e, const omni_generate_params *params, bool speak_only, const _Atomic bool *cancelled, omni_request **out,
-                          omni_error *err) {
+static omni_status create(omni_engine *e, const omni_generate_params *params, bool speak_only, omni_request **out, omni_error *err) {
     omni_request *r = calloc(1, sizeof *r);
     *out = NULL;
     if (!r) {
@@ -78,7 +77,6 @@ static omni_status create(omni_engine *e, const omni_generate_params *params, bo
     r->e = e;
     r->speak_only = speak_only;
     atomic_init(&r->holders, 1);
-    r->also_cancelled = cancelled;
     r->submitted = engine_now();
     const int64_t rate = e->model->code2wav ? code2wav_sample_rate(e->model->code2wav) : 0;
     omni_status status = events_init(&r->events, e->params.held_text, (int64_t)(fmin(e->params.held_seconds, 1e9) * (double)rate), err);
@@ -130,7 +128,7 @@ void request_drop(omni_request *r) {
 }
 
 bool request_is_cancelled(const omni_request *r) {
-    return atomic_load(&r->cancelled) || (r->also_cancelled && atomic_load(r->also_cancelled));
+    return atomic_load(&r->cancelled);
 }
 
 size_t request_answer_length(const omni_request *r) {
@@ -284,8 +282,7 @@ static omni_status hand_in(omni_engine *e, omni_request *r, omni_error *err) {
     return OMNI_OK;
 }
 
-omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_generate_params *params, const _Atomic bool *cancelled,
-                           omni_request **out, omni_error *err) {
+omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_generate_params *params, omni_request **out, omni_error *err) {
     *out = NULL;
     if (!e->batch) {
         return fail(err, OMNI_ERR_ARGUMENT, "the model was opened for speaking given texts only");
@@ -296,7 +293,7 @@ omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_gene
     TRY(check_generate_params(e->model, params, true, err));
     TRY(hand_in(e, NULL, err));
     omni_request *r;
-    TRY(create(e, params, false, cancelled, &r, err));
+    TRY(create(e, params, false, &r, err));
     r->turn = c->chat.count;
     omni_status status = lay_out(r, c, params->owner, err);
     status = status == OMNI_OK ? hand_in(e, r, err) : status;
@@ -320,8 +317,7 @@ static omni_status tokenize_said(omni_request *r, const char *text, omni_error *
                                  : fail(err, OMNI_ERR_LIMIT, "the text to say has %zu tokens, and the talker's context is %zu", r->said.count, most);
 }
 
-omni_status request_speak(omni_engine *e, const char *text, const omni_generate_params *params, const _Atomic bool *cancelled, omni_request **out,
-                          omni_error *err) {
+omni_status request_speak(omni_engine *e, const char *text, const omni_generate_params *params, omni_request **out, omni_error *err) {
     *out = NULL;
     omni_generate_params p = *params;
     p.speak = true;
@@ -334,7 +330,7 @@ omni_status request_speak(omni_engine *e, const char *text, const omni_generate_
     }
     TRY(hand_in(e, NULL, err));
     omni_request *r;
-    TRY(create(e, &p, true, cancelled, &r, err));
+    TRY(create(e, &p, true, &r, err));
     omni_status status = lay_out_opening(r, err);
     if (status == OMNI_OK) {
         status = tokenize_said(r, text, err);

@@ -28,7 +28,6 @@ struct omni_request {
     omni_engine *e;
     _Atomic int holders; /* the caller and the engine */
     _Atomic bool cancelled;
-    const _Atomic bool *also_cancelled; /* a flag of the caller's with the same meaning; NULL: none */
     event_queue events;
 
     /* What was asked for. Set by the caller's thread, not changed afterwards. */
@@ -87,10 +86,8 @@ void request_drop(omni_request *r);
 /* Appends what r, which has ended, has answered. */
 omni_status conversation_keep_answer(omni_conversation *c, const omni_request *r, omni_error *err);
 
-/* As omni_request_submit and omni_request_speak, with a flag that cancels it besides. */
-omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_generate_params *params, const _Atomic bool *cancelled,
-                           omni_request **out, omni_error *err);
-omni_status request_speak(omni_engine *e, const char *text, const omni_generate_params *params, const _Atomic bool *cancelled, omni_request **out,
-                          omni_error *err);
+/* As omni_request_submit and omni_request_speak; the conversation has been entered (engine/calls.h). */
+omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_generate_params *params, omni_request **out, omni_error *err);
+omni_status request_speak(omni_engine *e, const char *text, const omni_generate_params *params, omni_request **out, omni_error *err);
 
 #endif

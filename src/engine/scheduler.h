@@ -26,10 +26,12 @@ struct omni_engine {
     request_list submitted; /* not seen by a step yet */
     int accepted;           /* requests that have not ended, in whatever list */
     bool closing;
+    int speaking; /* calls of omni_speak that have not returned */
     omni_engine_counters counters;
     sem_t wake; /* posted when there may be something to do; safe in signal handlers */
     pthread_t thread;
     _Atomic bool threaded;
+    _Atomic bool speak_cancelled; /* by omni_speak_cancel, and no call has met it yet or not all that run have returned */
 
     /* The step's; whoever steps holds the model (computing). */
     request_list waiting, running;

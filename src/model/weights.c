@@ -155,7 +155,8 @@ omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error 
     r.type = DTYPE_Q8_0;
     r.ne[0] = (in + block - 1) / block * block;
     const size_t size = w->b->ops->packed_size(w->b, WEIGHT_LINEAR, &r);
-    if (dtype_find(like)->block == 1 || dtype_find(t->type)->block > 1 || r.ne[0] == in || size == 0) {
+    const bool rounds = w->b->rounds_floats && dtype_find(like)->block > 1 && dtype_find(t->type)->block == 1 && r.ne[0] != in;
+    if (!rounds || size == 0) { /* 0: too few outputs, say, for a layout of the backend's own */
         return weights_matrix(w, WEIGHT_LINEAR, out, err, 2, ne, "%s", name);
     }
     void *memory;

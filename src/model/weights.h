@@ -32,7 +32,7 @@ omni_status weights_place(weights *w, weight_use use, tensor *t, omni_error *err
 omni_status weights_matrix(weights *w, weight_use use, tensor *out, omni_error *err, int n_dims, const int64_t *ne, const char *name_format, ...)
     __attribute__((format(printf, 7, 8)));
 /* weights_matrix for a linear map {in, outs} among others of type `like`: where those are quantised, but this one is not, because `in` is
- * no multiple of a block, it is rounded to Q8_0 here, with zeros up to whole blocks, if the backend then has a layout for it. */
+ * no multiple of a block, it is rounded to Q8_0 here, with zeros up to whole blocks, where the backend says rounds_floats. */
 omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error *err, int64_t in, int64_t outs, const char *name);
 /* As weights_place for a matrix that was made here: t->data may then go. */
 omni_status weights_upload(weights *w, weight_use use, tensor *t, omni_error *err);

@@ -163,6 +163,14 @@ typedef struct ops {
     void (*sample)(backend *b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids);
 } ops;
 
+/* Shown the inputs of every linear map and mixture, on the calling thread: slot s of slots reads row index[s] (NULL: s / repeat) of x, w->ne[0]
+ * values, rows x_stride values apart, for matrix experts[s] of w (NULL: the only one). x, index and experts lie in the host's memory. */
+typedef struct input_collector {
+    void (*collect)(void *arg, const tensor *w, const float *x, int64_t slots, int64_t x_stride, int repeat, const int32_t *index,
+                    const int32_t *experts);
+    void *arg;
+} input_collector;
+
 /* Who is told how far the taking up of weights has come. tell may be NULL; false cancels. */
 typedef struct weights_progress {
     bool (*tell)(void *arg, const char *what, uint64_t done, uint64_t total);
@@ -176,6 +184,9 @@ struct backend {
     const char *name;        /* "cpu", "cuda" */
     const char *description; /* versions in use, for people: "AVX-512, 2 threads" */
     bool batch_invariant;    /* a row's result does not depend on its company */
+    /* linear is faster over Q8_0 than over float types, and takes fewer inputs than a matrix was packed with: a float matrix among quantised ones, whose
+     * rows are no whole blocks, is worth rounding to Q8_0 with zeros behind (weights_linear_like). */
+    bool rounds_floats;
     struct profile *profile; /* NULL: nothing is measured (tensor/profile.h) */
     weights_progress loading;
 
@@ -190,6 +201,9 @@ struct backend {
     /* What has gone wrong in a queued operation, which could not say so: OMNI_OK, or the first error, for ever. Nothing computed since is to be
      * believed. Only after a download is everything known that was queued before it. */
     omni_status (*failure)(backend *b, omni_error *err);
+    /* Shows *collector the inputs of all operations from now on, for importance matrices; it lives as long as it is set. collector NULL: no more.
+     * The member NULL: the backend cannot. */
+    void (*collect_inputs)(backend *b, const input_collector *collector);
     void (*destroy)(backend *b);
 };
 

@@ -299,6 +299,7 @@ static backend *wrap(backend *inner, memory *m, bool queue) {
                         .name = "queueing",
                         .description = inner->description,
                         .batch_invariant = inner->batch_invariant,
+                        .rounds_floats = inner->rounds_floats,
                         .enter = q_enter,
                         .leave = q_leave,
                         .create_beside = q_create_beside,

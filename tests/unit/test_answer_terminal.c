@@ -19,7 +19,7 @@
 #define OVERRIDE "\xE2\x80\xAE" /* U+202E: what follows is written from right to left */
 #define NASTY "\x1b[2J" CSI OVERRIDE "\x07\x7f"
 
-static omni_status said(omni_session *session, const omni_generate_params *p, omni_result *result, omni_error *err) {
+static omni_status said(omni_engine *engine, omni_conversation *conversation, const omni_generate_params *p, omni_result *result, omni_error *err) {
     static const char text[] = "a" NASTY "b";
     bool go_on = p->on_text(p->arg, text, sizeof text - 1);
     if (p->on_reasoning) {
@@ -60,7 +60,7 @@ static const char *printed(bool terminal, bool json) {
     assert_true(dup2(ends[1], STDOUT_FILENO) >= 0);
     answer a = {.json = json};
     omni_generate_params p = omni_generate_params_default();
-    int status = answer_run(&a, NULL, &p, NULL, 24000);
+    int status = answer_run(&a, NULL, NULL, &p, NULL, 24000);
     fflush(stdout);
     assert_true(dup2(kept, STDOUT_FILENO) >= 0);
     close(kept);

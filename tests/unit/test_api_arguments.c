@@ -19,7 +19,8 @@
 #define THINKER MODELS "/tiny/qwen3-omni-f16.gguf"
 
 static omni_model *model;
-static omni_session *session;
+static omni_engine *engine;
+static omni_conversation *conversation;
 static omni_tokenizer *tokenizer;
 static omni_error err;
 
@@ -28,12 +29,14 @@ static int set_up(void **state) {
     p.model = THINKER;
     p.talker = MODELS "/tiny/talker-qwen3-omni-f16.gguf";
     p.threads = 1;
-    return omni_model_open(&p, &model, &err) || omni_session_create(model, NULL, &session, &err) || omni_tokenizer_open(THINKER, &tokenizer, &err);
+    return omni_model_open(&p, &model, &err) || omni_engine_create(model, NULL, &engine, &err) ||
+           omni_conversation_create(model, NULL, &conversation, &err) || omni_tokenizer_open(THINKER, &tokenizer, &err);
 }
 
 static int tear_down(void **state) {
     omni_tokenizer_close(tokenizer);
-    omni_session_destroy(session);
+    omni_conversation_free(conversation);
+    omni_engine_destroy(engine);
     omni_model_close(model);
     return 0;
 }
@@ -96,50 +99,6 @@ static void models(void **state) {
     REFUSED(omni_model_find_voice(model, "no such voice", &name, e));
 }
 
-static void sessions(void **state) {
-    omni_session *s = (omni_session *)&s;
-    REFUSED(omni_session_create(NULL, NULL, &s, e));
-    assert_null(s);
-    REFUSED(omni_session_create(model, NULL, NULL, e));
-    const omni_session_params fine = omni_session_params_default();
-    omni_session_params bad[16];
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        bad[i] = fine;
-    }
-    bad[0].context = -1;
-    bad[1].context = INT64_MIN;
-    bad[2].context = INT64_MAX;
-    bad[3].batch = -1;
-    bad[4].batch = INT32_MIN;
-    bad[5].cache_type_k = (omni_cache_type)-1;
-    bad[6].cache_type_v = (omni_cache_type)3;
-    bad[7].fps = NAN;
-    bad[8].fps = -1;
-    bad[9].fps = INFINITY;
-    bad[10].max_audio_seconds = NAN;
-    bad[11].max_audio_seconds = -1;
-    bad[12].max_audio_seconds = INFINITY;
-    bad[13].max_video_frames = -1;
-    bad[14].max_video_frames = INT32_MIN;
-    bad[15].cache_type_k = (omni_cache_type)1000;
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        REFUSED(omni_session_create(model, &bad[i], &s, e));
-        assert_null(s);
-    }
-    omni_session_params zero = {0};
-    zero.batch = INT32_MAX; /* more than the context: as much as that */
-    assert_int_equal(omni_session_create(model, &zero, &s, &err), OMNI_OK);
-    omni_session_destroy(s);
-    omni_session_destroy(NULL);
-    assert_int_equal(omni_session_reset(NULL), OMNI_ERR_ARGUMENT);
-    assert_int_equal(omni_session_take_back(NULL), OMNI_ERR_ARGUMENT);
-    assert_int_equal(omni_session_take_back(session), OMNI_OK); /* of nothing */
-    assert_int_equal(omni_session_used(NULL), 0);
-    assert_int_equal(omni_session_context(NULL), 0);
-    omni_cancel(NULL);
-    assert_false(omni_cancel_withdraw(NULL));
-}
-
 static void messages(void **state) {
     const omni_part text = {.kind = OMNI_TEXT, .text = "Hello"};
     const omni_part bad[] = {
@@ -153,28 +112,28 @@ static void messages(void **state) {
         {.kind = OMNI_AUDIO, .data = "RIFF", .size = 4},
         {.kind = OMNI_VIDEO, .path = "/nowhere"},
     };
-    REFUSED(omni_session_add(NULL, &(omni_message){OMNI_USER, &text, 1}, e));
-    REFUSED(omni_session_add(session, NULL, e));
-    REFUSED(omni_session_add(session, &(omni_message){OMNI_USER, NULL, 1}, e));
-    REFUSED(omni_session_add(session, &(omni_message){OMNI_USER, NULL, SIZE_MAX}, e));
-    REFUSED(omni_session_add(session, &(omni_message){(omni_role)-1, &text, 1}, e));
-    REFUSED(omni_session_add(session, &(omni_message){(omni_role)4, &text, 1}, e));
+    REFUSED(omni_conversation_add(NULL, &(omni_message){OMNI_USER, &text, 1}, e));
+    REFUSED(omni_conversation_add(conversation, NULL, e));
+    REFUSED(omni_conversation_add(conversation, &(omni_message){OMNI_USER, NULL, 1}, e));
+    REFUSED(omni_conversation_add(conversation, &(omni_message){OMNI_USER, NULL, SIZE_MAX}, e));
+    REFUSED(omni_conversation_add(conversation, &(omni_message){(omni_role)-1, &text, 1}, e));
+    REFUSED(omni_conversation_add(conversation, &(omni_message){(omni_role)4, &text, 1}, e));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         omni_part parts[] = {text, bad[i]};
-        REFUSED(omni_session_add(session, &(omni_message){OMNI_USER, parts, 2}, e));
+        REFUSED(omni_conversation_add(conversation, &(omni_message){OMNI_USER, parts, 2}, e));
     }
     static const char *const json[] = {"", "{", "7", "null", "{}", "[7]", "[{}]", "[{\"role\": \"user\"}]", "\xff"};
-    REFUSED(omni_session_add_json(NULL, "[]", 2, e));
-    REFUSED(omni_session_add_json(session, NULL, 0, e));
-    REFUSED(omni_session_add_json(session, NULL, 7, e));
-    REFUSED(omni_session_set_tools(NULL, "[]", 2, e));
-    REFUSED(omni_session_set_tools(session, NULL, 2, e));
+    REFUSED(omni_conversation_add_json(NULL, "[]", 2, e));
+    REFUSED(omni_conversation_add_json(conversation, NULL, 0, e));
+    REFUSED(omni_conversation_add_json(conversation, NULL, 7, e));
+    REFUSED(omni_conversation_set_tools(NULL, "[]", 2, e));
+    REFUSED(omni_conversation_set_tools(conversation, NULL, 2, e));
     for (size_t i = 0; i < sizeof json / sizeof *json; i++) {
-        REFUSED(omni_session_add_json(session, json[i], strlen(json[i]), e));
-        REFUSED(omni_session_set_tools(session, json[i], strlen(json[i]), e));
+        REFUSED(omni_conversation_add_json(conversation, json[i], strlen(json[i]), e));
+        REFUSED(omni_conversation_set_tools(conversation, json[i], strlen(json[i]), e));
     }
     omni_generate_params p = omni_generate_params_default();
-    REFUSED(omni_generate(session, &p, NULL, e)); /* nothing of that is in the conversation: it is empty */
+    REFUSED(omni_generate(engine, conversation, &p, NULL, e)); /* nothing of that is in the conversation: it is empty */
 }
 
 static void answers(void **state) {
@@ -183,15 +142,16 @@ static void answers(void **state) {
     fine.max_tokens = 2;
     fine.speak = true;
     fine.max_frames = 2;
-    assert_int_equal(omni_session_add(session, &(omni_message){OMNI_USER, &text, 1}, &err), OMNI_OK);
-    REFUSED(omni_generate(NULL, &fine, NULL, e));
-    REFUSED(omni_generate(session, NULL, NULL, e));
-    REFUSED(omni_generate(session, &zero, NULL, e));
+    assert_int_equal(omni_conversation_add(conversation, &(omni_message){OMNI_USER, &text, 1}, &err), OMNI_OK);
+    REFUSED(omni_generate(NULL, conversation, &fine, NULL, e));
+    REFUSED(omni_generate(engine, NULL, &fine, NULL, e));
+    REFUSED(omni_generate(engine, conversation, NULL, NULL, e));
+    REFUSED(omni_generate(engine, conversation, &zero, NULL, e));
     REFUSED(omni_speak(NULL, "a", &fine, NULL, e));
-    REFUSED(omni_speak(session, NULL, &fine, NULL, e));
-    REFUSED(omni_speak(session, "a", NULL, NULL, e));
-    REFUSED(omni_speak(session, "a", &zero, NULL, e));
-    REFUSED(omni_speak(session, "", &fine, NULL, e));
+    REFUSED(omni_speak(engine, NULL, &fine, NULL, e));
+    REFUSED(omni_speak(engine, "a", NULL, NULL, e));
+    REFUSED(omni_speak(engine, "a", &zero, NULL, e));
+    REFUSED(omni_speak(engine, "", &fine, NULL, e));
     static const float odd[] = {NAN, INFINITY, -INFINITY, -1};
     static const omni_logit_bias outside[] = {{-1, 1}, {INT32_MAX, 1}, {INT32_MIN, 1}, {0, NAN}, {0, INFINITY}};
     static const char *const null_stop[] = {"a", NULL}, *const empty_stop[] = {""}, *const malformed_stop[] = {"\xff"};
@@ -250,14 +210,14 @@ static void answers(void **state) {
     bad[n++].stop = malformed_stop;
     assert_true(n <= sizeof bad / sizeof *bad);
     for (size_t i = 0; i < n; i++) {
-        REFUSED(omni_generate(session, &bad[i], NULL, e));
+        REFUSED(omni_generate(engine, conversation, &bad[i], NULL, e));
         if (i < of_speech) {
-            REFUSED(omni_speak(session, "Hello", &bad[i], NULL, e));
+            REFUSED(omni_speak(engine, "Hello", &bad[i], NULL, e));
         }
     }
-    assert_int_equal(omni_generate(session, &fine, NULL, NULL), OMNI_OK); /* and without callbacks or results */
-    assert_int_equal(omni_speak(session, "Hello", &fine, NULL, NULL), OMNI_OK);
-    assert_int_equal(omni_session_reset(session), OMNI_OK);
+    assert_int_equal(omni_generate(engine, conversation, &fine, NULL, NULL), OMNI_OK); /* and without callbacks or results */
+    assert_int_equal(omni_speak(engine, "Hello", &fine, NULL, NULL), OMNI_OK);
+    assert_int_equal(omni_conversation_reset(conversation), OMNI_OK);
 }
 
 static void conversations(void **state) {
@@ -305,6 +265,9 @@ static void conversations(void **state) {
     assert_int_equal(omni_conversation_take_back(c), OMNI_OK); /* of nothing */
     assert_int_equal(omni_conversation_reset(c), OMNI_OK);
     omni_conversation_cancel(NULL);
+    assert_false(omni_conversation_cancel_withdraw(NULL));
+    omni_speak_cancel(NULL);
+    assert_false(omni_speak_cancel_withdraw(NULL));
     omni_conversation_free(NULL);
     omni_conversation_free(c);
 }
@@ -599,9 +562,9 @@ static void long_work(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(models),   cmocka_unit_test(sessions),        cmocka_unit_test(messages),
-        cmocka_unit_test(answers),  cmocka_unit_test(conversations),   cmocka_unit_test(engines),
-        cmocka_unit_test(requests), cmocka_unit_test(files_and_tools), cmocka_unit_test(long_work),
+        cmocka_unit_test(models),          cmocka_unit_test(engines),       cmocka_unit_test(conversations), cmocka_unit_test(messages),
+        cmocka_unit_test(answers),         cmocka_unit_test(conversations), cmocka_unit_test(engines),       cmocka_unit_test(requests),
+        cmocka_unit_test(files_and_tools), cmocka_unit_test(long_work),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cpu/cpu.h"
+#include "dialogue.h"
 #include "engine/engine.h"
 #include "model/talker_model.h"
 #include "queueing_backend.h"
@@ -72,11 +73,11 @@ static bool mask(void *arg, const int32_t *answer, size_t count, uint32_t *allow
 /* Two turns, the second from the cache; what both gave. */
 static heard converse(omni_model *m, bool greedy, int rows) {
     heard h = {0};
-    omni_session *s;
-    omni_session_params sp = omni_session_params_default();
-    sp.context = 2048;
-    sp.batch = rows;
-    must(omni_session_create(m, &sp, &s, &err));
+    dialogue *s;
+    dialogue_params sp = dialogue_params_default();
+    dialogue_set_context(&sp, 2048);
+    sp.engine.batch = rows;
+    must(dialogue_create(m, &sp, &s, &err));
     omni_generate_params p = omni_generate_params_default();
     p.text.greedy = p.speech.greedy = greedy;
     p.seed = 7;
@@ -99,11 +100,11 @@ static heard converse(omni_model *m, bool greedy, int rows) {
                                {.kind = OMNI_AUDIO, .path = MODELS "/media/question.ogg"},
                                {.kind = OMNI_TEXT, .text = "What is this?"}},
                     second[] = {{.kind = OMNI_TEXT, .text = "Go on, please."}};
-    must(omni_session_add(s, &(omni_message){OMNI_USER, first, 3}, &err));
-    must(omni_generate(s, &p, NULL, &err));
-    must(omni_session_add(s, &(omni_message){OMNI_USER, second, 1}, &err));
-    must(omni_generate(s, &p, NULL, &err));
-    omni_session_destroy(s);
+    must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, first, 3}, &err));
+    must(omni_generate(s->engine, s->conversation, &p, NULL, &err));
+    must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, second, 1}, &err));
+    must(omni_generate(s->engine, s->conversation, &p, NULL, &err));
+    dialogue_destroy(s);
     assert_true(h.text_size > 0 && h.count > 0);
     return h;
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "dialogue.h"
 #include "engine/scheduler.h"
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
@@ -37,17 +38,17 @@ static omni_model *open_model(int threads) {
     return m;
 }
 
-static omni_session *open_session(omni_model *m) {
-    omni_session *s;
-    omni_session_params p = omni_session_params_default();
-    p.batch = 16;
-    must(omni_session_create(m, &p, &s, &err));
+static dialogue *open_session(omni_model *m) {
+    dialogue *s;
+    dialogue_params p = dialogue_params_default();
+    p.engine.batch = 16;
+    must(dialogue_create(m, &p, &s, &err));
     return s;
 }
 
-static void say(omni_session *s, const char *text) {
+static void say(dialogue *s, const char *text) {
     omni_part part = {.kind = OMNI_TEXT, .text = text};
-    must(omni_session_add(s, &(omni_message){OMNI_USER, &part, 1}, &err));
+    must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, &part, 1}, &err));
 }
 
 enum { TEXT = 1, AUDIO = 2, PROGRESS = 4 };
@@ -59,7 +60,8 @@ typedef struct listener {
     int calls[5];               /* of each kind */
     int no_from, no_at;         /* which kind returns false, at its how manyth call; 0: none */
     int cancel_from, cancel_at; /* and the same for omni_cancel */
-    omni_session *session;
+    dialogue *session;
+    bool speaks; /* cancel omni_speak */
     bool closed;
     int late; /* calls after that */
 } listener;
@@ -68,7 +70,11 @@ static bool called(listener *l, int kind) {
     l->late += l->closed;
     l->calls[kind]++;
     if (kind == l->cancel_from && l->calls[kind] == l->cancel_at) {
-        omni_cancel(l->session);
+        if (l->speaks) {
+            omni_speak_cancel(l->session->engine);
+        } else {
+            omni_conversation_cancel(l->session->conversation);
+        }
         l->closed = true;
     }
     if (kind == l->no_from && l->calls[kind] == l->no_at) {
@@ -128,7 +134,7 @@ static void nothing_comes_after_false(void **state) {
             for (int at = 1; at <= 4; at++) {
                 const int kind = kinds[i % 3];
                 const bool cancel = i >= 3;
-                omni_session *s = open_session(m);
+                dialogue *s = open_session(m);
                 listener l = {.session = s};
                 l.no_from = cancel ? 0 : kind;
                 l.cancel_from = cancel ? kind : 0;
@@ -136,7 +142,7 @@ static void nothing_comes_after_false(void **state) {
                 omni_result r;
                 omni_generate_params p = asking(&l, 30, 60);
                 say(s, "Tell me a long story about the sea and about all the ships that ever sailed on it, please.");
-                must(omni_generate(s, &p, &r, &err));
+                must(omni_generate(s->engine, s->conversation, &p, &r, &err));
                 assert_true(at <= 2 ? l.closed : l.closed || l.calls[kind] < at);
                 assert_int_equal(l.late, 0);
                 assert_int_equal(r.finish, l.closed ? OMNI_FINISH_CANCELLED : OMNI_FINISH_LENGTH);
@@ -146,9 +152,10 @@ static void nothing_comes_after_false(void **state) {
                 assert_int_equal(r.samples, l.sample_count);
                 forget(&l);
                 if (kind == AUDIO) {
-                    l = (listener){.session = s, .no_from = cancel ? 0 : kind, .cancel_from = cancel ? kind : 0, .no_at = at, .cancel_at = at};
+                    l = (listener){
+                        .session = s, .speaks = true, .no_from = cancel ? 0 : kind, .cancel_from = cancel ? kind : 0, .no_at = at, .cancel_at = at};
                     p = asking(&l, 0, 60);
-                    must(omni_speak(s, "A long text, which takes a while to be said to its end, and then some more of it.", &p, &r, &err));
+                    must(omni_speak(s->engine, "A long text, which takes a while to be said to its end, and then some more of it.", &p, &r, &err));
                     assert_true(at <= 2 ? l.closed : l.closed || l.calls[kind] < at);
                     assert_int_equal(l.late, 0);
                     assert_int_equal(r.finish, l.closed ? OMNI_FINISH_CANCELLED : OMNI_FINISH_STOP);
@@ -158,7 +165,7 @@ static void nothing_comes_after_false(void **state) {
                     }
                     forget(&l);
                 }
-                omni_session_destroy(s);
+                dialogue_destroy(s);
             }
         }
         omni_model_close(m);
@@ -167,56 +174,63 @@ static void nothing_comes_after_false(void **state) {
 
 static void a_cancel_is_met_once(void **state) {
     omni_model *m = open_model(2);
-    omni_session *s = open_session(m);
+    dialogue *s = open_session(m);
     listener l = {0};
     omni_result r;
     omni_generate_params p = asking(&l, 4, 4);
     say(s, "Hello");
     for (int i = 0; i < 2; i++) { /* before a call: that one is cancelled, having done nothing, the one after is not */
-        omni_cancel(s);
-        must(i ? omni_speak(s, "Hello", &p, &r, &err) : omni_generate(s, &p, &r, &err));
+        if (i) {
+            omni_speak_cancel(s->engine);
+        } else {
+            omni_conversation_cancel(s->conversation);
+        }
+        must(i ? omni_speak(s->engine, "Hello", &p, &r, &err) : omni_generate(s->engine, s->conversation, &p, &r, &err));
         assert_int_equal(r.finish, OMNI_FINISH_CANCELLED);
         assert_int_equal(r.prompt_tokens + r.answer_tokens + r.frames, 0);
         assert_int_equal(l.calls[TEXT] + l.calls[AUDIO] + l.calls[PROGRESS], 0);
         assert_int_equal(s->conversation->chat.count, 1);
     }
-    omni_cancel(s);
-    assert_true(omni_cancel_withdraw(s));
-    assert_false(omni_cancel_withdraw(s));
-    must(omni_generate(s, &p, &r, &err));
+    omni_conversation_cancel(s->conversation);
+    assert_true(omni_conversation_cancel_withdraw(s->conversation));
+    assert_false(omni_conversation_cancel_withdraw(s->conversation));
+    omni_speak_cancel(s->engine);
+    assert_true(omni_speak_cancel_withdraw(s->engine));
+    assert_false(omni_speak_cancel_withdraw(s->engine));
+    must(omni_generate(s->engine, s->conversation, &p, &r, &err));
     assert_int_equal(r.finish, OMNI_FINISH_LENGTH);
     assert_int_equal(r.answer_tokens, 4);
     forget(&l);
     l = (listener){.session = s, .cancel_from = TEXT, .cancel_at = 2};
     say(s, "And on");
     p = asking(&l, 30, 4);
-    must(omni_generate(s, &p, &r, &err)); /* during a call: it is forgotten with that call */
+    must(omni_generate(s->engine, s->conversation, &p, &r, &err)); /* during a call: it is forgotten with that call */
     assert_int_equal(r.finish, OMNI_FINISH_CANCELLED);
     assert_true(r.answer_tokens < 30);
     forget(&l);
-    must(omni_speak(s, "Hello", &p, &r, &err));
+    must(omni_speak(s->engine, "Hello", &p, &r, &err));
     assert_int_equal(r.finish, OMNI_FINISH_STOP);
-    assert_false(omni_cancel_withdraw(s));
+    assert_false(omni_conversation_cancel_withdraw(s->conversation));
     forget(&l);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     omni_model_close(m);
 }
 
 /* Pictures that were encoded when the cancel came are not encoded again. */
 static void what_is_encoded_stays_so(void **state) {
     omni_model *m = open_model(2);
-    omni_session *s = open_session(m);
+    dialogue *s = open_session(m);
     omni_part parts[4];
     for (int i = 0; i < 3; i++) {
         parts[i] = (omni_part){.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"};
     }
     parts[3] = (omni_part){.kind = OMNI_TEXT, .text = "What?"};
-    must(omni_session_add(s, &(omni_message){OMNI_USER, parts, 4}, &err));
+    must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, parts, 4}, &err));
     listener l = {.session = s, .cancel_from = PROGRESS, .cancel_at = 2};
     omni_generate_params p = asking(&l, 4, 4);
     p.speak = false;
     omni_result r;
-    must(omni_generate(s, &p, &r, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &r, &err));
     assert_int_equal(r.finish, OMNI_FINISH_CANCELLED);
     const medium *media = s->conversation->media;
     const embeddings *first = media[0].item->embedded, *second = media[1].item->embedded;
@@ -224,22 +238,22 @@ static void what_is_encoded_stays_so(void **state) {
     assert_ptr_equal(first, second); /* the same content */
     assert_null(media[2].item->embedded);
     forget(&l);
-    must(omni_generate(s, &p, &r, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &r, &err));
     assert_int_equal(r.finish, OMNI_FINISH_LENGTH);
     assert_ptr_equal(media[0].item->embedded, first);
     assert_ptr_equal(media[2].item->embedded, first);
     assert_int_equal(m->media_cache.encoded, 1);
     listener whole = {0};
-    omni_session *other = open_session(m);
-    must(omni_session_add(other, &(omni_message){OMNI_USER, parts, 4}, &err));
+    dialogue *other = open_session(m);
+    must(omni_conversation_add(other->conversation, &(omni_message){OMNI_USER, parts, 4}, &err));
     omni_generate_params q = asking(&whole, 4, 4);
     q.speak = false;
-    must(omni_generate(other, &q, &r, &err));
+    must(omni_generate(other->engine, other->conversation, &q, &r, &err));
     assert_string_equal(l.text, whole.text);
     forget(&l);
     forget(&whole);
-    omni_session_destroy(s);
-    omni_session_destroy(other);
+    dialogue_destroy(s);
+    dialogue_destroy(other);
     omni_model_close(m);
 }
 
@@ -282,30 +296,30 @@ static void a_stop_string_is_not_spoken(void **state) {
         omni_model *m = open_model(threads);
         listener all = {0}, cut = {0}, stopped = {0};
         omni_result r;
-        omni_session *s = open_session(m);
+        dialogue *s = open_session(m);
         say(s, "Tell me a story.");
         omni_generate_params p = asking(&all, 60, 1);
         p.text.greedy = false;
         p.text.temperature = 5; /* anything but the same token over and over */
         p.text.top_k = 0;
         p.text.top_p = 1;
-        must(omni_generate(s, &p, &r, &err));
+        must(omni_generate(s->engine, s->conversation, &p, &r, &err));
         char pair[256];
         const size_t n = find_pair(m, &s->conversation->chat.messages[1].answer, 3, pair, sizeof pair);
-        omni_session_take_back(s);
+        omni_conversation_take_back(s->conversation);
         p.max_tokens = (int64_t)n + 1;
         p.max_frames = 60;
         p.arg = &cut;
-        must(omni_generate(s, &p, &r, &err));
+        must(omni_generate(s->engine, s->conversation, &p, &r, &err));
         assert_int_equal(r.answer_tokens, n + 1);
         assert_int_equal(r.text_limit, OMNI_LIMIT_MAX_TOKENS);
-        omni_session_take_back(s);
+        omni_conversation_take_back(s->conversation);
         const char *stop[] = {pair};
         p.stop = stop;
         p.stop_count = 1;
         p.max_tokens = 60;
         p.arg = &stopped;
-        must(omni_generate(s, &p, &r, &err));
+        must(omni_generate(s->engine, s->conversation, &p, &r, &err));
         assert_int_equal(r.finish, OMNI_FINISH_STOP);
         assert_int_equal(r.text_limit, OMNI_LIMIT_NONE);
         assert_int_equal(r.answer_tokens, n + 2);
@@ -315,36 +329,36 @@ static void a_stop_string_is_not_spoken(void **state) {
         forget(&all);
         forget(&cut);
         forget(&stopped);
-        omni_session_destroy(s);
+        dialogue_destroy(s);
         omni_model_close(m);
     }
 }
 
 static void limits_are_told_apart(void **state) {
     omni_model *m = open_model(2);
-    omni_session *s;
-    omni_session_params q = omni_session_params_default();
-    q.context = 64;
-    must(omni_session_create(m, &q, &s, &err));
+    dialogue *s;
+    dialogue_params q = dialogue_params_default();
+    dialogue_set_context(&q, 64);
+    must(dialogue_create(m, &q, &s, &err));
     say(s, "Hi");
     listener l = {0};
     omni_result r;
     omni_generate_params p = asking(&l, 5, 2);
-    must(omni_generate(s, &p, &r, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &r, &err));
     assert_int_equal(r.text_limit, OMNI_LIMIT_MAX_TOKENS);
     assert_int_equal(r.speech_limit, OMNI_LIMIT_MAX_FRAMES);
     assert_true(r.speech_cut);
     assert_int_equal(r.frames, 2);
-    omni_session_take_back(s);
+    omni_conversation_take_back(s->conversation);
     p.max_tokens = 0;
     p.speak = false;
-    must(omni_generate(s, &p, &r, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &r, &err));
     assert_int_equal(r.finish, OMNI_FINISH_LENGTH);
     assert_int_equal(r.text_limit, OMNI_LIMIT_CONTEXT);
     assert_int_equal(r.speech_limit, OMNI_LIMIT_NONE);
     assert_false(r.speech_cut);
     forget(&l);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     omni_model_close(m);
 }
 
@@ -367,15 +381,15 @@ static void spy(backend *b, float *logits, int64_t rows, int64_t vocab, const sa
 
 /* Two turns with speech, sampled: returns the text and sound of both. */
 static void two_turns(omni_model *m, uint64_t seed, listener *l) {
-    omni_session *s = open_session(m);
+    dialogue *s = open_session(m);
     for (int turn = 0; turn < 2; turn++) {
         omni_generate_params p = asking(l, 24, 24);
         p.text.greedy = p.speech.greedy = false;
         p.seed = seed;
         say(s, turn ? "Go on." : "Tell me something.");
-        must(omni_generate(s, &p, NULL, &err));
+        must(omni_generate(s->engine, s->conversation, &p, NULL, &err));
     }
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 static void every_draw_has_a_number_of_its_own(void **state) {
@@ -416,7 +430,7 @@ static void every_draw_has_a_number_of_its_own(void **state) {
 /* ---- two calls at once ---- */
 
 typedef struct intruder {
-    omni_session *running, *other;
+    dialogue *running, *other;
     omni_model *model;
     omni_status session_calls[6], other_answer, other_add, other_speak;
     omni_error why;
@@ -429,18 +443,18 @@ static void *intrude(void *arg) {
     const omni_message message = {OMNI_USER, &part, 1};
     omni_generate_params p = omni_generate_params_default();
     p.max_tokens = 3;
-    x->session_calls[0] = omni_generate(x->running, &p, NULL, &x->why);
-    x->session_calls[1] = omni_session_add(x->running, &message, NULL);
-    x->session_calls[2] = omni_session_add_json(x->running, "[]", 2, NULL);
-    x->session_calls[3] = omni_session_set_tools(x->running, "[]", 2, NULL);
-    x->session_calls[4] = omni_session_reset(x->running);
-    x->session_calls[5] = omni_session_take_back(x->running);
-    x->other_add = omni_session_add(x->other, &message, NULL);
-    x->other_answer = omni_generate(x->other, &p, NULL, NULL);
-    x->other_speak = omni_speak(x->other, "Hello", &p, NULL, NULL);
-    omni_session *made = NULL;
-    if (omni_session_create(x->model, NULL, &made, NULL) == OMNI_OK) { /* needs no computing */
-        omni_session_destroy(made);
+    x->session_calls[0] = omni_generate(x->running->engine, x->running->conversation, &p, NULL, &x->why);
+    x->session_calls[1] = omni_conversation_add(x->running->conversation, &message, NULL);
+    x->session_calls[2] = omni_conversation_add_json(x->running->conversation, "[]", 2, NULL);
+    x->session_calls[3] = omni_conversation_set_tools(x->running->conversation, "[]", 2, NULL);
+    x->session_calls[4] = dialogue_reset(x->running);
+    x->session_calls[5] = omni_conversation_take_back(x->running->conversation);
+    x->other_add = omni_conversation_add(x->other->conversation, &message, NULL);
+    x->other_answer = omni_generate(x->other->engine, x->other->conversation, &p, NULL, NULL);
+    x->other_speak = omni_speak(x->other->engine, "Hello", &p, NULL, NULL);
+    dialogue *made = NULL;
+    if (dialogue_create(x->model, NULL, &made, NULL) == OMNI_OK) { /* needs no computing */
+        dialogue_destroy(made);
     }
     return NULL;
 }
@@ -451,8 +465,8 @@ static bool let_them_in(void *arg, const char *text, size_t size) {
     if (x->other_add == 1) {
         intrude(x); /* from the callback itself, then from another thread */
         assert_int_equal(x->session_calls[0], OMNI_ERR_BUSY);
-        assert_int_equal(omni_session_take_back(x->other), OMNI_OK);
-        assert_int_equal(omni_session_take_back(x->other), OMNI_OK);
+        assert_int_equal(omni_conversation_take_back(x->other->conversation), OMNI_OK);
+        assert_int_equal(omni_conversation_take_back(x->other->conversation), OMNI_OK);
         pthread_create(&thread, NULL, intrude, x);
         pthread_join(thread, NULL);
     }
@@ -463,17 +477,17 @@ static void two_calls_at_once_are_refused(void **state) {
     omni_model *m = open_model(2);
     intruder x = {.running = open_session(m), .other = open_session(m), .model = m, .other_add = 1};
     listener alone = {0}, l = {0};
-    omni_session *s = open_session(m);
+    dialogue *s = open_session(m);
     say(s, "Tell me a story.");
     omni_generate_params p = asking(&alone, 8, 8);
-    must(omni_generate(s, &p, NULL, &err));
+    must(omni_generate(s->engine, s->conversation, &p, NULL, &err));
     say(x.running, "Tell me a story.");
     p = asking(&l, 8, 8);
     p.on_text = let_them_in;
     p.on_audio = NULL;
     p.on_progress = NULL;
     p.arg = &x;
-    must(omni_generate(x.running, &p, NULL, &err));
+    must(omni_generate(x.running->engine, x.running->conversation, &p, NULL, &err));
     for (int i = 0; i < 6; i++) {
         assert_int_equal(x.session_calls[i], OMNI_ERR_BUSY);
     }
@@ -485,18 +499,18 @@ static void two_calls_at_once_are_refused(void **state) {
     const token_list *a = &s->conversation->chat.messages[1].answer, *b = &x.running->conversation->chat.messages[1].answer;
     assert_int_equal(a->count, b->count);
     assert_memory_equal(a->ids, b->ids, a->count * sizeof *a->ids);
-    must(omni_generate(x.other, &p, NULL, &err)); /* and afterwards it goes on */
+    must(omni_generate(x.other->engine, x.other->conversation, &p, NULL, &err)); /* and afterwards it goes on */
     forget(&alone);
     forget(&l);
-    omni_session_destroy(s);
-    omni_session_destroy(x.running);
-    omni_session_destroy(x.other);
+    dialogue_destroy(s);
+    dialogue_destroy(x.running);
+    dialogue_destroy(x.other);
     omni_model_close(m);
 }
 
 /* Threads that all want to answer at the same time: each gets the right answer or is told that it came too early. */
 typedef struct rival {
-    omni_session *session;
+    dialogue *session;
     const token_list *want;
     int answers, busy, wrong;
 } rival;
@@ -507,12 +521,12 @@ static void *compete(void *arg) {
         omni_generate_params p = omni_generate_params_default();
         p.text.greedy = p.ignore_eos = true;
         p.max_tokens = 6;
-        const omni_status status = omni_generate(x->session, &p, NULL, NULL);
+        const omni_status status = omni_generate(x->session->engine, x->session->conversation, &p, NULL, NULL);
         if (status == OMNI_OK) {
             const token_list *got = &x->session->conversation->chat.messages[1].answer;
             x->answers++;
             x->wrong += got->count != x->want->count || memcmp(got->ids, x->want->ids, got->count * sizeof *got->ids) != 0;
-            x->wrong += omni_session_take_back(x->session) != OMNI_OK;
+            x->wrong += omni_conversation_take_back(x->session->conversation) != OMNI_OK;
         } else {
             x->busy++;
             x->wrong += status != OMNI_ERR_BUSY;
@@ -524,12 +538,12 @@ static void *compete(void *arg) {
 
 static void rivals_get_right_answers_or_none(void **state) {
     omni_model *m = open_model(2);
-    omni_session *first = open_session(m);
+    dialogue *first = open_session(m);
     say(first, "Who is it?");
     omni_generate_params p = omni_generate_params_default();
     p.text.greedy = p.ignore_eos = true;
     p.max_tokens = 6;
-    must(omni_generate(first, &p, NULL, &err));
+    must(omni_generate(first->engine, first->conversation, &p, NULL, &err));
     rival all[3];
     pthread_t threads[3];
     for (int i = 0; i < 3; i++) {
@@ -544,10 +558,10 @@ static void rivals_get_right_answers_or_none(void **state) {
         pthread_join(threads[i], NULL);
         assert_int_equal(all[i].wrong, 0);
         answers += all[i].answers;
-        omni_session_destroy(all[i].session);
+        dialogue_destroy(all[i].session);
     }
     assert_true(answers >= 3);
-    omni_session_destroy(first);
+    dialogue_destroy(first);
     omni_model_close(m);
 }
 
@@ -578,13 +592,13 @@ static int takers(void) {
 static void signals_stay_with_the_program(void **state) {
     const int before = takers();
     omni_model *m = open_model(4);
-    omni_session *s = open_session(m);
+    dialogue *s = open_session(m);
     listener l = {0};
     omni_generate_params p = asking(&l, 0, 20);
-    must(omni_speak(s, "Hello, how are you today?", &p, NULL, &err));
+    must(omni_speak(s->engine, "Hello, how are you today?", &p, NULL, &err));
     assert_int_equal(takers(), before);
     forget(&l);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     omni_model_close(m);
 }
 

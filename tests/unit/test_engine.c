@@ -23,6 +23,23 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* ---- events ---- */
+
+static void no_event_leaves_the_place_alone(void **state) {
+    for (int started = 0; started < 2; started++) {
+        omni_engine *e = make_engine(1, started);
+        omni_request *first = ask(e, "Tell me of the sea.", answer(200)), *r = ask(e, "And of the ships.", answer(3)); /* which waits for the first */
+        omni_event event, before;
+        memset(&event, 0x5a, sizeof event);
+        before = event;
+        assert_false(omni_request_next(r, 0, &event));
+        assert_memory_equal(&event, &before, sizeof event);
+        omni_request_free(first);
+        answered_as(r, NULL);
+        omni_engine_destroy(e);
+    }
+}
+
 /* ---- what is computed once ---- */
 
 static void repeated_prompts(void **state) {
@@ -379,6 +396,7 @@ static void ends(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_event_leaves_the_place_alone),
         cmocka_unit_test(repeated_prompts),
         cmocka_unit_test(embeddings_of_owners),
         cmocka_unit_test(next_turns),

@@ -16,6 +16,7 @@
 #include "scratch.h"
 
 #include "convert_checkpoint.h"
+#include "dialogue.h"
 
 #include <cmocka.h> /* last: it defines a macro named fail */
 
@@ -107,12 +108,12 @@ static void opening(void **state) {
 }
 
 static omni_status make_session(void) {
-    omni_session_params p = omni_session_params_default();
-    p.context = 300;
-    omni_session *s = NULL;
-    omni_status status = omni_session_create(model, &p, &s, &err);
+    dialogue_params p = dialogue_params_default();
+    dialogue_set_context(&p, 300);
+    dialogue *s = NULL;
+    omni_status status = dialogue_create(model, &p, &s, &err);
     assert_true((status == OMNI_OK) == (s != NULL));
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     return status;
 }
 
@@ -145,7 +146,7 @@ static bool take_audio(void *arg, const float *samples, size_t count) {
     return true;
 }
 
-static omni_status answer(omni_session *s, bool speak, said *out) {
+static omni_status answer(dialogue *s, bool speak, said *out) {
     omni_generate_params p = omni_generate_params_default();
     *out = (said){0};
     p.text.greedy = p.speech.greedy = p.ignore_eos = true;
@@ -155,19 +156,19 @@ static omni_status answer(omni_session *s, bool speak, said *out) {
     p.on_text = take_text;
     p.on_audio = take_audio;
     p.arg = out;
-    return omni_generate(s, &p, NULL, &err);
+    return omni_generate(s->engine, s->conversation, &p, NULL, &err);
 }
 
-static omni_status add(omni_session *s, omni_kind kind, const char *path, const char *text) {
+static omni_status add(dialogue *s, omni_kind kind, const char *path, const char *text) {
     const omni_part parts[] = {{.kind = kind, .path = path}, {.kind = OMNI_TEXT, .text = text}};
-    return omni_session_add(s, &(omni_message){OMNI_USER, parts + !path, path ? 2 : 1}, &err);
+    return omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, parts + !path, path ? 2 : 1}, &err);
 }
 
-static omni_session *new_session(void) {
-    omni_session_params p = omni_session_params_default();
-    p.context = 600;
-    omni_session *s;
-    assert_int_equal(omni_session_create(model, &p, &s, &err), OMNI_OK);
+static dialogue *new_session(void) {
+    dialogue_params p = dialogue_params_default();
+    dialogue_set_context(&p, 600);
+    dialogue *s;
+    assert_int_equal(dialogue_create(model, &p, &s, &err), OMNI_OK);
     return s;
 }
 
@@ -184,7 +185,7 @@ static omni_status one_turn(void) {
     long n = atomic_load(&failing_at);
     int kind = atomic_load(&failing_kind);
     atomic_store(&failing_kind, FAIL_NOTHING);
-    omni_session *s = new_session();
+    dialogue *s = new_session();
     atomic_store(&failing_kind, kind);
     said heard;
     omni_status status = add(s, turn.kind, turn.path, "What is this?");
@@ -208,7 +209,7 @@ static omni_status one_turn(void) {
         fail_msg("after call %ld failed (status %d) the answer is another: \"%s\" (%zu samples), not \"%s\" (%zu)", n, status, heard.text,
                  heard.samples, untouched.text, untouched.samples);
     }
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     return status;
 }
 
@@ -216,10 +217,10 @@ static void turns_of(const char *name, omni_kind kind, const char *path, bool sp
     turn.kind = kind;
     turn.path = path;
     turn.speak = speak;
-    omni_session *s = new_session();
+    dialogue *s = new_session();
     assert_int_equal(add(s, kind, path, "What is this?"), OMNI_OK);
     assert_int_equal(answer(s, speak, &untouched), OMNI_OK);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     each_allocation(name, one_turn, EVERY);
 }
 
@@ -239,7 +240,7 @@ static off_t untouched_trace;
 
 static omni_status trace_answer(void) {
     int kind = atomic_exchange(&failing_kind, FAIL_NOTHING);
-    omni_session *s = new_session();
+    dialogue *s = new_session();
     assert_int_equal(add(s, OMNI_IMAGE, TEST_DATA "/media/image/baseline.jpg", "What is this?"), OMNI_OK);
     omni_generate_params p = omni_generate_params_default();
     p.text.greedy = p.speech.greedy = p.ignore_eos = true;
@@ -248,9 +249,9 @@ static omni_status trace_answer(void) {
     p.speak = true;
     p.trace = in_folder("t.safetensors");
     atomic_store(&failing_kind, kind);
-    omni_status status = omni_generate(s, &p, NULL, &err);
+    omni_status status = omni_generate(s->engine, s->conversation, &p, NULL, &err);
     atomic_store(&failing_kind, FAIL_NOTHING);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     struct stat st;
     const bool there = stat(in_folder("t.safetensors"), &st) == 0; /* also when the conversation alone had no memory left for the whole answer */
     assert_true(there || status != OMNI_OK);
@@ -278,18 +279,18 @@ static omni_status add_json(void) {
         " \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}},"
         " {\"type\": \"function\", \"function\": {\"name\": \"g\"}}]}";
     int kind = atomic_exchange(&failing_kind, FAIL_NOTHING);
-    omni_session *s = new_session();
+    dialogue *s = new_session();
     atomic_store(&failing_kind, kind);
-    omni_status status = omni_session_add_json(s, json, strlen(json), &err);
+    omni_status status = omni_conversation_add_json(s->conversation, json, strlen(json), &err);
     atomic_store(&failing_kind, FAIL_NOTHING);
     if (status != OMNI_OK) { /* and what failed leaves nothing behind that stands in the way */
         const omni_error first = err;
-        if (omni_session_add_json(s, json, strlen(json), &err) != OMNI_OK) {
+        if (omni_conversation_add_json(s->conversation, json, strlen(json), &err) != OMNI_OK) {
             fail_msg("messages, after a failure: %s", err.text);
         }
         err = first;
     }
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     return status;
 }
 

@@ -75,14 +75,14 @@ static void sums_are_those_of_the_inputs(void **state) {
 
     imatrix_collector *c = imatrix_collector_create();
     const input_collector hook = {imatrix_collect, c};
-    cpu_backend_collect(b, &hook);
+    b->collect_inputs(b, &hook);
     /* Rows with a gap between them, in two calls. */
     b->ops->linear(b, &q, NULL, x, 4, 2 * WIDTH, y, 5);
     b->ops->linear(b, &q, NULL, x + 4 * 2 * WIDTH, ROWS - 4, 2 * WIDTH, y, 5);
     b->ops->linear(b, &head, NULL, x, 1, WIDTH, y, 5);
     b->ops->linear(b, &router, NULL, x, 2, WIDTH, y, EXPERTS);
     b->ops->moe(b, &gate, &up, &down, x, ROWS, ids, weights, USED, scratch, y);
-    cpu_backend_collect(b, NULL);
+    b->collect_inputs(b, NULL);
     assert_memory_equal(y, plain, ROWS * WIDTH * sizeof *y); /* looking changes nothing */
     b->ops->linear(b, &q, NULL, x, ROWS, WIDTH, y, 5);       /* no longer seen */
     assert_int_equal(imatrix_collected(c), 4);

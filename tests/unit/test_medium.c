@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "dialogue.h"
 #include "engine/engine.h"
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
@@ -301,17 +302,17 @@ static void take_warning(void *arg, const char *text) {
 /* A warning and on, as a picture alone. */
 static void test_silent_video(void **state) {
     char warnings[2000] = "";
-    omni_session_params p = omni_session_params_default();
-    p.use_audio_in_video = true;
-    p.on_warning = take_warning;
-    p.warning_arg = warnings;
-    omni_session *s;
-    must(omni_session_create(model, &p, &s, &err));
+    dialogue_params p = dialogue_params_default();
+    p.conversation.use_audio_in_video = true;
+    p.conversation.on_warning = take_warning;
+    p.conversation.warning_arg = warnings;
+    dialogue *s;
+    must(dialogue_create(model, &p, &s, &err));
     const omni_part parts[] = {{.kind = OMNI_VIDEO, .path = AUDIO "v.mp4"},
                                {.kind = OMNI_VIDEO, .path = AUDIO "silent.mp4"},
                                {.kind = OMNI_AUDIO, .path = AUDIO "s24.wav"},
                                {.kind = OMNI_TEXT, .text = "What?"}};
-    must(omni_session_add(s, &(omni_message){OMNI_USER, parts, 4}, &err));
+    must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, parts, 4}, &err));
     assert_non_null(strstr(warnings, "silent.mp4: has no sound"));
     assert_non_null(strstr(warnings, "--use-audio-in-video"));
     assert_ptr_equal(strchr(warnings, '\n'), warnings + strlen(warnings) - 1); /* one */
@@ -320,9 +321,9 @@ static void test_silent_video(void **state) {
                 s->conversation->media[2].has_sound); /* the sound stays one of its own */
     warnings[0] = 0;
     const char json[] = "[{\"role\": \"user\", \"content\": [{\"type\": \"video\", \"path\": \"" AUDIO "silent.mp4\"}]}]";
-    must(omni_session_add_json(s, json, sizeof json - 1, &err));
+    must(omni_conversation_add_json(s->conversation, json, sizeof json - 1, &err));
     assert_non_null(strstr(warnings, "silent.mp4: has no sound"));
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 int main(void) {

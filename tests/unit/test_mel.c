@@ -281,14 +281,9 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equals_the_reference),
-        cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_other_windows),
-        cmocka_unit_test(test_any_window_length),
-        cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_frame_counts),
-        cmocka_unit_test(test_longest_elsewhere),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_equals_the_reference), cmocka_unit_test(test_edges),    cmocka_unit_test(test_other_windows),
+        cmocka_unit_test(test_any_window_length),    cmocka_unit_test(test_silence),  cmocka_unit_test(test_frame_counts),
+        cmocka_unit_test(test_longest_elsewhere),    cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("mel", tests, set_up, tear_down);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dialogue.h"
 #include "gguf/safetensors.h"
 #include "omni.h"
 #include "scratch.h"
@@ -74,17 +75,17 @@ static bool on_progress(void *arg, const char *what, uint64_t done, uint64_t tot
     return true;
 }
 
-static omni_session *session(const omni_session_params *p) {
-    omni_session *s;
-    must(omni_session_create(model, p, &s, &err));
+static dialogue *session(const dialogue_params *p) {
+    dialogue *s;
+    must(dialogue_create(model, p, &s, &err));
     return s;
 }
 
-static omni_status add_parts(omni_session *s, omni_role role, const omni_part *parts, size_t count) {
-    return omni_session_add(s, &(omni_message){role, parts, count}, &err);
+static omni_status add_parts(dialogue *s, omni_role role, const omni_part *parts, size_t count) {
+    return omni_conversation_add(s->conversation, &(omni_message){role, parts, count}, &err);
 }
 
-static void say(omni_session *s, omni_role role, const char *text) {
+static void say(dialogue *s, omni_role role, const char *text) {
     must(add_parts(s, role, &(omni_part){.kind = OMNI_TEXT, .text = text}, 1));
 }
 
@@ -96,21 +97,21 @@ static omni_generate_params greedy(int64_t tokens) {
     return p;
 }
 
-static void generate(omni_session *s, omni_generate_params p, heard *h) {
+static void generate(dialogue *s, omni_generate_params p, heard *h) {
     p.on_text = on_text;
     p.on_audio = on_audio;
     p.on_progress = on_progress;
     p.arg = h;
-    must(omni_generate(s, &p, &h->result, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &h->result, &err));
 }
 
 /* The answer of a new session to one question. */
-static heard ask_in(const omni_session_params *sp, const char *question, omni_generate_params p) {
-    omni_session *s = session(sp);
+static heard ask_in(const dialogue_params *sp, const char *question, omni_generate_params p) {
+    dialogue *s = session(sp);
     heard h = {0};
     say(s, OMNI_USER, question);
     generate(s, p, &h);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     return h;
 }
 
@@ -289,28 +290,28 @@ static void callbacks_that_say_stop(void **state) {
     p.on_text = on_text;
     p.on_audio = on_audio;
     for (int k = 0; k < 2; k++) {
-        omni_session *s = session(NULL);
+        dialogue *s = session(NULL);
         say(s, OMNI_USER, "Hello.");
         heard h = {.stop_text = k == 0 ? 2 : 0, .stop_sound = k == 1 ? 2 : 0};
         p.arg = &h;
-        must(omni_generate(s, &p, &h.result, &err));
+        must(omni_generate(s->engine, s->conversation, &p, &h.result, &err));
         assert_int_equal(h.result.finish, OMNI_FINISH_CANCELLED);
         assert_int_equal(k == 0 ? h.texts : h.sounds, 2);
-        omni_session_destroy(s);
+        dialogue_destroy(s);
     }
 }
 
 /* ------------------------------------------------------------------------------------------------ sessions */
 
 /* The scores that follow a message, from a trace: they tell whatever reached the model. */
-static double about(const omni_session_params *sp, const omni_part *parts, size_t count, int64_t *prompt_tokens) {
-    omni_session *s = session(sp);
+static double about(const dialogue_params *sp, const omni_part *parts, size_t count, int64_t *prompt_tokens) {
+    dialogue *s = session(sp);
     must(add_parts(s, OMNI_USER, parts, count));
     omni_generate_params p = greedy(1);
     omni_result result;
     p.trace = in_folder("trace.safetensors");
-    must(omni_generate(s, &p, &result, &err));
-    omni_session_destroy(s);
+    must(omni_generate(s->engine, s->conversation, &p, &result, &err));
+    dialogue_destroy(s);
     *prompt_tokens = result.prompt_tokens;
     safetensors *trace;
     must(safetensors_open_file(in_folder("trace.safetensors"), &trace, &err));
@@ -331,8 +332,8 @@ static void session_settings(void **state) {
     p.speak = true;
     const char *question = "A question of some length, so that it is read in several pieces by a session with a small batch.";
     const heard usual = ask_in(NULL, question, p);
-    omni_session_params sp = omni_session_params_default();
-    sp.batch = 4;
+    dialogue_params sp = dialogue_params_default();
+    sp.engine.batch = 4;
     const heard pieces = ask_in(&sp, question, p);
     assert_true(same_text(&usual, &pieces) && same_sound(&usual, &pieces));
     assert_int_equal(pieces.reading_steps, (pieces.result.prompt_tokens + 3) / 4);
@@ -342,31 +343,31 @@ static void session_settings(void **state) {
     const double whole = about(NULL, &picture, 1, &tokens);
     assert_true(about(NULL, &picture, 1, &tokens) == whole);
     for (int k = 0; k < 2; k++) {
-        sp = omni_session_params_default();
-        *(k == 0 ? &sp.cache_type_k : &sp.cache_type_v) = OMNI_CACHE_F16;
+        sp = dialogue_params_default();
+        *(k == 0 ? &sp.engine.cache_type_k : &sp.engine.cache_type_v) = OMNI_CACHE_F16;
         assert_false(about(&sp, &picture, 1, &tokens) == whole);
     }
-    sp = omni_session_params_default();
-    sp.context = 70;
-    omni_session *s = session(&sp);
-    assert_int_equal(omni_session_context(s), 70);
+    sp = dialogue_params_default();
+    dialogue_set_context(&sp, 70);
+    dialogue *s = session(&sp);
+    assert_int_equal(omni_engine_context(s->engine), 70);
     say(s, OMNI_USER, "Hi");
     heard h = {0};
     p = greedy(0);
     generate(s, p, &h);
     assert_int_equal(h.result.finish, OMNI_FINISH_LENGTH);
     assert_in_range(h.result.prompt_tokens + h.result.answer_tokens, 70, 71);
-    omni_session_destroy(s);
-    sp.context = 10;
+    dialogue_destroy(s);
+    dialogue_set_context(&sp, 10);
     s = session(&sp);
     say(s, OMNI_USER, question);
-    assert_int_equal(omni_generate(s, &p, NULL, &err), OMNI_ERR_LIMIT);
-    omni_session_destroy(s);
+    assert_int_equal(omni_generate(s->engine, s->conversation, &p, NULL, &err), OMNI_ERR_LIMIT);
+    dialogue_destroy(s);
 }
 
 /* Tokens of a prompt with this part; -1 when it is refused with OMNI_ERR_LIMIT. */
-static int64_t prompt_of(const omni_session_params *sp, const omni_part *part, heard *h) {
-    omni_session *s = session(sp);
+static int64_t prompt_of(const dialogue_params *sp, const omni_part *part, heard *h) {
+    dialogue *s = session(sp);
     int64_t tokens = -1;
     omni_status status = add_parts(s, OMNI_USER, part, 1);
     *h = (heard){0};
@@ -376,7 +377,7 @@ static int64_t prompt_of(const omni_session_params *sp, const omni_part *part, h
     } else if (status != OMNI_ERR_LIMIT) {
         fail_msg("%s", err.text);
     }
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     return tokens;
 }
 
@@ -384,34 +385,34 @@ static void media_settings(void **state) {
     const omni_part video = {.kind = OMNI_VIDEO, .path = VIDEO}, sound = {.kind = OMNI_AUDIO, .path = SOUND},
                     picture = {.kind = OMNI_IMAGE, .path = PICTURE_A};
     heard h;
-    omni_session_params sp = omni_session_params_default();
+    dialogue_params sp = dialogue_params_default();
     int64_t usual = prompt_of(&sp, &video, &h);
     assert_true(usual > 0 && h.listened == 0);
-    sp.fps = 8;
+    sp.conversation.fps = 8;
     int64_t more = prompt_of(&sp, &video, &h);
     assert_true(more > usual);
-    sp.fps = 2; /* the default */
+    sp.conversation.fps = 2; /* the default */
     assert_int_equal(prompt_of(&sp, &video, &h), usual);
-    sp.use_audio_in_video = true;
+    sp.conversation.use_audio_in_video = true;
     int64_t heard_too = prompt_of(&sp, &video, &h);
     assert_true(heard_too > usual);
-    sp = omni_session_params_default();
-    sp.max_audio_seconds = 0.01;
+    sp = dialogue_params_default();
+    sp.conversation.max_audio_seconds = 0.01;
     assert_int_equal(prompt_of(&sp, &sound, &h), -1);
     assert_true(prompt_of(&sp, &video, &h) > 0); /* not heard */
-    sp = omni_session_params_default();
-    sp.max_video_frames = 1;
+    sp = dialogue_params_default();
+    sp.conversation.max_video_frames = 1;
     int64_t few = prompt_of(&sp, &video, &h);
     assert_true(few == -1 || few < usual);
-    sp = omni_session_params_default();
-    sp.forbid_files = true;
-    omni_session *s = session(&sp);
+    sp = dialogue_params_default();
+    sp.conversation.forbid_files = true;
+    dialogue *s = session(&sp);
     static const char json[] = "[{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"path\": \"" PICTURE_A "\"}]}]";
-    assert_int_not_equal(omni_session_add_json(s, json, strlen(json), &err), OMNI_OK);
-    omni_session_destroy(s);
+    assert_int_not_equal(omni_conversation_add_json(s->conversation, json, strlen(json), &err), OMNI_OK);
+    dialogue_destroy(s);
     s = session(NULL);
-    must(omni_session_add_json(s, json, strlen(json), &err));
-    omni_session_destroy(s);
+    must(omni_conversation_add_json(s->conversation, json, strlen(json), &err));
+    dialogue_destroy(s);
     assert_true(prompt_of(NULL, &picture, &h) > 0);
 }
 
@@ -441,7 +442,7 @@ static void two_of_everything(void **state) {
 }
 
 static void two_turns_of_each_role(void **state) {
-    omni_session *s = session(NULL);
+    dialogue *s = session(NULL);
     int64_t before = 0;
     const omni_role roles[] = {OMNI_SYSTEM, OMNI_USER, OMNI_ASSISTANT, OMNI_USER, OMNI_ASSISTANT, OMNI_TOOL, OMNI_TOOL};
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
@@ -450,24 +451,24 @@ static void two_turns_of_each_role(void **state) {
         generate(s, greedy(1), &h);
         assert_true(h.result.prompt_tokens > before);
         before = h.result.prompt_tokens;
-        omni_session_take_back(s); /* the answer */
+        omni_conversation_take_back(s->conversation); /* the answer */
     }
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     s = session(NULL);
     static const char one[] = "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]",
                       two[] =
                           "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}, {\"type\": \"function\", \"function\": {\"name\": \"g\"}}]";
     int64_t tokens[2];
     for (int k = 0; k < 2; k++) {
-        must(omni_session_set_tools(s, k ? two : one, strlen(k ? two : one), &err));
+        must(omni_conversation_set_tools(s->conversation, k ? two : one, strlen(k ? two : one), &err));
         say(s, OMNI_USER, "Hi");
         heard h = {0};
         generate(s, greedy(1), &h);
         tokens[k] = h.result.prompt_tokens;
-        omni_session_reset(s); /* tools stay, until others are given */
+        dialogue_reset(s); /* tools stay, until others are given */
     }
     assert_true(tokens[1] > tokens[0]);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 /* ------------------------------------------------------------------------------------------------ models and files */
@@ -541,16 +542,16 @@ static void model_settings(void **state) {
     omni_model_params p = tiny();
     p.embeddings_only = true;
     must(omni_model_open(&p, &model, &err));
-    omni_session *s = session(NULL);
+    dialogue *s = session(NULL);
     say(s, OMNI_USER, "Hi");
     omni_generate_params g = greedy(2);
-    assert_int_equal(omni_generate(s, &g, NULL, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(omni_generate(s->engine, s->conversation, &g, NULL, &err), OMNI_ERR_ARGUMENT);
     heard spoken = {0};
     g.on_audio = on_audio;
     g.arg = &spoken;
-    must(omni_speak(s, "Words to say", &g, NULL, &err));
+    must(omni_speak(s->engine, "Words to say", &g, NULL, &err));
     assert_true(spoken.samples > 0);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     omni_model_close(model);
     model = shared;
 }

@@ -13,6 +13,7 @@
 #include "scratch.h"
 
 #include "convert_checkpoint.h"
+#include "dialogue.h"
 
 #include <cmocka.h>
 
@@ -160,25 +161,25 @@ static void opening(void **state) {
 static void answering(void **state) {
     omni_error err = {0};
     omni_model *model;
-    omni_session *session;
+    dialogue *session;
     told t = {.after = -1, .gaps = true};
     assert_int_equal(open_model(NULL, &model, &err), OMNI_OK);
-    omni_session_params sp = omni_session_params_default();
-    sp.batch = 16;
-    assert_int_equal(omni_session_create(model, &sp, &session, &err), OMNI_OK);
+    dialogue_params sp = dialogue_params_default();
+    sp.engine.batch = 16;
+    assert_int_equal(dialogue_create(model, &sp, &session, &err), OMNI_OK);
     const omni_part parts[] = {{.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"},
                                {.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"},
                                {.kind = OMNI_AUDIO, .path = MODELS "/media/question.ogg"},
                                {.kind = OMNI_TEXT, .text = "What is this? One more time: what is this?"}};
-    assert_int_equal(omni_session_add(session, &(omni_message){OMNI_USER, parts, 4}, &err), OMNI_OK);
+    assert_int_equal(omni_conversation_add(session->conversation, &(omni_message){OMNI_USER, parts, 4}, &err), OMNI_OK);
     omni_generate_params g = omni_generate_params_default();
     g.max_tokens = 2;
     g.on_progress = take;
     g.arg = &t;
-    assert_int_equal(omni_generate(session, &g, NULL, &err), OMNI_OK);
+    assert_int_equal(omni_generate(session->engine, session->conversation, &g, NULL, &err), OMNI_OK);
     assert_true(t.stages >= 2);
     ends(&t);
-    omni_session_destroy(session);
+    dialogue_destroy(session);
     omni_model_close(model);
 }
 

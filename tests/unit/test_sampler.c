@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dialogue.h"
 #include "engine/scheduler.h"
 #include "gguf/safetensors.h"
 
@@ -362,12 +363,12 @@ static void withheld(void **state) {
 }
 
 static omni_status ask(const omni_generate_params *p, omni_result *result) {
-    omni_session *s;
+    dialogue *s;
     omni_part part = {.kind = OMNI_TEXT, .text = "Hello"};
-    must(omni_session_create(model, NULL, &s, &err));
-    must(omni_session_add(s, &(omni_message){OMNI_USER, &part, 1}, &err));
-    omni_status status = omni_generate(s, p, result, &err);
-    omni_session_destroy(s);
+    must(dialogue_create(model, NULL, &s, &err));
+    must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, &part, 1}, &err));
+    omni_status status = omni_generate(s->engine, s->conversation, p, result, &err);
+    dialogue_destroy(s);
     return status;
 }
 
@@ -420,11 +421,11 @@ static void ends(void **state) {
     p.logit_bias = (const omni_logit_bias *)16;
     p.max_frames = 2;
     a.calls = 77;
-    omni_session *s;
-    must(omni_session_create(model, NULL, &s, &err));
-    must(omni_speak(s, "Hello", &p, &result, &err));
+    dialogue *s;
+    must(dialogue_create(model, NULL, &s, &err));
+    must(omni_speak(s->engine, "Hello", &p, &result, &err));
     assert_int_equal(a.calls, 77);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 typedef struct listener {

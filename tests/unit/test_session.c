@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "dialogue.h"
 #include "engine/media_load.h"
 #include "engine/scheduler.h"
 
@@ -52,7 +53,7 @@ typedef struct heard {
     float *samples;
     size_t sample_count;
     int pieces, stop_after; /* stop_after: pieces of text after which the receiver has had enough; 0: never */
-    omni_session *cancel;   /* cancelled as soon as the prompt is being read, or */
+    dialogue *cancel;       /* cancelled as soon as the prompt is being read, or */
     bool cancel_early;      /* as soon as anything is told of */
     int seen;               /* pictures */
     omni_result result;
@@ -80,7 +81,7 @@ static bool take_progress(void *arg, const char *what, uint64_t done, uint64_t t
     heard *h = arg;
     h->seen += strcmp(what, "seeing") == 0;
     if (h->cancel && (strcmp(what, "reading") == 0 || h->cancel_early)) {
-        omni_cancel(h->cancel);
+        omni_conversation_cancel(h->cancel->conversation);
     }
     return true;
 }
@@ -103,33 +104,33 @@ static void forget(heard *h) {
     *h = (heard){0};
 }
 
-static omni_session *start(const omni_session_params *p) {
-    omni_session *s;
-    must(omni_session_create(model, p, &s, &err));
+static dialogue *start(const dialogue_params *p) {
+    dialogue *s;
+    must(dialogue_create(model, p, &s, &err));
     return s;
 }
 
-static void say(omni_session *s, omni_kind kind, const char *file, const char *text) {
+static void say(dialogue *s, omni_kind kind, const char *file, const char *text) {
     omni_part parts[] = {{.kind = kind, .path = file}, {.kind = OMNI_TEXT, .text = text}};
-    must(omni_session_add(s, &(omni_message){OMNI_USER, parts + !file, file ? 2 : 1}, &err));
+    must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, parts + !file, file ? 2 : 1}, &err));
 }
 
-static void answer(omni_session *s, heard *h, int64_t tokens, bool speak) {
+static void answer(dialogue *s, heard *h, int64_t tokens, bool speak) {
     omni_generate_params p = asking(h, tokens);
     p.speak = speak;
-    must(omni_generate(s, &p, &h->result, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &h->result, &err));
 }
 
 /* The conversation of `from` without its last message, given to a new session as a whole. media(s, i) adds user message i. */
-typedef void (*turn_maker)(omni_session *s, int turn);
+typedef void (*turn_maker)(dialogue *s, int turn);
 
-static omni_session *retell_from(const omni_session *from, const omni_session_params *p, turn_maker make, int turn) {
-    omni_session *s = start(p);
+static dialogue *retell_from(const dialogue *from, const dialogue_params *p, turn_maker make, int turn) {
+    dialogue *s = start(p);
     for (size_t i = 0; i + 1 < from->conversation->chat.count; i++) {
         const chat_message *m = &from->conversation->chat.messages[i];
         if (m->role == CHAT_SYSTEM) {
             omni_part part = {.kind = OMNI_TEXT, .text = m->parts[0].text};
-            must(omni_session_add(s, &(omni_message){OMNI_SYSTEM, &part, 1}, &err));
+            must(omni_conversation_add(s->conversation, &(omni_message){OMNI_SYSTEM, &part, 1}, &err));
             continue;
         }
         if (m->role != CHAT_ASSISTANT) {
@@ -145,15 +146,14 @@ static omni_session *retell_from(const omni_session *from, const omni_session_pa
     return s;
 }
 
-static omni_session *retell(const omni_session *from, const omni_session_params *p, turn_maker make) {
+static dialogue *retell(const dialogue *from, const dialogue_params *p, turn_maker make) {
     return retell_from(from, p, make, 0);
 }
 
-static void assert_same(const omni_session *a, const omni_session *b, const heard *x, const heard *y) {
+static void assert_same(const dialogue *a, const dialogue *b, const heard *x, const heard *y) {
     assert_string_equal(x->text, y->text);
     assert_int_equal(x->result.prompt_tokens, y->result.prompt_tokens);
     assert_int_equal(x->result.answer_tokens, y->result.answer_tokens);
-    assert_int_equal(omni_session_used(a), omni_session_used(b));
     assert_memory_equal(decoder_logits(batch_decoder(a->engine->batch)), decoder_logits(batch_decoder(b->engine->batch)),
                         (size_t)model->thinker->config.vocab * sizeof(float));
     assert_int_equal(x->result.frames, y->result.frames);
@@ -163,7 +163,7 @@ static void assert_same(const omni_session *a, const omni_session *b, const hear
     }
 }
 
-static void media_turn(omni_session *s, int turn) {
+static void media_turn(dialogue *s, int turn) {
     static const struct {
         omni_kind kind;
         const char *file, *text;
@@ -176,46 +176,47 @@ static void media_turn(omni_session *s, int turn) {
     say(s, turns[turn].kind, turns[turn].file, turns[turn].text);
 }
 
-static void check_turns(const omni_session_params *incremental, const omni_session_params *whole) {
-    omni_session *s = start(incremental);
+static void check_turns(const dialogue_params *incremental, const dialogue_params *whole) {
+    dialogue *s = start(incremental);
     for (int turn = 0; turn < 4; turn++) {
         heard x = {0}, y = {0};
         media_turn(s, turn);
         answer(s, &x, 5 + 4 * turn, true);
         assert_true(turn == 0 ? x.result.cached_tokens == 0 : x.result.cached_tokens > 0);
         assert_true(x.sample_count > 0);
-        omni_session *again = retell(s, whole, media_turn);
+        dialogue *again = retell(s, whole, media_turn);
         answer(again, &y, 5 + 4 * turn, true);
         assert_int_equal(y.result.cached_tokens, 0);
         assert_same(s, again, &x, &y);
-        omni_session_destroy(again);
+        dialogue_destroy(again);
         forget(&x);
         forget(&y);
     }
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 static void turn_by_turn_is_the_whole(void **state) {
-    omni_session_params p = omni_session_params_default();
+    dialogue_params p = dialogue_params_default();
     check_turns(&p, &p);
 }
 
 static void half_precision_cache_and_small_batches(void **state) {
-    omni_session_params p = omni_session_params_default(), other = p;
-    p.cache_type_k = p.cache_type_v = other.cache_type_k = other.cache_type_v = OMNI_CACHE_F16;
-    p.context = other.context = 2048;
-    p.batch = 7;
-    other.batch = 64;
+    dialogue_params p = dialogue_params_default(), other = p;
+    p.engine.cache_type_k = p.engine.cache_type_v = other.engine.cache_type_k = other.engine.cache_type_v = OMNI_CACHE_F16;
+    dialogue_set_context(&p, 2048);
+    dialogue_set_context(&other, 2048);
+    p.engine.batch = 7;
+    other.engine.batch = 64;
     check_turns(&p, &other);
 }
 
-static void text_turn(omni_session *s, int turn) {
+static void text_turn(dialogue *s, int turn) {
     static const char *const texts[] = {"Tell me a long story about the sea.", "Go on.", "And how does it end?"};
     say(s, OMNI_TEXT, NULL, texts[turn]);
 }
 
 static void goes_on_after_a_cancelled_answer(void **state) {
-    omni_session *s = start(NULL);
+    dialogue *s = start(NULL);
     heard x = {0}, y = {0};
     text_turn(s, 0);
     x.stop_after = 4;
@@ -227,19 +228,19 @@ static void goes_on_after_a_cancelled_answer(void **state) {
     text_turn(s, 1);
     answer(s, &x, 12, true);
     assert_true(x.result.cached_tokens > 0);
-    omni_session *again = retell(s, NULL, text_turn);
+    dialogue *again = retell(s, NULL, text_turn);
     answer(again, &y, 12, true);
     assert_same(s, again, &x, &y);
-    omni_session_destroy(again);
-    omni_session_destroy(s);
+    dialogue_destroy(again);
+    dialogue_destroy(s);
     forget(&x);
     forget(&y);
 }
 
 static void goes_on_after_a_cancelled_prompt(void **state) {
-    omni_session_params p = omni_session_params_default();
-    p.batch = 16;
-    omni_session *s = start(&p), *plain = start(&p);
+    dialogue_params p = dialogue_params_default();
+    p.engine.batch = 16;
+    dialogue *s = start(&p), *plain = start(&p);
     heard x = {.cancel = s}, y = {0};
     media_turn(s, 0);
     answer(s, &x, 8, true);
@@ -253,14 +254,14 @@ static void goes_on_after_a_cancelled_prompt(void **state) {
     media_turn(plain, 0);
     answer(plain, &y, 8, true);
     assert_same(s, plain, &x, &y);
-    omni_session_destroy(s);
-    omni_session_destroy(plain);
+    dialogue_destroy(s);
+    dialogue_destroy(plain);
     forget(&x);
     forget(&y);
 }
 
 static void a_cancel_stops_the_encoders(void **state) {
-    omni_session *s = start(NULL);
+    dialogue *s = start(NULL);
     heard h = {.cancel = s, .cancel_early = true};
     media_turn(s, 0);
     media_turn(s, 3);
@@ -270,39 +271,38 @@ static void a_cancel_stops_the_encoders(void **state) {
     forget(&h);
     answer(s, &h, 8, false);
     assert_int_equal(h.result.answer_tokens, 8);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     forget(&h);
 }
 
 static void reset_is_a_fresh_start(void **state) {
-    omni_session *s = start(NULL), *fresh = start(NULL);
+    dialogue *s = start(NULL), *fresh = start(NULL);
     heard x = {0}, y = {0};
     media_turn(s, 1);
     answer(s, &x, 8, true);
     forget(&x);
-    omni_session_reset(s);
-    assert_int_equal(omni_session_used(s), 0);
+    dialogue_reset(s);
     media_turn(s, 0);
     answer(s, &x, 8, true);
     assert_int_equal(x.result.cached_tokens, 0);
     media_turn(fresh, 0);
     answer(fresh, &y, 8, true);
     assert_same(s, fresh, &x, &y);
-    omni_session_destroy(s);
-    omni_session_destroy(fresh);
+    dialogue_destroy(s);
+    dialogue_destroy(fresh);
     forget(&x);
     forget(&y);
 }
 
 static void what_is_taken_back_leaves_nothing(void **state) {
-    omni_session *s = start(NULL), *fresh = start(NULL);
+    dialogue *s = start(NULL), *fresh = start(NULL);
     heard x = {0}, y = {0};
-    omni_session_take_back(s); /* nothing there */
+    omni_conversation_take_back(s->conversation); /* nothing there */
     media_turn(s, 1);
     answer(s, &x, 8, false);
     forget(&x);
-    omni_session_take_back(s);
-    omni_session_take_back(s);
+    omni_conversation_take_back(s->conversation);
+    omni_conversation_take_back(s->conversation);
     assert_int_equal(s->conversation->chat.count, 0);
     assert_int_equal(s->conversation->media_count, 0);
     media_turn(s, 0);
@@ -310,108 +310,108 @@ static void what_is_taken_back_leaves_nothing(void **state) {
     media_turn(fresh, 0);
     answer(fresh, &y, 8, false);
     assert_same(s, fresh, &x, &y);
-    omni_session_destroy(s);
-    omni_session_destroy(fresh);
+    dialogue_destroy(s);
+    dialogue_destroy(fresh);
     forget(&x);
     forget(&y);
 }
 
 /* Pictures, a sound and texts: what is left after the oldest exchanges have gone is answered as if nothing else had ever been said. */
 static void what_is_dropped_leaves_nothing(void **state) {
-    omni_session_params p = omni_session_params_default();
+    dialogue_params p = dialogue_params_default();
     omni_part part = {.kind = OMNI_TEXT, .text = "You are a patient teacher who answers in short sentences."};
     for (int drops = 1; drops < 4; drops++) {
-        omni_session *s = start(&p);
+        dialogue *s = start(&p);
         heard x = {0}, y = {0};
         int64_t system_tokens, before, after;
-        must(omni_session_add(s, &(omni_message){OMNI_SYSTEM, &part, 1}, &err));
-        must(omni_session_prompt_tokens(s, &system_tokens, &err));
-        assert_int_equal(omni_session_drop_oldest(s), 0);
+        must(omni_conversation_add(s->conversation, &(omni_message){OMNI_SYSTEM, &part, 1}, &err));
+        must(omni_conversation_prompt_tokens(s->conversation, &system_tokens, &err));
+        assert_int_equal(omni_conversation_drop_oldest(s->conversation), 0);
         for (int turn = 0; turn < 3; turn++) {
             media_turn(s, turn);
             answer(s, &x, 6, false);
             forget(&x);
         }
         media_turn(s, 3);
-        must(omni_session_prompt_tokens(s, &before, &err));
+        must(omni_conversation_prompt_tokens(s->conversation, &before, &err));
         for (int i = 0; i < drops; i++) {
-            assert_int_equal(omni_session_drop_oldest(s), 2);
+            assert_int_equal(omni_conversation_drop_oldest(s->conversation), 2);
         }
         assert_int_equal(s->conversation->chat.count, 8 - 2 * drops);
         assert_int_equal(s->conversation->chat.messages[0].role, CHAT_SYSTEM);
-        must(omni_session_prompt_tokens(s, &after, &err));
+        must(omni_conversation_prompt_tokens(s->conversation, &after, &err));
         assert_true(after < before);
         answer(s, &x, 12, true);
-        omni_session *fresh = retell_from(s, &p, media_turn, drops);
+        dialogue *fresh = retell_from(s, &p, media_turn, drops);
         answer(fresh, &y, 12, true);
         assert_same(s, fresh, &x, &y);
         assert_int_equal(y.result.prompt_tokens, after); /* the picture had been encoded */
         for (int i = drops; i < 3; i++) {
-            assert_int_equal(omni_session_drop_oldest(s), 2);
+            assert_int_equal(omni_conversation_drop_oldest(s->conversation), 2);
         }
-        assert_int_equal(omni_session_drop_oldest(s), 0); /* the last exchange stays */
+        assert_int_equal(omni_conversation_drop_oldest(s->conversation), 0); /* the last exchange stays */
         assert_int_equal(s->conversation->chat.count, 3);
-        omni_session_destroy(s);
-        omni_session_destroy(fresh);
+        dialogue_destroy(s);
+        dialogue_destroy(fresh);
         forget(&x);
         forget(&y);
     }
 }
 
 static void the_last_role_is_told(void **state) {
-    omni_session_params p = omni_session_params_default();
-    omni_session *s = start(&p);
+    dialogue_params p = dialogue_params_default();
+    dialogue *s = start(&p);
     omni_role role;
     heard h = {0};
-    assert_false(omni_session_last_role(s, &role));
+    assert_false(omni_conversation_last_role(s->conversation, &role));
     text_turn(s, 0);
-    assert_true(omni_session_last_role(s, &role) && role == OMNI_USER);
+    assert_true(omni_conversation_last_role(s->conversation, &role) && role == OMNI_USER);
     answer(s, &h, 3, false);
-    assert_true(omni_session_last_role(s, &role) && role == OMNI_ASSISTANT);
-    omni_session_take_back(s);
-    assert_true(omni_session_last_role(s, &role) && role == OMNI_USER);
-    omni_session_destroy(s);
+    assert_true(omni_conversation_last_role(s->conversation, &role) && role == OMNI_ASSISTANT);
+    omni_conversation_take_back(s->conversation);
+    assert_true(omni_conversation_last_role(s->conversation, &role) && role == OMNI_USER);
+    dialogue_destroy(s);
     forget(&h);
 }
 
 static void a_full_context_ends_the_answer(void **state) {
-    omni_session_params p = omni_session_params_default();
-    p.context = 64;
-    omni_session *s = start(&p);
+    dialogue_params p = dialogue_params_default();
+    dialogue_set_context(&p, 64);
+    dialogue *s = start(&p);
     heard h = {0};
     text_turn(s, 0);
     answer(s, &h, 1000, false);
     assert_int_equal(h.result.finish, OMNI_FINISH_LENGTH);
-    assert_int_equal(omni_session_used(s), 64);
+    assert_int_equal(h.result.prompt_tokens + h.result.answer_tokens - 1, 64); /* the last token takes no row */
     forget(&h);
     text_turn(s, 1);
     omni_generate_params g = asking(&h, 5);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(omni_generate(s, &g, &h.result, &err), OMNI_ERR_LIMIT);
+        assert_int_equal(omni_generate(s->engine, s->conversation, &g, &h.result, &err), OMNI_ERR_LIMIT);
         assert_non_null(strstr(err.text, "64"));
         assert_int_equal(s->conversation->chat.count, 3);
     }
-    omni_session_reset(s);
+    dialogue_reset(s);
     text_turn(s, 1);
     answer(s, &h, 5, false);
     assert_int_equal(h.result.answer_tokens, 5);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     forget(&h);
 }
 
 static void what_does_not_fit_is_not_encoded(void **state) {
-    omni_session_params p = omni_session_params_default();
-    p.context = 100;
-    omni_session *s = start(&p);
+    dialogue_params p = dialogue_params_default();
+    dialogue_set_context(&p, 100);
+    dialogue *s = start(&p);
     heard h = {0};
     const uint64_t before = model->media_cache.encoded;
     media_turn(s, 0);
     media_turn(s, 3);
     omni_generate_params g = asking(&h, 5);
-    assert_int_equal(omni_generate(s, &g, &h.result, &err), OMNI_ERR_LIMIT);
+    assert_int_equal(omni_generate(s->engine, s->conversation, &g, &h.result, &err), OMNI_ERR_LIMIT);
     assert_non_null(strstr(err.text, "100"));
     assert_int_equal(model->media_cache.encoded, before);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 /* What cannot fit whatever else there is, is refused before it is decoded, and so is the second of two that fit alone. */
@@ -420,34 +420,34 @@ static void what_does_not_fit_is_not_decoded(void **state) {
                                {.kind = OMNI_TEXT, .text = "What is it?"},
                                {.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"}};
     for (int64_t context = 48; context <= 100; context += 52) {
-        omni_session_params p = omni_session_params_default();
-        p.context = context;
-        omni_session *s = start(&p);
-        assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, parts, 3}, &err), OMNI_ERR_LIMIT);
+        dialogue_params p = dialogue_params_default();
+        dialogue_set_context(&p, context);
+        dialogue *s = start(&p);
+        assert_int_equal(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, parts, 3}, &err), OMNI_ERR_LIMIT);
         assert_non_null(strstr(err.text, "picture.jpg"));
         assert_non_null(strstr(err.text, "-c"));
         assert_int_equal(s->conversation->chat.count, 0);
         assert_int_equal(s->conversation->media_count, 0);
         if (context == 100) {
-            must(omni_session_add(s, &(omni_message){OMNI_USER, parts, 2}, &err));
+            must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, parts, 2}, &err));
         }
-        omni_session_destroy(s);
+        dialogue_destroy(s);
     }
     /* a sound is decoded no further than it can fit */
-    omni_session_params p = omni_session_params_default();
-    p.context = 8;
-    omni_session *s = start(&p);
+    dialogue_params p = dialogue_params_default();
+    dialogue_set_context(&p, 8);
+    dialogue *s = start(&p);
     const omni_part part = {.kind = OMNI_AUDIO, .path = MODELS "/media/question.ogg"};
-    assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, &part, 1}, &err), OMNI_ERR_LIMIT);
+    assert_int_equal(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, &part, 1}, &err), OMNI_ERR_LIMIT);
     assert_non_null(strstr(err.text, "question.ogg"));
     assert_non_null(strstr(err.text, "-c"));
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 static void limits_of_media_are_settings(void **state) {
     const omni_part parts[] = {{.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"}, {.kind = OMNI_AUDIO, .path = MODELS "/media/question.ogg"}};
     const struct {
-        omni_session_params params;
+        omni_conversation_params params;
         size_t part;
         const char *flag;
     } cases[] = {
@@ -457,17 +457,17 @@ static void limits_of_media_are_settings(void **state) {
         {{.max_audio_seconds = 0.1}, 1, "--max-audio-seconds"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        omni_session *s = start(&cases[i].params);
-        assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, &parts[cases[i].part], 1}, &err), OMNI_ERR_LIMIT);
+        dialogue *s = start(&(dialogue_params){cases[i].params, omni_engine_params_default()});
+        assert_int_equal(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, &parts[cases[i].part], 1}, &err), OMNI_ERR_LIMIT);
         assert_non_null(strstr(err.text, cases[i].flag));
         assert_non_null(strstr(err.text, strrchr(parts[cases[i].part].path, '/')));
-        omni_session_destroy(s);
+        dialogue_destroy(s);
     }
 }
 
 static void *cancel_soon(void *arg) {
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-    omni_cancel(arg);
+    omni_conversation_cancel(arg);
     return NULL;
 }
 
@@ -478,17 +478,17 @@ static void adding_media_can_be_cancelled(void **state) {
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/pipe", folder);
     assert_int_equal(mkfifo(path, 0600), 0);
-    omni_session *s = start(NULL);
+    dialogue *s = start(NULL);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         const omni_part part = {.kind = kinds[i], .path = path};
         pthread_t thread;
-        assert_int_equal(pthread_create(&thread, NULL, cancel_soon, s), 0);
-        assert_int_equal(omni_session_add(s, &(omni_message){OMNI_USER, &part, 1}, &err), OMNI_CANCELLED);
+        assert_int_equal(pthread_create(&thread, NULL, cancel_soon, s->conversation), 0);
+        assert_int_equal(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, &part, 1}, &err), OMNI_CANCELLED);
         pthread_join(thread, NULL);
         assert_int_equal(s->conversation->chat.count, 0);
         assert_int_equal(s->conversation->media_count, 0);
     }
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     unlink(path);
     rmdir(folder);
 }
@@ -508,7 +508,7 @@ static void repeated_media_are_decoded_once(void **state) {
                                {.kind = OMNI_IMAGE, .data = bytes, .size = size},
                                {.kind = OMNI_IMAGE, .data = again, .size = size},
                                {.kind = OMNI_IMAGE, .data = other, .size = size}};
-    omni_session *s = start(NULL);
+    dialogue *s = start(NULL);
     media_loading l;
     media_loading_begin(&l, s->conversation);
     int64_t pixels[5];
@@ -525,14 +525,14 @@ static void repeated_media_are_decoded_once(void **state) {
     }
     assert_true(memcmp(p->levels, s->conversation->media[4].patches.levels, n) != 0);
     media_loading_end(&l);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     free(bytes);
     free(again);
     free(other);
 }
 
 static void stop_strings(void **state) {
-    omni_session *s = start(NULL);
+    dialogue *s = start(NULL);
     heard all = {0}, h = {0};
     text_turn(s, 0);
     answer(s, &all, 40, false);
@@ -544,16 +544,16 @@ static void stop_strings(void **state) {
     char wanted[5] = {0};
     memcpy(wanted, all.text + at, 4); /* may end inside a character: stop strings are bytes */
     const char *stop[] = {"does not occur in it", wanted};
-    omni_session_reset(s);
+    dialogue_reset(s);
     text_turn(s, 0);
     omni_generate_params p = asking(&h, 40);
     p.stop = stop;
     p.stop_count = 2;
-    must(omni_generate(s, &p, &h.result, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &h.result, &err));
     assert_int_equal(h.result.finish, OMNI_FINISH_STOP);
     assert_int_equal(h.text_size, strstr(all.text, wanted) - all.text);
     assert_memory_equal(h.text, all.text, h.text_size);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     forget(&all);
     forget(&h);
 }
@@ -568,28 +568,28 @@ static bool take_call(void *arg, const char *name, const char *arguments) {
 
 /* An answer without markup is the same text to those who listen for markup. */
 static void listening_for_markup(void **state) {
-    omni_session *s = start(NULL);
+    dialogue *s = start(NULL);
     heard plain = {0}, h = {0};
     text_turn(s, 0);
     answer(s, &plain, 40, false);
-    omni_session_reset(s);
+    dialogue_reset(s);
     text_turn(s, 0);
     omni_generate_params p = asking(&h, 40);
     p.on_reasoning = take_markup;
     p.on_tool_call = take_call;
-    must(omni_generate(s, &p, &h.result, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &h.result, &err));
     assert_string_equal(h.text, plain.text);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     forget(&plain);
     forget(&h);
 }
 
 static void many_sessions_of_one_model(void **state) {
     enum { SESSIONS = 20, TURNS = 2 };
-    omni_session *all[SESSIONS];
+    dialogue *all[SESSIONS];
     heard first[SESSIONS][TURNS] = {0};
-    omni_session_params p = omni_session_params_default();
-    p.context = 512;
+    dialogue_params p = dialogue_params_default();
+    dialogue_set_context(&p, 512);
     for (int pass = 0; pass < 2; pass++) { /* one by one, then in turns */
         for (int i = 0; i < SESSIONS; i++) {
             all[i] = start(&p);
@@ -614,19 +614,19 @@ static void many_sessions_of_one_model(void **state) {
             forget(&first[i][turn]);
         }
         for (int i = 0; i < SESSIONS; i++) {
-            omni_session_destroy(all[i]);
+            dialogue_destroy(all[i]);
         }
     }
 }
 
 static void a_given_text_leaves_the_conversation_alone(void **state) {
-    omni_session *s = start(NULL), *plain = start(NULL);
+    dialogue *s = start(NULL), *plain = start(NULL);
     heard x = {0}, y = {0}, spoken[2] = {0};
     text_turn(s, 0);
     answer(s, &x, 6, true);
     forget(&x);
     omni_generate_params p = asking(&spoken[0], 0);
-    must(omni_speak(s, "Something else entirely.", &p, &spoken[0].result, &err));
+    must(omni_speak(s->engine, "Something else entirely.", &p, &spoken[0].result, &err));
     text_turn(s, 1);
     answer(s, &x, 6, true);
     text_turn(plain, 0);
@@ -636,12 +636,12 @@ static void a_given_text_leaves_the_conversation_alone(void **state) {
     answer(plain, &y, 6, true);
     assert_same(s, plain, &x, &y);
     p.arg = &spoken[1];
-    must(omni_speak(s, "Something else entirely.", &p, &spoken[1].result, &err));
+    must(omni_speak(s->engine, "Something else entirely.", &p, &spoken[1].result, &err));
     assert_true(spoken[0].sample_count > 0);
     assert_int_equal(spoken[0].sample_count, spoken[1].sample_count);
     assert_memory_equal(spoken[0].samples, spoken[1].samples, spoken[0].sample_count * sizeof(float));
-    omni_session_destroy(s);
-    omni_session_destroy(plain);
+    dialogue_destroy(s);
+    dialogue_destroy(plain);
     forget(&x);
     forget(&y);
     forget(&spoken[0]);
@@ -652,12 +652,12 @@ static void what_fails_leaves_nothing_behind(void **state) {
     static const char bad[] =
         "{\"fps\": 9, \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}], \"messages\": [{\"role\": \"user\", \"content\": "
         "[{\"type\": \"image\", \"path\": \"" MODELS "/media/picture.jpg\"}, {\"type\": \"image\", \"path\": \"/nowhere.png\"}]}]}";
-    omni_session *s = start(NULL), *plain = start(NULL);
+    dialogue *s = start(NULL), *plain = start(NULL);
     heard x = {0}, y = {0};
     omni_part parts[] = {{.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"}, {.kind = OMNI_AUDIO, .path = "/nowhere.wav"}};
     media_turn(s, 0);
-    assert_int_not_equal(omni_session_add(s, &(omni_message){OMNI_USER, parts, 2}, &err), OMNI_OK);
-    assert_int_not_equal(omni_session_add_json(s, bad, sizeof bad - 1, &err), OMNI_OK);
+    assert_int_not_equal(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, parts, 2}, &err), OMNI_OK);
+    assert_int_not_equal(omni_conversation_add_json(s->conversation, bad, sizeof bad - 1, &err), OMNI_OK);
     assert_int_equal(s->conversation->chat.count, 1);
     assert_int_equal(s->conversation->chat.tool_count, 0);
     assert_int_equal(s->conversation->media_count, 1);
@@ -666,34 +666,34 @@ static void what_fails_leaves_nothing_behind(void **state) {
     media_turn(plain, 0);
     answer(plain, &y, 8, true);
     assert_same(s, plain, &x, &y);
-    omni_session_destroy(s);
-    omni_session_destroy(plain);
+    dialogue_destroy(s);
+    dialogue_destroy(plain);
     forget(&x);
     forget(&y);
 }
 
 static void absurd_parameters(void **state) {
-    omni_session *s = start(NULL);
+    dialogue *s = start(NULL);
     heard h = {0};
     text_turn(s, 0);
     omni_generate_params p = asking(&h, 3);
     p.speak = true;
     p.max_frames = INT64_MAX;
     h.stop_after = 2;
-    must(omni_generate(s, &p, &h.result, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &h.result, &err));
     p.text.temperature = NAN;
     p.text.greedy = false;
-    assert_int_equal(omni_generate(s, &p, &h.result, &err), OMNI_ERR_ARGUMENT);
-    omni_session_destroy(s);
-    omni_session_params q = omni_session_params_default();
-    q.fps = NAN;
-    assert_int_equal(omni_session_create(model, &q, &s, &err), OMNI_ERR_ARGUMENT);
-    q = omni_session_params_default();
-    q.max_audio_seconds = NAN;
-    assert_int_equal(omni_session_create(model, &q, &s, &err), OMNI_ERR_ARGUMENT);
-    q = omni_session_params_default();
-    q.context = INT64_MAX;
-    assert_int_equal(omni_session_create(model, &q, &s, &err), OMNI_ERR_LIMIT);
+    assert_int_equal(omni_generate(s->engine, s->conversation, &p, &h.result, &err), OMNI_ERR_ARGUMENT);
+    dialogue_destroy(s);
+    dialogue_params q = dialogue_params_default();
+    q.conversation.fps = NAN;
+    assert_int_equal(dialogue_create(model, &q, &s, &err), OMNI_ERR_ARGUMENT);
+    q = dialogue_params_default();
+    q.conversation.max_audio_seconds = NAN;
+    assert_int_equal(dialogue_create(model, &q, &s, &err), OMNI_ERR_ARGUMENT);
+    q = dialogue_params_default();
+    dialogue_set_context(&q, INT64_MAX);
+    assert_int_equal(dialogue_create(model, &q, &s, &err), OMNI_ERR_LIMIT);
     forget(&h);
 }
 
@@ -754,16 +754,16 @@ static void the_caller_works_on_its_cpu_and_comes_back(void **state) {
     p.progress = look_at_progress;
     p.progress_arg = &x;
     omni_model *pinned, *none;
-    omni_session *s;
+    dialogue *s;
     must(omni_model_open(&p, &pinned, &err));
     back_from(&x, &before);
-    must(omni_session_create(pinned, NULL, &s, &err));
+    must(dialogue_create(pinned, NULL, &s, &err));
     say(s, OMNI_TEXT, NULL, "Where are you?");
     heard free_run = {0};
-    omni_session *other = start(NULL);
+    dialogue *other = start(NULL);
     say(other, OMNI_TEXT, NULL, "Where are you?");
     answer(other, &free_run, 6, false);
-    omni_session_destroy(other);
+    dialogue_destroy(other);
 
     omni_generate_params g = asking(&(heard){0}, 6);
     g.speak = true;
@@ -772,18 +772,18 @@ static void the_caller_works_on_its_cpu_and_comes_back(void **state) {
     g.on_progress = look_at_progress;
     g.arg = &x;
     g.max_frames = 20;
-    must(omni_generate(s, &g, NULL, &err));
+    must(omni_generate(s->engine, s->conversation, &g, NULL, &err));
     back_from(&x, &before);
-    must(omni_speak(s, "Here.", &g, NULL, &err));
+    must(omni_speak(s->engine, "Here.", &g, NULL, &err));
     back_from(&x, &before);
     heard h = {0};
-    omni_session_reset(s);
+    dialogue_reset(s);
     say(s, OMNI_TEXT, NULL, "Where are you?");
     answer(s, &h, 6, false);
     assert_string_equal(h.text, free_run.text); /* the same as wherever else */
     forget(&h);
     forget(&free_run);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
     omni_model_close(pinned);
 
     omni_bench_params b = omni_bench_params_default();

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dialogue.h"
 #include "engine/scheduler.h"
 #include "gguf/safetensors.h"
 
@@ -71,13 +72,13 @@ static omni_generate_params tracing(listener *l) {
     return p;
 }
 
-static omni_session *asked(void) {
-    omni_session *s;
+static dialogue *asked(void) {
+    dialogue *s;
     omni_part parts[] = {{.kind = OMNI_IMAGE, .path = MODELS "/media/picture.jpg"},
                          {.kind = OMNI_AUDIO, .path = MODELS "/media/question.ogg"},
                          {.kind = OMNI_TEXT, .text = "What is this?"}};
-    must(omni_session_create(model, NULL, &s, &err));
-    must(omni_session_add(s, &(omni_message){OMNI_USER, parts, 3}, &err));
+    must(dialogue_create(model, NULL, &s, &err));
+    must(omni_conversation_add(s->conversation, &(omni_message){OMNI_USER, parts, 3}, &err));
     return s;
 }
 
@@ -148,7 +149,7 @@ static void assert_sound(const safetensors *f, const listener *l, const omni_res
 }
 
 static void a_trace_holds_what_happened(void **state) {
-    omni_session *s = asked();
+    dialogue *s = asked();
     listener l = {0};
     omni_result r;
     omni_generate_params p = tracing(&l), untraced = p;
@@ -156,7 +157,7 @@ static void a_trace_holds_what_happened(void **state) {
     untraced.trace = NULL;
     must(omni_request_submit(s->engine, s->conversation, &untraced, &same, &err));
     omni_request_cancel(same);
-    must(omni_generate(s, &p, &r, &err));
+    must(omni_generate(s->engine, s->conversation, &p, &r, &err));
     assert_true(r.frames > 0 && r.samples > 0);
     const prompt_row *rows = same->rows.rows;
     safetensors *f;
@@ -192,14 +193,14 @@ static void a_trace_holds_what_happened(void **state) {
     /* A second run replaces it; speaking a text has the sound's tensors alone. */
     free(l.samples);
     l = (listener){0};
-    must(omni_speak(s, "Hello", &p, &r, &err));
+    must(omni_speak(s->engine, "Hello", &p, &r, &err));
     must(safetensors_open_file(path, &f, &err));
     assert_sound(f, &l, &r);
     assert_int_equal(safetensors_count(f), 2);
     safetensors_close(f);
     free(l.samples);
     unlink(path);
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 static void assert_untouched(void) {
@@ -220,7 +221,7 @@ static void put_former(void) {
 
 static void what_fails_leaves_no_trace(void **state) {
     for (int kind = 0; kind < 4; kind++) {
-        omni_session *s = asked();
+        dialogue *s = asked();
         listener l = {0};
         omni_result r;
         omni_generate_params p = tracing(&l);
@@ -231,8 +232,8 @@ static void what_fails_leaves_no_trace(void **state) {
         if (kind == 0) { /* the disk is full */
             signal(SIGXFSZ, SIG_IGN);
             assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-            omni_status status = omni_generate(s, &p, &r, &err);
-            omni_status spoken = omni_speak(s, "Hello", &p, &r, NULL);
+            omni_status status = omni_generate(s->engine, s->conversation, &p, &r, &err);
+            omni_status spoken = omni_speak(s->engine, "Hello", &p, &r, NULL);
             assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
             assert_int_equal(status, OMNI_ERR_IO);
             assert_int_equal(spoken, OMNI_ERR_IO);
@@ -240,27 +241,27 @@ static void what_fails_leaves_no_trace(void **state) {
             assert_int_equal(s->conversation->chat.count, 1);
         } else if (kind == 1) { /* the listener has had enough */
             l.left = 1;
-            must(omni_generate(s, &p, &r, &err));
+            must(omni_generate(s->engine, s->conversation, &p, &r, &err));
             assert_int_equal(r.finish, OMNI_FINISH_CANCELLED);
         } else if (kind == 2) { /* an argument is wrong */
             p.voice = "nobody";
-            assert_int_equal(omni_generate(s, &p, &r, &err), OMNI_ERR_ARGUMENT);
-            assert_int_equal(omni_speak(s, "Hello", &p, &r, &err), OMNI_ERR_ARGUMENT);
+            assert_int_equal(omni_generate(s->engine, s->conversation, &p, &r, &err), OMNI_ERR_ARGUMENT);
+            assert_int_equal(omni_speak(s->engine, "Hello", &p, &r, &err), OMNI_ERR_ARGUMENT);
         } else { /* cancelled before it began */
-            omni_cancel(s);
-            must(omni_generate(s, &p, &r, &err));
+            omni_conversation_cancel(s->conversation);
+            must(omni_generate(s->engine, s->conversation, &p, &r, &err));
             assert_int_equal(r.finish, OMNI_FINISH_CANCELLED);
         }
         assert_untouched();
         free(l.samples);
-        omni_session_destroy(s);
+        dialogue_destroy(s);
     }
-    omni_session *s = asked();
+    dialogue *s = asked();
     omni_generate_params p = tracing(&(listener){0});
     p.trace = "/nowhere/trace.safetensors";
-    assert_int_equal(omni_generate(s, &p, NULL, &err), OMNI_ERR_IO);
+    assert_int_equal(omni_generate(s->engine, s->conversation, &p, NULL, &err), OMNI_ERR_IO);
     assert_non_null(strstr(err.text, "/nowhere"));
-    omni_session_destroy(s);
+    dialogue_destroy(s);
 }
 
 int main(void) {
