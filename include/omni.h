@@ -263,6 +263,10 @@ struct omni_generate_params {
      * request has told its end or omni_request_free has returned. NULL: none. */
     bool (*mask)(void *arg, const int32_t *answer, size_t count, uint32_t *bits);
     void *mask_arg;
+    /* What the whole answer must be, in the notation of llama.cpp (GBNF): "root ::= \"yes\" | \"no\"". A mask that is given besides takes away
+     * further tokens. The answer ends only where the grammar allows it, or by max_tokens or a stop string; what a model of the Thinking kind says in
+     * <think> before it is free. Grammars that a model was asked for lately are kept compiled. NULL: anything. */
+    const char *grammar;
 
     bool logprobs;    /* on_token is called, or OMNI_EVENT_TOKEN comes: of each token of the answer but the one that ends it and those that a stop
                        * string withholds, before the text it adds to */

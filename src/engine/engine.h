@@ -7,6 +7,7 @@
 
 #include "base/pool.h"
 #include "engine/batch.h"
+#include "engine/constraint.h"
 #include "engine/media_item.h"
 #include "engine/medium.h"
 #include "model/code2wav.h"
@@ -26,6 +27,8 @@ struct omni_model {
     talker *talker;     /* NULL: no speech */
     code2wav *code2wav; /* with talker */
     media_cache media_cache;
+    constraint_cache constraints;
+    bool reasons;              /* its answers begin with <think> */
     pthread_mutex_t computing; /* held by who uses the backend: one step at a time, of whatever engine */
 };
 

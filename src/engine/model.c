@@ -92,6 +92,7 @@ static omni_status open_all(omni_model *m, const omni_model_params *p, omni_erro
     m->b->loading = (weights_progress){.tell = p->progress, .arg = p->progress_arg, .total = to_load};
     TRY(thinker_open(m->b, m->thinker_file, p->embeddings_only, &m->thinker, err));
     TRY(tokenizer_open(m->thinker_file, &m->tokenizer, err));
+    m->reasons = constraint_model_reasons(m->thinker_file);
     if (m->mmproj_file) {
         TRY(open_encoders(m, p->mmproj, err));
     }
@@ -114,6 +115,7 @@ omni_status model_open_on(backend *b, const omni_model_params *params, omni_mode
     }
     enum { IDLE_EMBEDDINGS = 256 << 20 }; /* bytes of those that no conversation holds */
     media_cache_init(&m->media_cache, IDLE_EMBEDDINGS);
+    constraint_cache_init(&m->constraints);
     pthread_mutex_init(&m->computing, NULL);
     m->b = b;
     backend_enter(b);
@@ -158,6 +160,7 @@ void omni_model_close(omni_model *m) {
     }
     print_profile(m->b);
     media_cache_free(&m->media_cache, m->b);
+    constraint_cache_free(&m->constraints);
     pthread_mutex_destroy(&m->computing);
     code2wav_close(m->code2wav);
     talker_close(m->talker);

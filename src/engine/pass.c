@@ -155,7 +155,7 @@ static omni_status open_stream(omni_engine *e, omni_request *r, omni_error *err)
 
 /* The prompt has been read: what the answer needs. */
 static omni_status begin_answer(omni_engine *e, omni_request *r, omni_error *err) {
-    TRY(sampler_open(&r->sampler, e->model->b, e->model->thinker->config.vocab, &r->params, r->rows.rows, r->prompt_rows, err));
+    TRY(sampler_open(&r->sampler, e->model->b, e->model->thinker->config.vocab, &r->params, r->grammar != NULL, r->rows.rows, r->prompt_rows, err));
     r->answering = engine_now();
     r->result.seconds_prompt = r->answering - r->admitted - r->result.seconds_media;
     TRY(output_open(&r->output, e->model->tokenizer, &r->receiver, r->params.speak, err));
@@ -188,7 +188,7 @@ static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, const
     const int64_t most = r->params.max_tokens > 0 ? r->params.max_tokens : INT64_MAX;
     const bool end = !r->params.ignore_eos && tokenizer_is_end(e->model->tokenizer, id);
     if (id == SAMPLE_NONE) {
-        return fail(err, OMNI_ERR_ARGUMENT, "no token is allowed as number %zu of the answer: mask and logit bias leave none of the %lld",
+        return fail(err, OMNI_ERR_ARGUMENT, "no token is allowed as number %zu of the answer: mask, grammar and logit bias leave none of the %lld",
                     r->answer.count + 1, (long long)e->model->thinker->config.vocab);
     }
     if (id < 0) {
@@ -220,11 +220,12 @@ static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, const
 /* Before a token of r is drawn. */
 static omni_status prepare_draw(omni_engine *e, omni_request *r, omni_error *err) {
     omni_status status = r->output_open ? OMNI_OK : begin_answer(e, r, err);
-    if (status == OMNI_OK && r->params.mask) {
+    if (status == OMNI_OK && (r->params.mask || r->grammar)) {
         pthread_mutex_lock(&r->asking);
         status = request_is_cancelled(r) ? fail(err, OMNI_CANCELLED, "cancelled") : OMNI_OK;
         if (status == OMNI_OK) {
-            status = sampler_ask_mask(&r->sampler, e->model->b, e->model->thinker->config.vocab, &r->params, r->answer.ids, r->answer.count, err);
+            status = sampler_ask_mask(&r->sampler, e->model->b, e->model->thinker->config.vocab, &r->params, r->grammar ? &r->matcher : NULL,
+                                      r->answer.ids, r->answer.count, err);
         }
         pthread_mutex_unlock(&r->asking);
     }

@@ -40,8 +40,9 @@ static omni_status copy_params(omni_request *r, const omni_generate_params *para
     p->logit_bias = NULL;
     p->logit_bias_count = 0;
     p->voice = NULL;
-    p->owner = NULL; /* the chain of the rows knows it */
-    p->trace = NULL; /* r->trace */
+    p->owner = NULL;   /* the chain of the rows knows it */
+    p->trace = NULL;   /* r->trace */
+    p->grammar = NULL; /* r->grammar */
     p->on_text = push_text;
     p->on_audio = push_audio;
     p->on_token = push_token;
@@ -109,6 +110,7 @@ void request_drop(omni_request *r) {
     free((char **)r->params.stop);
     free((char *)r->params.voice);
     free((omni_logit_bias *)r->params.logit_bias);
+    token_grammar_drop(r->grammar);
     for (int32_t i = 0; i < r->media_count; i++) {
         media_item_drop(r->media[i]);
     }
@@ -257,6 +259,16 @@ static omni_status lay_out_opening(omni_request *r, omni_error *err) {
     return status;
 }
 
+/* The grammar that its answer shall follow. */
+static omni_status constrain(omni_request *r, const omni_conversation *c, const omni_generate_params *params, omni_error *err) {
+    omni_model *m = r->e->model;
+    TRY(constraint_open(&m->constraints, m->tokenizer, m->thinker->config.vocab, &c->chat, params, &r->grammar, err));
+    if (r->grammar) {
+        token_matcher_init(&r->matcher, r->grammar, m->tokenizer, m->reasons);
+    }
+    return OMNI_OK;
+}
+
 /* ---- handing it in ---- */
 
 /* Counts r in, or without one only looks whether there is room, so that what is refused costs little. */
@@ -295,7 +307,8 @@ omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_gene
     omni_request *r;
     TRY(create(e, params, false, &r, err));
     r->turn = c->chat.count;
-    omni_status status = lay_out(r, c, params->owner, err);
+    omni_status status = constrain(r, c, params, err);
+    status = status == OMNI_OK ? lay_out(r, c, params->owner, err) : status;
     status = status == OMNI_OK ? hand_in(e, r, err) : status;
     if (status != OMNI_OK) {
         request_drop(r);
@@ -323,6 +336,7 @@ omni_status request_speak(omni_engine *e, const char *text, const omni_generate_
     p.speak = true;
     p.stop_count = p.logit_bias_count = 0; /* what concerns text alone is not looked at */
     p.mask = NULL;
+    p.grammar = NULL;
     p.logprobs = false;
     TRY(check_generate_params(e->model, &p, false, err));
     if (!*text) {

@@ -41,8 +41,9 @@ struct omni_request {
     prompt_media *media_rows;
     content_hash *contents; /* [media_count] what their rows are of */
     int32_t media_count;
-    prefix_chain chain; /* of rows */
-    trace *trace;       /* NULL: none */
+    prefix_chain chain;     /* of rows */
+    trace *trace;           /* NULL: none */
+    token_grammar *grammar; /* what its answer must be; NULL: anything */
 
     /* The step's alone. */
     uint64_t number;                    /* by submission: smaller ones are older */
@@ -55,6 +56,7 @@ struct omni_request {
     token_list answer;       /* every token sampled */
     pthread_mutex_t asking;  /* held while params.mask is called, so that omni_request_free can wait for that */
     token_list spoken;       /* on their way to the talker */
+    token_matcher matcher;   /* with grammar */
     sampler sampler;         /* from the first token to the end */
     int64_t wanted, piece;   /* rows that it could take in this step's pass, and those that it gets */
     int64_t traced;          /* of its rows are in the trace */

@@ -67,8 +67,9 @@ static size_t mask_bytes(int64_t vocab) {
     return (size_t)((vocab + 31) / 32) * sizeof(uint32_t);
 }
 
-omni_status sampler_open(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, const prompt_row *rows, int64_t n, omni_error *err) {
-    const size_t mask = p->mask ? mask_bytes(vocab) : 0, bias = p->logit_bias_count * sizeof *s->bias;
+omni_status sampler_open(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, bool constrained, const prompt_row *rows, int64_t n,
+                         omni_error *err) {
+    const size_t mask = p->mask || constrained ? mask_bytes(vocab) : 0, bias = p->logit_bias_count * sizeof *s->bias;
     const size_t history = penalises(&p->text) ? (size_t)vocab * sizeof *s->history : 0, raw = p->logprobs ? (size_t)vocab * sizeof *s->raw : 0;
     const size_t total = mask + bias + raw + history;
     *s = (sampler){0};
@@ -110,11 +111,14 @@ void sampler_close(sampler *s, backend *b) {
     *s = (sampler){0};
 }
 
-omni_status sampler_ask_mask(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, const int32_t *answer, size_t count,
-                             omni_error *err) {
+omni_status sampler_ask_mask(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, token_matcher *matcher, const int32_t *answer,
+                             size_t count, omni_error *err) {
     memset(s->words, 0xff, mask_bytes(vocab));
-    if (!p->mask(p->mask_arg, answer, count, s->words)) {
+    if (p->mask && !p->mask(p->mask_arg, answer, count, s->words)) {
         return fail(err, OMNI_CANCELLED, "cancelled by the mask");
+    }
+    if (matcher) {
+        TRY(token_matcher_allow(matcher, answer, count, s->words, err));
     }
     b->ops->upload(b, s->allowed, s->words, mask_bytes(vocab));
     return OMNI_OK;

@@ -8,6 +8,7 @@
 #include "model/positions.h"
 #include "omni.h"
 #include "tensor/ops.h"
+#include "text/token_mask.h"
 
 typedef struct sampler {
     void *memory;      /* the backend's, with the next four in it; each NULL when nothing asks for it */
@@ -24,12 +25,14 @@ omni_status sampler_check(const omni_generate_params *p, int64_t vocab, omni_err
  * sampler_check has passed. *out is the caller's to free. */
 omni_status sampler_merge_bias(const omni_generate_params *p, omni_logit_bias **out, size_t *count, omni_error *err);
 
-/* p: with a merged bias. An error leaves what sampler_close takes; so does {0}. */
-omni_status sampler_open(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, const prompt_row *rows, int64_t n, omni_error *err);
+/* p: with a merged bias. constrained: there is a grammar, which takes a mask. An error leaves what sampler_close takes; so does {0}. */
+omni_status sampler_open(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, bool constrained, const prompt_row *rows, int64_t n,
+                         omni_error *err);
 void sampler_close(sampler *s, backend *b);
-/* Asks p->mask what may come after the count tokens of the answer. OMNI_CANCELLED: it has returned false. */
-omni_status sampler_ask_mask(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, const int32_t *answer, size_t count,
-                             omni_error *err);
+/* Asks p->mask and the matcher, each of which may be NULL, what may come after the count tokens of the answer. OMNI_CANCELLED: the mask has returned
+ * false. */
+omni_status sampler_ask_mask(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, token_matcher *matcher, const int32_t *answer,
+                             size_t count, omni_error *err);
 /* How the token behind those is drawn; the caller sets where logprobs go. */
 sample_row sampler_row(const sampler *s, int64_t vocab, const omni_generate_params *p, uint64_t turn, size_t count);
 

@@ -8,8 +8,8 @@
 #include "text/grammar_states.h"
 
 enum {
-    STATES_ROOM = 64 << 20, /* bytes that the states of a grammar may take */
-    MASKS_ROOM = 32 << 20,  /* and what was found for them */
+    STATES_ROOM = 32 << 20, /* bytes that the states of a grammar may take */
+    MASKS_ROOM = 16 << 20,  /* and what was found for them */
     MOST_SPARSE = 1024,     /* tokens that are kept as a list, not as a mask */
     RECENT = 64,            /* masks of whole states that are kept */
     MOST_WORK = 40000000,   /* of grammar_states_work, for one mask: some tenths of a second */
