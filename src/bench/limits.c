@@ -17,7 +17,7 @@ static double now(void) {
 }
 
 typedef struct test {
-    cpu_kernels k; /* of the processor's highest level, whatever the backend was told to use */
+    cpu_kernels k; /* of the processor's best instruction set, whatever the backend was told to use */
     const float *block;
     int64_t values;          /* a thread's part: a multiple of 64 */
     float sums[MAX_THREADS]; /* kept so that the work is not left out */
@@ -61,9 +61,9 @@ omni_status limits_measure(pool *p, limits *out, omni_error *err) {
     madvise(block, BLOCK, MADV_HUGEPAGE);
 #endif
     memset(block, 0, BLOCK); /* pages of its own, and numbers that add up fast */
-    const char *names[KERNEL_LEVELS];
-    int levels = kernels_levels(names);
-    kernels_select(names[levels - 1], &t->k);
+    const char *names[KERNEL_ISAS];
+    int isas = kernels_isas(names);
+    kernels_select(names[isas - 1], &t->k);
     t->block = block;
     t->values = BLOCK / 4 / threads & ~(int64_t)1023;
     out->read = median_rate(p, read_part, t, 4.0 * (double)t->values * threads);

@@ -86,7 +86,7 @@ static void troff_flag(const flag *f) {
 
 static void man_settings(void) {
     printf(".SH ENVIRONMENT\n.TP\n\\fBOMNI_MODEL\\fR\nWhat \\fB\\-\\-model\\fR is when it is not given: a folder or a file.\n"
-           ".TP\n\\fBOMNI_CPU\\fR\nKernels of a lower level than the processor allows, for comparisons.\n"
+           ".TP\n\\fBOMNI_CPU\\fR\nKernels for a lesser instruction set than the processor has, for comparisons.\n"
            ".SH FILES\n.TP\n\\fI$XDG_CONFIG_HOME/omni/config\\fR, \\fI\\(ti/.config/omni/config\\fR\n"
            "Defaults, a flag a line without its dashes: \"threads = 4\". Lines below \"[run]\" hold for that command alone. The command line and\n"
            "\\fBOMNI_MODEL\\fR come first.\n");

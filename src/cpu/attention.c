@@ -455,7 +455,7 @@ typedef struct dense_job {
     attention_tile tile; /* of head 0 and row 0, with all rows */
     int64_t tile_rows;
     int heads, shared; /* shared: query heads that read one kv head */
-    bool coarse;
+    bool bf16;
 } dense_job;
 
 static void dense_units(void *arg, int64_t begin_unit, int64_t end_unit, int thread) {
@@ -470,12 +470,12 @@ static void dense_units(void *arg, int64_t begin_unit, int64_t end_unit, int thr
         t.end += row;
         t.rows = least(t.rows - row, j->tile_rows);
         t.y += row * t.y_stride + head * dim;
-        (j->coarse ? j->c->k.attend_tile_coarse : j->c->k.attend_tile)(&t, cpu_scratch(j->c, thread));
+        (j->bf16 ? j->c->k.attend_tile_bf16 : j->c->k.attend_tile)(&t, cpu_scratch(j->c, thread));
     }
 }
 
 static void cpu_attention_dense(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
-                                const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool coarse, float *y) {
+                                const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool bf16, float *y) {
     const cpu_backend *c = cpu_of(b);
     if (rows <= 0) {
         return;
@@ -500,7 +500,7 @@ static void cpu_attention_dense(backend *b, const float *q, int64_t q_stride, co
         attention_run(&j);
         return;
     }
-    dense_job j = {.c = c, .heads = heads, .shared = heads / kv_heads, .coarse = coarse};
+    dense_job j = {.c = c, .heads = heads, .shared = heads / kv_heads, .bf16 = bf16};
     j.tile = (attention_tile){
         .q = q,
         .k = k,

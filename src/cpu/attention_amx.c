@@ -1,9 +1,9 @@
-/* Attention of many rows of one head with tiles of bfloat16 (simd_coarse.h). The work is cut into units: 16 rows and a span. Of three units
+/* Attention of many rows of one head with tiles of bfloat16 (simd_bf16.h). The work is cut into units: 16 rows and a span. Of three units
  * in a row, one gets its scores, the one before its weights and the one before that its sums of values, all at once: slices of tile products
  * take turns with the weights of a few rows, so that both kinds of execution units always find something to do. Compiled for AMX and called
  * only where the processor has it. */
 #include "cpu/amx.h"
-#include "cpu/simd_coarse.h"
+#include "cpu/simd_bf16.h"
 
 enum { UNIT = AMX_ROWS };
 
@@ -29,10 +29,10 @@ typedef struct unit {
 } unit;
 
 typedef struct amx_work {
-    coarse_tile s;
+    bf16_tile s;
     block_range *range; /* of blocks of UNIT rows */
     unit next;
-    int64_t ahead;      /* positions to call for in a step: the memory answers only so many calls at once */
+    int64_t prefetch;   /* positions to prefetch in a step: the memory answers only so many requests at once */
     int64_t keys_start; /* the span whose keys are loaded */
     float (*scores)[SPAN];
     uint32_t (*weights)[SPAN / 2];
@@ -74,7 +74,7 @@ static void step_to_next(amx_work *w) {
 /* One of the steps of a unit's scores: 16 pairs of dimensions, whose products with 64 positions are added up in tiles 0 to 3. Loads come well
  * before the products that need them, and a tile is loaded again as late as can be: that may have to wait for products that still read it. */
 static void score_slice(const amx_work *w, int64_t row, int64_t step, int64_t steps) {
-    const coarse_tile *s = &w->s;
+    const bf16_tile *s = &w->s;
     const uint32_t *q = s->q + row * s->q_stride + step * 16, *k = s->keys + step * 16 * SPAN;
     amx_load(4, q, 4 * s->q_stride);
     amx_load(5, k, 4 * SPAN);
@@ -101,7 +101,7 @@ static void score_slice(const amx_work *w, int64_t row, int64_t step, int64_t st
 
 /* acc of 32 dimensions from d on += weights times values, or of 16 if these are the last. Weights stay in tiles 2 and 3. */
 static void value_slice(const amx_work *w, const uint32_t (*weights)[SPAN / 2], int64_t row, int64_t d) {
-    const coarse_tile *s = &w->s;
+    const bf16_tile *s = &w->s;
     const int64_t bytes = 4 * s->pad;
     const uint32_t *v = s->values + d, *later = v + 16 * s->pad;
     float *acc = s->acc + row * s->pad + d;
@@ -162,7 +162,7 @@ static int64_t rows_of(const amx_work *w, const unit *u) {
 /* Scores of `next` to w->scores, weights of `now` from `scores` to w->weights, values of `last` by `weights`. Their rows differ but for those
  * of next and last. */
 static void step(amx_work *w, const unit *next, const unit *now, const unit *last, const float (*scores)[SPAN], const uint32_t (*weights)[SPAN / 2]) {
-    coarse_tile *s = &w->s;
+    bf16_tile *s = &w->s;
     if (next->any && next->start != w->keys_start) {
         w->keys_start = next->start;
         load_keys(s, next->start);
@@ -170,7 +170,7 @@ static void step(amx_work *w, const unit *next, const unit *now, const unit *las
     if (last->any && last->start != s->start) {
         load_values(s, last->start);
     }
-    call_ahead(s, w->keys_start, w->ahead);
+    prefetch(s, w->keys_start, w->prefetch);
     const int64_t score_slices = next->any ? s->q_stride / 16 : 0, value_slices = last->any ? (s->vectors + 1) / 2 : 0;
     const int64_t slices = score_slices + value_slices, rows = now->any ? rows_of(w, now) : 0, share = slices ? (rows + slices - 1) / slices : 0;
     int64_t done = 0;
@@ -190,11 +190,11 @@ static void step(amx_work *w, const unit *next, const unit *now, const unit *las
     }
 }
 
-static void attend_tile_coarse(const attention_tile *t, float *scratch) {
+static void attend_tile_bf16(const attention_tile *t, float *scratch) {
     _Alignas(64) float scores[2][UNIT][SPAN];
     _Alignas(64) uint32_t weights[2][UNIT][SPAN / 2];
-    amx_work w = {.s = coarse_begin(t, false, scratch), .ahead = (SPAN * UNIT + t->rows - 1) / t->rows, .keys_start = -1};
-    coarse_tile *s = &w.s;
+    amx_work w = {.s = bf16_begin(t, false, scratch), .prefetch = (SPAN * UNIT + t->rows - 1) / t->rows, .keys_start = -1};
+    bf16_tile *s = &w.s;
     s->start = -1;
     w.range = (block_range *)(void *)(s->limit + (t->rows + UNIT - 1) / UNIT * UNIT);
     find_ranges(&w);
@@ -218,9 +218,9 @@ static void attend_tile_coarse(const attention_tile *t, float *scratch) {
         now = next;
     }
     amx_end();
-    coarse_end(s);
+    bf16_end(s);
 }
 
 void attention_amx(cpu_kernels *k) {
-    k->attend_tile_coarse = attend_tile_coarse;
+    k->attend_tile_bf16 = attend_tile_bf16;
 }

@@ -1,6 +1,6 @@
-/* Attention of many rows of one head with dot products of bfloat16 pairs (simd_coarse.h): blocks of rows share each load. Compiled for
+/* Attention of many rows of one head with dot products of bfloat16 pairs (simd_bf16.h): blocks of rows share each load. Compiled for
  * AVX-512 BF16 and called only where the processor has it. */
-#include "cpu/simd_coarse.h"
+#include "cpu/simd_bf16.h"
 
 /* Six rows times four vectors leave room for what they are multiplied by. */
 enum { ROWS = 6, VALUE_VECTORS = 4 };
@@ -10,7 +10,7 @@ SIMD vf dot_pairs(vf sum, __m512i a, __m512i b) {
 }
 
 /* acc[row + j][d ...] += sum over pairs of positions of p[j] values; N rows, VECTORS vectors. */
-SIMD void add_values(const coarse_tile *s, int64_t row, const uint32_t (*p)[SPAN / 2], int64_t from, int64_t to, int64_t d, int N, int VECTORS) {
+SIMD void add_values(const bf16_tile *s, int64_t row, const uint32_t (*p)[SPAN / 2], int64_t from, int64_t to, int64_t d, int N, int VECTORS) {
     vf acc[ROWS][VALUE_VECTORS];
     const int64_t pad = s->pad, stride = s->vectors * LANES;
     float *a = s->acc + row * pad + d;
@@ -35,7 +35,7 @@ SIMD void add_values(const coarse_tile *s, int64_t row, const uint32_t (*p)[SPAN
     }
 }
 
-SIMD void add_halves(const coarse_tile *s, int64_t row, const uint32_t (*p)[SPAN / 2], int64_t from, int64_t to, int N) {
+SIMD void add_halves(const bf16_tile *s, int64_t row, const uint32_t (*p)[SPAN / 2], int64_t from, int64_t to, int N) {
     vf acc[ROWS];
     float *a = s->acc + row * s->pad + s->vectors * LANES;
     UNROLL for (int j = 0; j < N; j++) {
@@ -55,7 +55,7 @@ SIMD void add_halves(const coarse_tile *s, int64_t row, const uint32_t (*p)[SPAN
 }
 
 /* N rows from `row` on, which all see [from, to) of the span. */
-SIMD void add_span(coarse_tile *s, int64_t row, int64_t from, int64_t to, int N) {
+SIMD void add_span(bf16_tile *s, int64_t row, int64_t from, int64_t to, int N) {
     _Alignas(64) uint32_t p[ROWS][SPAN / 2];
     {
         vf x[ROWS][SPAN_VECTORS];
@@ -96,18 +96,18 @@ SIMD void add_span(coarse_tile *s, int64_t row, int64_t from, int64_t to, int N)
     }
 }
 
-static void add_span_rows(coarse_tile *s, int64_t row, int64_t from, int64_t to) {
+static void add_span_rows(bf16_tile *s, int64_t row, int64_t from, int64_t to) {
     add_span(s, row, from, to, ROWS);
 }
 
-static void add_span_row(coarse_tile *s, int64_t row, int64_t from, int64_t to) {
+static void add_span_row(bf16_tile *s, int64_t row, int64_t from, int64_t to) {
     add_span(s, row, from, to, 1);
 }
 
-static void attend_tile_coarse(const attention_tile *t, float *scratch) {
-    coarse_tile s = coarse_begin(t, true, scratch);
+static void attend_tile_bf16(const attention_tile *t, float *scratch) {
+    bf16_tile s = bf16_begin(t, true, scratch);
     for (int64_t start = s.low; start < s.high; start += SPAN) {
-        call_ahead(&s, start, SPAN);
+        prefetch(&s, start, SPAN);
         load_keys(&s, start);
         load_values(&s, start);
         for (int64_t r = 0, same; r < t->rows; r += same) {
@@ -128,9 +128,9 @@ static void attend_tile_coarse(const attention_tile *t, float *scratch) {
             }
         }
     }
-    coarse_end(&s);
+    bf16_end(&s);
 }
 
 void attention_avx512bf16(cpu_kernels *k) {
-    k->attend_tile_coarse = attend_tile_coarse;
+    k->attend_tile_bf16 = attend_tile_bf16;
 }

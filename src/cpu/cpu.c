@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "cpu/backend.h"
-#include "tensor/choose.h"
+#include "tensor/sample_token.h"
 
 /* calloc takes large pieces as fresh zero pages, which cost nothing until they are used: a key/value cache for a long context
  * is asked for as a whole and filled as the conversation grows. What calloc gave stands in front of the aligned memory. */
@@ -45,7 +45,7 @@ typedef struct sample_job {
 static void sample_rows(void *arg, int64_t begin, int64_t end, int thread) {
     sample_job *j = arg;
     for (int64_t r = begin; r < end; r++) {
-        j->ids[r] = choose_token(j->logits + r * j->vocab, j->vocab, &j->params[r]);
+        j->ids[r] = sample_token(j->logits + r * j->vocab, j->vocab, &j->params[r]);
     }
 }
 
@@ -71,9 +71,9 @@ typedef struct cpu_whole {
     ops ops;
 } cpu_whole;
 
-static omni_status select_level(cpu_kernels *k, omni_error *err) {
-    const char *names[KERNEL_LEVELS];
-    int n = kernels_levels(names);
+static omni_status select_isa(cpu_kernels *k, omni_error *err) {
+    const char *names[KERNEL_ISAS];
+    int n = kernels_isas(names);
     const char *wanted = getenv("OMNI_CPU");
     if (!wanted || !*wanted) {
         wanted = kernels_best();
@@ -86,7 +86,7 @@ static omni_status select_level(cpu_kernels *k, omni_error *err) {
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
     }
-    return fail(err, OMNI_ERR_ARGUMENT, "OMNI_CPU=%s: not a level of this processor; it offers %s", wanted, list);
+    return fail(err, OMNI_ERR_ARGUMENT, "OMNI_CPU=%s: not an instruction set of this processor; it offers %s", wanted, list);
 }
 
 static void cpu_enter(backend *b) {
@@ -141,7 +141,7 @@ omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err) {
     }
     cpu_backend *c = &w->cpu;
     c->pool = p;
-    omni_status s = select_level(&c->k, err);
+    omni_status s = select_isa(&c->k, err);
     if (s == OMNI_OK) {
         void *memory;
         s = cpu_alloc(NULL, (size_t)pool_threads(c->pool) * CPU_SCRATCH, &memory, err);

@@ -5,8 +5,8 @@
 #include "base/pool.h"
 #include "tensor/ops.h"
 
-/* threads: 0 takes one a usable core. OMNI_CPU=generic|avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx|neon|dotprod|i8mm in the environment lowers the
- * kernels' level (an unknown name, or one that this processor lacks, is an error). */
+/* threads: 0 takes one a usable core. OMNI_CPU=generic|avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx|neon|dotprod|i8mm in the environment selects a
+ * lesser instruction set (an unknown name, or one that this processor lacks, is an error). */
 omni_status cpu_backend_create(int threads, backend **out, omni_error *err);
 /* Takes p over, also when it fails. */
 omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err);

@@ -84,8 +84,8 @@ typedef struct attention_tile {
     float *y;
 } attention_tile;
 
-/* Calls for a tile's keys and values of positions that come later: each may lie on a page of its own, which the processor does not foresee. */
-static inline void attention_call_ahead(const attention_tile *t, int64_t from, int64_t to) {
+/* Prefetches keys and values of later positions of a tile: each may lie on a page of its own, and the hardware prefetcher does not cross pages. */
+static inline void attention_prefetch(const attention_tile *t, int64_t from, int64_t to) {
     for (int64_t i = from; i < to; i++) {
         for (int d = 0; d < t->head_dim; d += 16) {
             __builtin_prefetch(t->k + i * t->kv_stride + d, 0, 2);
@@ -94,7 +94,7 @@ static inline void attention_call_ahead(const attention_tile *t, int64_t from, i
     }
 }
 
-/* Floats of scratch that attend_tile and attend_tile_coarse need. */
+/* Floats of scratch that attend_tile and attend_tile_bf16 need. */
 static inline int64_t attention_tile_scratch(int64_t rows, int64_t head_dim) {
     return 2 * (rows + 15 + ATTENTION_SPAN) * (head_dim + 33) + 8 * ATTENTION_SPAN;
 }
@@ -135,9 +135,9 @@ typedef struct cpu_kernels {
     /* y = softmax(scale * q . k) v, complete; a row that sees nothing gives zeros. */
     void (*attend_tile)(const attention_tile *t, float *scratch);
     /* The same, but q * scale * log2 e, k, v and the exponentials may be rounded to bfloat16. */
-    void (*attend_tile_coarse)(const attention_tile *t, float *scratch);
+    void (*attend_tile_bf16)(const attention_tile *t, float *scratch);
 
-    /* For the kernel tool: the machine's limits as this level's instructions reach them. rounds * PROBE_FLOPS(lanes) operations in
+    /* For the kernel tool: the machine's limits as this instruction set reaches them. rounds * PROBE_FLOPS(lanes) operations in
      * registers; n values (a multiple of 64) read and added up. */
     int lanes;
     float (*probe_arithmetic)(int64_t rounds);
@@ -164,13 +164,13 @@ void packed_neon(cpu_kernels *k);
 void packed_neon_dotprod(cpu_kernels *k);
 void packed_neon_i8mm(cpu_kernels *k);
 
-enum { KERNEL_LEVELS = 8 };
+enum { KERNEL_ISAS = 8 };
 
-/* The levels this binary and this processor offer, from plain to best: names[0] is "generic". Returns how many. */
-int kernels_levels(const char *names[KERNEL_LEVELS]);
+/* The instruction sets that this binary and this processor offer, from plain to best: names[0] is "generic". Returns how many. */
+int kernels_isas(const char *names[KERNEL_ISAS]);
 /* The one to take: the last, but where its instructions are slow. */
 const char *kernels_best(void);
-/* The table of one of those levels; false for a name that is none. */
-bool kernels_select(const char *level, cpu_kernels *k);
+/* The kernels of one of those instruction sets; false for a name that is none. */
+bool kernels_select(const char *isa, cpu_kernels *k);
 
 #endif

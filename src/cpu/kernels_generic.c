@@ -315,8 +315,8 @@ static inline float bf16(float x) {
     return bf16_to_f32(bf16_from_f32(x));
 }
 
-static inline __attribute__((always_inline)) void tile(const attention_tile *t, bool coarse) {
-    const float scale = coarse ? t->scale * 1.44269504f : t->scale; /* powers of two then, as faster versions take */
+static inline __attribute__((always_inline)) void tile(const attention_tile *t, bool rounded) {
+    const float scale = rounded ? t->scale * 1.44269504f : t->scale; /* powers of two then, as faster versions take */
     for (int64_t r = 0; r < t->rows; r++) {
         const float *q = t->q + r * t->q_stride;
         float *y = t->y + r * t->y_stride, max = -INFINITY, sum = 0;
@@ -325,14 +325,14 @@ static inline __attribute__((always_inline)) void tile(const attention_tile *t, 
             const float *k = t->k + p * t->kv_stride, *v = t->v + p * t->kv_stride;
             float score = 0;
             for (int d = 0; d < t->head_dim; d++) {
-                score += coarse ? bf16(q[d] * scale) * bf16(k[d]) : q[d] * k[d];
+                score += rounded ? bf16(q[d] * scale) * bf16(k[d]) : q[d] * k[d];
             }
-            score *= coarse ? 1 : scale;
-            const float next = score > max ? score : max, shrink = max == next ? 1.0f : coarse ? exp2f(max - next) : expf(max - next);
-            const float e = coarse ? exp2f(score - next) : expf(score - next);
+            score *= rounded ? 1 : scale;
+            const float next = score > max ? score : max, shrink = max == next ? 1.0f : rounded ? exp2f(max - next) : expf(max - next);
+            const float e = rounded ? exp2f(score - next) : expf(score - next);
             sum = sum * shrink + e;
             for (int d = 0; d < t->head_dim; d++) {
-                y[d] = y[d] * shrink + (coarse ? bf16(e) * bf16(v[d]) : e * v[d]);
+                y[d] = y[d] * shrink + (rounded ? bf16(e) * bf16(v[d]) : e * v[d]);
             }
             max = next;
         }
@@ -346,7 +346,7 @@ static void attend_tile(const attention_tile *t, float *scratch) {
     tile(t, false);
 }
 
-static void attend_tile_coarse(const attention_tile *t, float *scratch) {
+static void attend_tile_bf16(const attention_tile *t, float *scratch) {
     tile(t, true);
 }
 
@@ -414,7 +414,7 @@ void kernels_generic(cpu_kernels *k) {
         .attend_weights = attend_weights,
         .attend_values = {[DTYPE_F32] = attend_values_f32, [DTYPE_F16] = attend_values_f16, [DTYPE_Q8_0] = attend_values_q8_0},
         .attend_tile = attend_tile,
-        .attend_tile_coarse = attend_tile_coarse,
+        .attend_tile_bf16 = attend_tile_bf16,
         .lanes = 1,
         .probe_arithmetic = probe_arithmetic,
         .probe_memory = probe_memory,

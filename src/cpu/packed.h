@@ -84,11 +84,11 @@ size_t packed_bytes(dtype type, int64_t n, int64_t outs);
 /* One group from `outs` <= 16 rows as they lie in a file. */
 void packed_pack(dtype type, const void *rows, int outs, int64_t n, void *group);
 
-/* 32 inputs: value i is about scale * q[i], rounded to nearest, scale = largest / 127. A block with a NaN or an infinity has a NaN for
- * a scale. sum[h] is that of q[16 h] to q[16 h + 15]. */
-/* Blocks whose largest value is below this count as zeros. */
+/* Blocks of inputs whose largest magnitude is below this count as zeros. */
 #define PACK_LEAST 1e-30f
 
+/* 32 inputs: value i is about scale * q[i], rounded to nearest, scale = largest / 127. The scale of a block that holds a NaN or an infinity is NaN.
+ * sum[h] is that of q[16 h] to q[16 h + 15]. */
 typedef struct packed_input {
     float scale;
     float total; /* scale * (sum[0] + sum[1]) */

@@ -49,7 +49,7 @@ static bool has_amx(void) {
 #endif
 
 /* __builtin_cpu_supports asks the operating system too (XGETBV): registers that are not saved do not count. */
-int kernels_levels(const char *names[KERNEL_LEVELS]) {
+int kernels_isas(const char *names[KERNEL_ISAS]) {
     int n = 0;
     names[n++] = "generic";
 #if defined(__x86_64__)
@@ -88,8 +88,8 @@ int kernels_levels(const char *names[KERNEL_LEVELS]) {
 /* VDPBF16PS has twice the speed of FMA on Zen 4. On Sapphire Rapids attention by it came to 38% of the speed that FMA has there, and attention
  * by FMA to 73% on Zen 4. */
 const char *kernels_best(void) {
-    const char *names[KERNEL_LEVELS];
-    int n = kernels_levels(names);
+    const char *names[KERNEL_ISAS];
+    int n = kernels_isas(names);
 #if defined(__x86_64__)
     if (strcmp(names[n - 1], "avx512bf16") == 0 && __builtin_cpu_is("intel")) {
         n--;
@@ -98,9 +98,9 @@ const char *kernels_best(void) {
     return names[n - 1];
 }
 
-bool kernels_select(const char *level, cpu_kernels *k) {
-    const char *names[KERNEL_LEVELS];
-    int n = kernels_levels(names);
+bool kernels_select(const char *isa, cpu_kernels *k) {
+    const char *names[KERNEL_ISAS];
+    int n = kernels_isas(names);
     memset(k, 0, sizeof *k);
     for (int i = 0; i < n; i++) {
         if (strcmp(names[i], "generic") == 0) {
@@ -139,7 +139,7 @@ bool kernels_select(const char *level, cpu_kernels *k) {
             k->name = "NEON with I8MM";
         }
 #endif
-        if (strcmp(names[i], level) == 0) {
+        if (strcmp(names[i], isa) == 0) {
             return true;
         }
     }

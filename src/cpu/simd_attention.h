@@ -1,5 +1,5 @@
 /* Softmax attention on vectors: scores of up to 64 positions, then their weighted values, for QUERIES query vectors at a time where
- * there are as many. Each has its own accumulators, which run through the head in order, so none depends on its company. */
+ * there are as many. Each has its own accumulators, which run through the head in order, so the result does not depend on the other rows. */
 #ifndef OMNI_CPU_SIMD_ATTENTION_H
 #define OMNI_CPU_SIMD_ATTENTION_H
 
@@ -131,8 +131,8 @@ SIMD float attention_weights(attention_state *s, int h, float *p, int64_t n) {
     return shrink;
 }
 
-/* Asks for the values of positions [t, t + n) while scores are computed: all at once would crowd out the keys. */
-SIMD void attention_ahead(const attention_span *span, int64_t t, int64_t n) {
+/* Prefetches the values of positions [t, t + n) while scores are computed: all at once would crowd out the keys. */
+SIMD void attention_prefetch_span(const attention_span *span, int64_t t, int64_t n) {
     const int64_t end = t + n < span->n ? t + n : span->n;
     for (size_t at = (size_t)t * span->v_bytes; at < (size_t)end * span->v_bytes; at += 64) {
         __builtin_prefetch((const char *)span->v + at);
@@ -150,7 +150,7 @@ SIMD void attention_ahead(const attention_span *span, int64_t t, int64_t n) {
                 at[m] = k + (t + m < n ? t + m : last) * span->k_stride;                                                                             \
             }                                                                                                                                        \
             if (h == span->from) {                                                                                                                   \
-                attention_ahead(span, t, 4);                                                                                                         \
+                attention_prefetch_span(span, t, 4);                                                                                                 \
             }                                                                                                                                        \
             scores(s, h, at, w->p + h, t, COUNT);                                                                                                    \
         }                                                                                                                                            \

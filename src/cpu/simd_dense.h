@@ -1,5 +1,5 @@
 /* Attention of many rows of one head over plain keys and values. Positions go by in spans of 64, counted from position 0: keys are
- * turned so that a vector holds one dimension of LANES positions, and a block of rows shares each load. A score is one accumulator
+ * transposed so that a vector holds one dimension of LANES positions, and a block of rows shares each load. A score is one accumulator
  * that runs through the head in order, a value one that runs through the positions, so a row's result depends on its range alone. */
 #ifndef OMNI_CPU_SIMD_DENSE_H
 #define OMNI_CPU_SIMD_DENSE_H
@@ -222,7 +222,7 @@ static void simd_attend_tile(const attention_tile *t, float *scratch) {
     }
     memset(s.acc, 0, (size_t)(t->rows * s.pad) * sizeof *s.acc);
     for (int64_t start = low / SPAN * SPAN; start < high; start += SPAN) {
-        attention_call_ahead(t, start + SPAN, start + 2 * SPAN < high ? start + 2 * SPAN : high);
+        attention_prefetch(t, start + SPAN, start + 2 * SPAN < high ? start + 2 * SPAN : high);
         dense_load(&s, start, high - start < SPAN ? high - start : SPAN);
         dense_span(&s, start);
     }

@@ -1,6 +1,6 @@
 /* Matrix times matrix over packed F32, F16 and BF16 weights (cpu/packed.h): a block of rows x outputs lives in registers while the inputs
  * go by; an input of a row is broadcast, its weights for LANES outputs are one load. Inputs go in chunks, of which the weights of a block,
- * made float32 first where several blocks of rows use them, stay in the nearest cache and the rows, turned so that the values of a block's
+ * made float32 first where several blocks of rows use them, stay in the nearest cache and the rows, transposed so that the values of a block's
  * rows lie side by side, in the next one. A sum begins anew every gemm_chain inputs and is then added to what y has: rounding errors of
  * long sums stay small. */
 #ifndef OMNI_CPU_SIMD_GEMM_H
@@ -104,7 +104,7 @@ SIMD void gemm_column(dtype type, const gemm_chunk *c, const float *x, int64_t r
     }
 }
 
-/* All outputs of as many rows from `row` to `end` as make whole blocks; x is where these rows lie turned. */
+/* All outputs of as many rows from `row` to `end` as make whole blocks; x is where these rows lie transposed. */
 SIMD void gemm_rows(dtype type, const gemm_chunk *c, const float *x, int64_t row, int64_t end, int ROWS, int GROUPS) {
     end = row + (end - row) / ROWS * ROWS;
     int64_t out = 0;

@@ -32,15 +32,15 @@ SIMD void store_block(const vf (*acc)[8], int rows, int outs, const float *bias,
     }
 }
 
-/* Calls for the weights that the next block of outputs begins with, a whole block early: the processor's own prefetching starts anew
+/* Prefetches the weights that the next block of outputs begins with, a whole block early: the hardware prefetcher starts anew
  * with every row, and rows are short. A hint; the address behind the last row does no harm. */
-SIMD void call_ahead(const char *w) {
+SIMD void prefetch(const char *w) {
     __builtin_prefetch(w, 0, 2);
 }
 
-/* ROWS, OUTS and AHEAD are constants where this is called, so that the accumulators live in registers. */
+/* ROWS, OUTS and PREFETCH are constants where this is called, so that the accumulators live in registers. */
 #define LINEAR_BLOCK(name, type, load, load_part)                                                                                                    \
-    SIMD void name(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS, bool AHEAD) {                  \
+    SIMD void name(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS, bool PREFETCH) {               \
         vf acc[4][8];                                                                                                                                \
         const type *w[8];                                                                                                                            \
         UNROLL for (int o = 0; o < OUTS; o++) {                                                                                                      \
@@ -60,8 +60,8 @@ SIMD void call_ahead(const char *w) {
                     xs[r] = vf_load(rows[r] + x + i);                                                                                                \
                 }                                                                                                                                    \
                 UNROLL for (int o = 0; o < OUTS; o++) {                                                                                              \
-                    if (AHEAD) {                                                                                                                     \
-                        call_ahead((const char *)(w[o] + at + i) + (size_t)OUTS * p->w_stride);                                                      \
+                    if (PREFETCH) {                                                                                                                  \
+                        prefetch((const char *)(w[o] + at + i) + (size_t)OUTS * p->w_stride);                                                        \
                     }                                                                                                                                \
                     const vf v = load(w[o] + at + i);                                                                                                \
                     UNROLL for (int r = 0; r < ROWS; r++) {                                                                                          \
@@ -81,19 +81,19 @@ SIMD void call_ahead(const char *w) {
         store_block(acc, ROWS, OUTS, p->bias, y, out);                                                                                               \
     }
 
-#define BLOCKS_OF_FOUR(block, m, ahead)                                                                                                              \
+#define BLOCKS_OF_FOUR(block, m, prefetch)                                                                                                           \
     switch (m) {                                                                                                                                     \
     case 1:                                                                                                                                          \
-        block(p, x, y, o, 1, 4, ahead);                                                                                                              \
+        block(p, x, y, o, 1, 4, prefetch);                                                                                                           \
         break;                                                                                                                                       \
     case 2:                                                                                                                                          \
-        block(p, x, y, o, 2, 4, ahead);                                                                                                              \
+        block(p, x, y, o, 2, 4, prefetch);                                                                                                           \
         break;                                                                                                                                       \
     case 3:                                                                                                                                          \
-        block(p, x, y, o, 3, 4, ahead);                                                                                                              \
+        block(p, x, y, o, 3, 4, prefetch);                                                                                                           \
         break;                                                                                                                                       \
     default:                                                                                                                                         \
-        block(p, x, y, o, BLOCK_ROWS, 4, ahead);                                                                                                     \
+        block(p, x, y, o, BLOCK_ROWS, 4, prefetch);                                                                                                  \
     }
 
 /* Walks the outputs in fours (eights for a single row), then one by one. */
@@ -136,7 +136,7 @@ LINEAR_KERNEL(simd_linear_bf16, block_bf16)
 enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
 
 /* A weight is scale * int8, exact in float32, so the sums are those of the converted row. */
-SIMD void rows_by_q8_0(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS, bool AHEAD) {
+SIMD void rows_by_q8_0(const linear_piece *p, const float *const *rows, float *const *y, int64_t out, int ROWS, int OUTS, bool PREFETCH) {
     vf acc[4][8];
     const uint8_t *w[8];
     UNROLL for (int o = 0; o < OUTS; o++) {
@@ -151,8 +151,8 @@ SIMD void rows_by_q8_0(const linear_piece *p, const float *const *rows, float *c
     for (int64_t s = 0; s < p->segments; s++) {
         for (int64_t i = s * p->x_segment; i < s * p->x_segment + p->n; i += Q8_BLOCK, at += Q8_BYTES) {
             UNROLL for (int o = 0; o < OUTS; o++) {
-                if (AHEAD) {
-                    call_ahead((const char *)(w[o] + at) + (size_t)OUTS * p->w_stride);
+                if (PREFETCH) {
+                    prefetch((const char *)(w[o] + at) + (size_t)OUTS * p->w_stride);
                 }
                 const vf d = vf_set_f16(w[o] + at);
                 UNROLL for (int j = 0; j < Q8_BLOCK; j += LANES) {

@@ -8,7 +8,7 @@
 #include "cpu/kernels.h"
 #include "cpu/simd_codes.h"
 
-enum { PACKED_AHEAD = 2048 };
+enum { PACKED_PREFETCH = 2048 };
 
 static void simd_quantise(const float *x, int64_t n, packed_input *y) {
     const vf infinite = vf_set(INFINITY);
@@ -39,11 +39,11 @@ static void simd_quantise(const float *x, int64_t n, packed_input *y) {
     }
 }
 
-/* What lies PACKED_AHEAD bytes behind a piece of a group, for the first of a group's passes. Left to themselves two cores that read a
+/* Prefetches what lies PACKED_PREFETCH bytes behind a part of a group, in the first of a group's passes. Without it two cores that read a
  * stream each get four fifths of the memory's speed, and nothing arrives while many rows are worked on. */
 SIMD void packed_prefetch(int part, const uint8_t *p, int bytes) {
     for (int i = 0; part == 0 && i < bytes; i += 64) {
-        __builtin_prefetch(p + PACKED_AHEAD + i, 0, 3);
+        __builtin_prefetch(p + PACKED_PREFETCH + i, 0, 3);
     }
 }
 

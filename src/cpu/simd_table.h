@@ -76,7 +76,7 @@ static void simd_table(cpu_kernels *k) {
     k->attend_values[DTYPE_F32] = simd_attend_values_f32;
     k->attend_values[DTYPE_F16] = simd_attend_values_f16;
     k->attend_values[DTYPE_Q8_0] = simd_attend_values_q8_0;
-    k->attend_tile = k->attend_tile_coarse = simd_attend_tile;
+    k->attend_tile = k->attend_tile_bf16 = simd_attend_tile;
     k->lanes = LANES;
     k->probe_arithmetic = simd_probe_arithmetic;
     k->probe_memory = simd_probe_memory;

@@ -45,9 +45,9 @@ omni_status kv_seq_fork(const kv_seq *s, int64_t length, int64_t max_positions, 
 /* Makes blocks the first positions of an empty sequence, which becomes one more holder of each. length: how many positions, at most all of theirs;
  * the last block may be used in part, and is copied before something is written behind. Its table must have room (kv_seq_init). */
 void kv_seq_adopt(kv_seq *s, const int32_t *blocks, int64_t length);
-/* Adds n positions; slots[i] receives block * KV_BLOCK + offset of each (slots may be NULL; kv_seq_slot gives them
- * too). Takes blocks from the pool and copies a shared last
- * block first (queued on the backend). When the pool is too full: OMNI_ERR_LIMIT with the numbers, the sequence as before. */
+/* Adds n positions; slots[i] receives block * KV_BLOCK + offset of each (slots may be NULL; kv_seq_slot gives them too). Takes blocks from the pool;
+ * a last block that others hold too is copied first (queued on the backend). When the pool is too full: OMNI_ERR_LIMIT with the numbers, and the
+ * sequence stays as it was. */
 omni_status kv_seq_extend(kv_seq *s, int64_t n, int32_t *slots, omni_error *err);
 /* block * KV_BLOCK + offset of a position below the length. */
 static inline int32_t kv_seq_slot(const kv_seq *s, int64_t position) {

@@ -127,7 +127,7 @@ typedef struct ops {
     /* ---- attention ---- */
     /* cos and sin [rows, half] of the angle positions[row, axis[j]] * inv_freq[j], a float32 product, j < half; positions [rows, 3], axis 0 to 2. */
     void (*angles)(backend *b, const float *positions, const float *inv_freq, const int32_t *axis, int64_t rows, int half, float *cos, float *sin);
-    /* RMSNorm over each head (weight NULL: none), then the half-split rotation: pair (j, j + half) turned by the row's angle j,
+    /* RMSNorm over each head (weight NULL: none), then the half-split rotation: pair (j, j + half) rotated by the row's angle j,
      * half = head_dim / 2; cos and sin [rows, half] (NULL: no rotation). In place on x[rows, heads, head_dim]. */
     void (*head_norm_rope)(backend *b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,
                            const float *cos, const float *sin);
@@ -142,9 +142,9 @@ typedef struct ops {
     void (*attention)(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q, int64_t rows,
                       int heads, float scale, float *y);
     /* The same over plain k, v [positions, kv_heads, head_dim] with strides in values: row r attends to positions [first[r], end[r]), both
-     * in the backend's memory. coarse: a backend may round inputs and probabilities to bfloat16, as suits a part whose weights are quantised. */
+     * in the backend's memory. bf16: the backend may round inputs and probabilities to bfloat16, as suits a part whose weights are quantised. */
     void (*attention_dense)(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
-                            const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool coarse, float *y);
+                            const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool bf16, float *y);
 
     /* ---- mixture of experts ---- */
     /* Softmax over experts, the used largest (lower index first on ties), renormalised to sum 1 when normalise. */
@@ -183,9 +183,9 @@ struct backend {
     const struct ops *ops;
     const char *name;        /* "cpu", "cuda" */
     const char *description; /* versions in use, for people: "AVX-512, 2 threads" */
-    bool batch_invariant;    /* a row's result does not depend on its company */
-    /* linear is faster over Q8_0 than over float types, and takes fewer inputs than a matrix was packed with: a float matrix among quantised ones, whose
-     * rows are no whole blocks, is worth rounding to Q8_0 with zeros behind (weights_linear_like). */
+    bool batch_invariant;    /* a row's result does not depend on the other rows of the call */
+    /* linear is faster over Q8_0 than over float types, and takes fewer inputs than a matrix was packed with: a float matrix among quantised ones,
+     * whose rows are no whole blocks, is worth rounding to Q8_0 with zeros behind (weights_linear_like). */
     bool rounds_floats;
     struct profile *profile; /* NULL: nothing is measured (tensor/profile.h) */
     weights_progress loading;

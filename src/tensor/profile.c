@@ -111,175 +111,102 @@ static void *host_copy(backend *b, const void *from, size_t bytes) {
 
 /* ---- the operations, in the order of ops.h ---- */
 
-static void p_upload(backend *b, void *to, const void *from, size_t bytes) {
-    double t = now();
-    b->profile->inner->upload(b, to, from, bytes);
-    note(b->profile, "upload", NULL, t, 2 * (double)bytes, 0);
+/* The wrapper of an operation whose costs follow from its arguments: bytes moved at least, and floating point operations. */
+#define PROFILED(op, parameters, arguments, name, bytes, flops)                                                                                      \
+    static void p_##op parameters {                                                                                                                  \
+        const double started = now();                                                                                                                \
+        b->profile->inner->op arguments;                                                                                                             \
+        note(b->profile, #op, name, started, bytes, flops);                                                                                          \
+    }
+
+/* Outputs of a linear map. */
+static double outputs(const tensor *w) {
+    return (double)(w->ne[1] * w->ne[2] * w->ne[3]);
 }
 
-static void p_download(backend *b, void *to, const void *from, size_t bytes) {
-    double t = now();
-    b->profile->inner->download(b, to, from, bytes);
-    note(b->profile, "download", NULL, t, 2 * (double)bytes, 0);
+/* Outputs of a channel of conv2d_3x3_s2. */
+static double places(int64_t n, int64_t height, int64_t width) {
+    return (double)(n * ((height + 1) / 2) * ((width + 1) / 2));
 }
 
-static void p_copy(backend *b, void *to, const void *from, size_t bytes) {
-    double t = now();
-    b->profile->inner->copy(b, to, from, bytes);
-    note(b->profile, "copy", NULL, t, 2 * (double)bytes, 0);
+static double block_bytes(backend *b, const kv_cache *c, dtype type) {
+    return (double)b->profile->inner->kv_bytes(b, type, c->layers, c->kv_heads, c->head_dim, 1);
 }
 
-static void p_embed(backend *b, const tensor *table, const int32_t *ids, int64_t rows, float *y) {
-    double t = now();
-    b->profile->inner->embed(b, table, ids, rows, y);
-    note(b->profile, "embed", table->name, t, (double)rows * ((double)dtype_row_bytes(table->type, table->ne[0]) + FLOAT * (double)table->ne[0]), 0);
-}
+PROFILED(upload, (backend * b, void *to, const void *from, size_t bytes), (b, to, from, bytes), NULL, 2 * (double)bytes, 0)
+PROFILED(download, (backend * b, void *to, const void *from, size_t bytes), (b, to, from, bytes), NULL, 2 * (double)bytes, 0)
+PROFILED(copy, (backend * b, void *to, const void *from, size_t bytes), (b, to, from, bytes), NULL, 2 * (double)bytes, 0)
+PROFILED(embed, (backend * b, const tensor *table, const int32_t *ids, int64_t rows, float *y), (b, table, ids, rows, y), table->name,
+         (double)rows *((double)dtype_row_bytes(table->type, table->ne[0]) + FLOAT * (double)table->ne[0]), 0)
+PROFILED(embed_sum, (backend * b, const tensor *table, const int32_t *ids, int64_t rows, int64_t n, int64_t step, float scale, float *y),
+         (b, table, ids, rows, n, step, scale, y), table->name, (double)(rows *n) * (double)dtype_row_bytes(table->type, table->ne[0]),
+         (double)(rows *n * table->ne[0]))
+PROFILED(gather_rows, (backend * b, const float *x, const int32_t *index, int64_t rows, int64_t width, float *y), (b, x, index, rows, width, y), NULL,
+         2 * FLOAT * (double)(rows * width), 0)
+PROFILED(add_to_rows, (backend * b, const float *x, const int32_t *index, int64_t rows, int64_t width, float *y), (b, x, index, rows, width, y), NULL,
+         3 * FLOAT * (double)(rows * width), (double)(rows *width))
+PROFILED(linear, (backend * b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y, int64_t y_stride),
+         (b, w, bias, x, rows, x_stride, y, y_stride), w->name, (double)w->size + FLOAT * (double)rows * ((double)w->ne[0] + outputs(w)),
+         2 * (double)rows * (double)w->ne[0] * outputs(w))
+PROFILED(conv1d, (backend * b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y),
+         (b, w, bias, x, rows, dilation, y), w->name, (double)w->size + FLOAT * (double)rows * (double)(w->ne[0] + w->ne[2]),
+         2 * (double)rows * (double)(w->ne[0] * w->ne[1] * w->ne[2]))
+PROFILED(conv1d_depthwise, (backend * b, const tensor *w, const float *bias, const float *x, int64_t rows, float *y), (b, w, bias, x, rows, y),
+         w->name, (double)w->size + 2 * FLOAT * (double)(rows * w->ne[0]), 2 * (double)(rows * w->ne[0] * w->ne[1]))
+PROFILED(overlap_add,
+         (backend * b, const float *z, const float *bias, int64_t rows, int64_t kernel, int64_t stride, int64_t channels, float *tail, float *y),
+         (b, z, bias, rows, kernel, stride, channels, tail, y), NULL, FLOAT *(double)(rows *channels) * (double)(kernel + stride),
+         (double)(rows *channels *kernel))
+PROFILED(conv2d_3x3_s2, (backend * b, const tensor *w, const float *bias, const float *x, int64_t n, int64_t height, int64_t width, float *y),
+         (b, w, bias, x, n, height, width, y), w->name,
+         (double)w->size + FLOAT * ((double)(n * height * width) * (double)w->ne[0] + places(n, height, width) * (double)w->ne[3]),
+         18 * places(n, height, width) * (double)w->ne[0] * (double)w->ne[3])
+PROFILED(rms_norm, (backend * b, const float *x, const float *w, float eps, int64_t rows, int64_t width, float *y), (b, x, w, eps, rows, width, y),
+         NULL, 2 * FLOAT * (double)(rows * width), 4 * (double)(rows * width))
+PROFILED(layer_norm, (backend * b, const float *x, const float *w, const float *bias, float eps, int64_t rows, int64_t width, float *y),
+         (b, x, w, bias, eps, rows, width, y), NULL, 2 * FLOAT * (double)(rows * width), 6 * (double)(rows * width))
+PROFILED(activate, (backend * b, activation a, const float *x, int64_t n, float *y), (b, a, x, n, y), NULL, 2 * FLOAT * (double)n, 0)
+PROFILED(add, (backend * b, const float *x, int64_t n, float *y), (b, x, n, y), NULL, 3 * FLOAT * (double)n, (double)n)
+PROFILED(add_scaled, (backend * b, const float *x, const float *scale, int64_t rows, int64_t width, float *y), (b, x, scale, rows, width, y), NULL,
+         3 * FLOAT * (double)(rows * width), 2 * (double)(rows * width))
+PROFILED(add_gated, (backend * b, const float *x, const float *gate, int64_t rows, int64_t width, float *y), (b, x, gate, rows, width, y), NULL,
+         3 * FLOAT * (double)(rows * width), 2 * (double)(rows * width))
+PROFILED(silu_mul, (backend * b, const float *gate, const float *up, int64_t n, float *y), (b, gate, up, n, y), NULL, 3 * FLOAT * (double)n, 0)
+PROFILED(snake_beta, (backend * b, const float *x, const float *a, const float *inv_b, int64_t rows, int64_t width, float *y),
+         (b, x, a, inv_b, rows, width, y), NULL, 2 * FLOAT * (double)(rows * width), 0)
+PROFILED(angles, (backend * b, const float *positions, const float *inv_freq, const int32_t *axis, int64_t rows, int half, float *cos, float *sin),
+         (b, positions, inv_freq, axis, rows, half, cos, sin), NULL, FLOAT *(double)rows *(3 + 2 * half), (double)rows *half)
+PROFILED(head_norm_rope,
+         (backend * b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps, const float *cos,
+          const float *sin),
+         (b, x, rows, x_stride, heads, head_dim, weight, eps, cos, sin), NULL, 2 * FLOAT * (double)(rows * heads * head_dim),
+         8 * (double)(rows * heads * head_dim))
+PROFILED(kv_copy, (backend * b, const kv_cache *cache, int32_t to, int32_t from), (b, cache, to, from), NULL,
+         2 * (block_bytes(b, cache, cache->k_type) + block_bytes(b, cache, cache->v_type)), 0)
+PROFILED(kv_write, (backend * b, const kv_cache *cache, int layer, const int32_t *slots, const float *k, const float *v, int64_t rows),
+         (b, cache, layer, slots, k, v, rows), NULL,
+         2 * (double)(rows * cache->kv_heads * cache->head_dim) *
+             (FLOAT + (double)(dtype_row_bytes(cache->k_type, 32) + dtype_row_bytes(cache->v_type, 32)) / 64),
+         0)
+PROFILED(route, (backend * b, const float *logits, int64_t rows, int experts, int used, bool normalise, int32_t *ids, float *weights),
+         (b, logits, rows, experts, used, normalise, ids, weights), NULL, FLOAT *(double)(rows *experts), 0)
+PROFILED(sample, (backend * b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids),
+         (b, logits, rows, vocab, params, ids), NULL, FLOAT *(double)(rows *vocab), 0)
 
-static void p_embed_sum(backend *b, const tensor *table, const int32_t *ids, int64_t rows, int64_t n, int64_t step, float scale, float *y) {
-    double t = now();
-    b->profile->inner->embed_sum(b, table, ids, rows, n, step, scale, y);
-    note(b->profile, "embed_sum", table->name, t, (double)(rows * n) * (double)dtype_row_bytes(table->type, table->ne[0]),
-         (double)(rows * n * table->ne[0]));
-}
-
-static void p_gather_rows(backend *b, const float *x, const int32_t *index, int64_t rows, int64_t width, float *y) {
-    double t = now();
-    b->profile->inner->gather_rows(b, x, index, rows, width, y);
-    note(b->profile, "gather_rows", NULL, t, 2 * FLOAT * (double)(rows * width), 0);
-}
-
-static void p_add_to_rows(backend *b, const float *x, const int32_t *index, int64_t rows, int64_t width, float *y) {
-    double t = now();
-    b->profile->inner->add_to_rows(b, x, index, rows, width, y);
-    note(b->profile, "add_to_rows", NULL, t, 3 * FLOAT * (double)(rows * width), (double)(rows * width));
-}
-
-static void p_linear(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y, int64_t y_stride) {
-    double t = now();
-    b->profile->inner->linear(b, w, bias, x, rows, x_stride, y, y_stride);
-    double in = (double)w->ne[0], out = (double)(w->ne[1] * w->ne[2] * w->ne[3]);
-    note(b->profile, "linear", w->name, t, (double)w->size + FLOAT * (double)rows * (in + out), 2 * (double)rows * in * out);
-}
-
-static void p_conv1d(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y) {
-    double t = now();
-    b->profile->inner->conv1d(b, w, bias, x, rows, dilation, y);
-    double in = (double)w->ne[0], taps = (double)w->ne[1], out = (double)w->ne[2];
-    note(b->profile, "conv1d", w->name, t, (double)w->size + FLOAT * (double)rows * (in + out), 2 * (double)rows * in * taps * out);
-}
-
-static void p_conv1d_depthwise(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, float *y) {
-    double t = now();
-    b->profile->inner->conv1d_depthwise(b, w, bias, x, rows, y);
-    double channels = (double)w->ne[0], taps = (double)w->ne[1];
-    note(b->profile, "conv1d_depthwise", w->name, t, (double)w->size + 2 * FLOAT * (double)rows * channels, 2 * (double)rows * channels * taps);
-}
-
-static void p_overlap_add(backend *b, const float *z, const float *bias, int64_t rows, int64_t kernel, int64_t stride, int64_t channels, float *tail,
-                          float *y) {
-    double t = now();
-    b->profile->inner->overlap_add(b, z, bias, rows, kernel, stride, channels, tail, y);
-    note(b->profile, "overlap_add", NULL, t, FLOAT * (double)(rows * channels) * (double)(kernel + stride), (double)(rows * channels * kernel));
-}
-
-static void p_conv2d(backend *b, const tensor *w, const float *bias, const float *x, int64_t n, int64_t height, int64_t width, float *y) {
-    double t = now();
-    b->profile->inner->conv2d_3x3_s2(b, w, bias, x, n, height, width, y);
-    double in = (double)w->ne[0], out = (double)w->ne[3], places = (double)(n * ((height + 1) / 2) * ((width + 1) / 2));
-    note(b->profile, "conv2d_3x3_s2", w->name, t, (double)w->size + FLOAT * ((double)(n * height * width) * in + places * out),
-         18 * places * in * out);
-}
-
-static void p_rms_norm(backend *b, const float *x, const float *w, float eps, int64_t rows, int64_t width, float *y) {
-    double t = now();
-    b->profile->inner->rms_norm(b, x, w, eps, rows, width, y);
-    note(b->profile, "rms_norm", NULL, t, 2 * FLOAT * (double)(rows * width), 4 * (double)(rows * width));
-}
-
-static void p_layer_norm(backend *b, const float *x, const float *w, const float *bias, float eps, int64_t rows, int64_t width, float *y) {
-    double t = now();
-    b->profile->inner->layer_norm(b, x, w, bias, eps, rows, width, y);
-    note(b->profile, "layer_norm", NULL, t, 2 * FLOAT * (double)(rows * width), 6 * (double)(rows * width));
-}
-
-static void p_activate(backend *b, activation a, const float *x, int64_t n, float *y) {
-    double t = now();
-    b->profile->inner->activate(b, a, x, n, y);
-    note(b->profile, "activate", NULL, t, 2 * FLOAT * (double)n, 0);
-}
-
-static void p_add(backend *b, const float *x, int64_t n, float *y) {
-    double t = now();
-    b->profile->inner->add(b, x, n, y);
-    note(b->profile, "add", NULL, t, 3 * FLOAT * (double)n, (double)n);
-}
-
-static void p_add_scaled(backend *b, const float *x, const float *scale, int64_t rows, int64_t width, float *y) {
-    double t = now();
-    b->profile->inner->add_scaled(b, x, scale, rows, width, y);
-    note(b->profile, "add_scaled", NULL, t, 3 * FLOAT * (double)(rows * width), 2 * (double)(rows * width));
-}
-
-static void p_add_gated(backend *b, const float *x, const float *gate, int64_t rows, int64_t width, float *y) {
-    double t = now();
-    b->profile->inner->add_gated(b, x, gate, rows, width, y);
-    note(b->profile, "add_gated", NULL, t, 3 * FLOAT * (double)(rows * width), 2 * (double)(rows * width));
-}
-
-static void p_silu_mul(backend *b, const float *gate, const float *up, int64_t n, float *y) {
-    double t = now();
-    b->profile->inner->silu_mul(b, gate, up, n, y);
-    note(b->profile, "silu_mul", NULL, t, 3 * FLOAT * (double)n, 0);
-}
-
-static void p_snake_beta(backend *b, const float *x, const float *a, const float *inv_b, int64_t rows, int64_t width, float *y) {
-    double t = now();
-    b->profile->inner->snake_beta(b, x, a, inv_b, rows, width, y);
-    note(b->profile, "snake_beta", NULL, t, 2 * FLOAT * (double)(rows * width), 0);
-}
-
-static void p_angles(backend *b, const float *positions, const float *inv_freq, const int32_t *axis, int64_t rows, int half, float *cos, float *sin) {
-    double t = now();
-    b->profile->inner->angles(b, positions, inv_freq, axis, rows, half, cos, sin);
-    note(b->profile, "angles", NULL, t, FLOAT * (double)rows * (3 + 2 * half), (double)rows * half);
-}
-
-static void p_head_norm_rope(backend *b, float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,
-                             const float *cos, const float *sin) {
-    double t = now();
-    b->profile->inner->head_norm_rope(b, x, rows, x_stride, heads, head_dim, weight, eps, cos, sin);
-    note(b->profile, "head_norm_rope", NULL, t, 2 * FLOAT * (double)(rows * heads * head_dim), 8 * (double)(rows * heads * head_dim));
-}
-
-static void p_kv_copy(backend *b, const kv_cache *cache, int32_t to, int32_t from) {
-    double t = now();
-    b->profile->inner->kv_copy(b, cache, to, from);
-    note(b->profile, "kv_copy", NULL, t,
-         2 * (double)(b->profile->inner->kv_bytes(b, cache->k_type, cache->layers, cache->kv_heads, cache->head_dim, 1) +
-                      b->profile->inner->kv_bytes(b, cache->v_type, cache->layers, cache->kv_heads, cache->head_dim, 1)),
-         0);
-}
-
-static void p_kv_write(backend *b, const kv_cache *cache, int layer, const int32_t *slots, const float *k, const float *v, int64_t rows) {
-    double t = now();
-    b->profile->inner->kv_write(b, cache, layer, slots, k, v, rows);
-    double values = 2 * (double)(rows * cache->kv_heads * cache->head_dim);
-    note(b->profile, "kv_write", NULL, t, values * (FLOAT + (double)(dtype_row_bytes(cache->k_type, 32) + dtype_row_bytes(cache->v_type, 32)) / 64),
-         0);
-}
+/* Operations whose costs depend on what index arrays hold. */
 
 static void p_attention(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q,
                         int64_t rows, int heads, float scale, float *y) {
     double t = now();
     b->profile->inner->attention(b, cache, layer, block_table, at, q, rows, heads, scale, y);
     double seconds = now() - t, pairs = 0, positions = 0;
-    attention_row *seen = host_copy(b, at, (size_t)rows * sizeof *at);
-    for (int64_t i = 0; seen && i < rows; i++) {
-        pairs += seen[i].end - seen[i].first;
-        bool last = i + 1 == rows || seen[i + 1].table != seen[i].table; /* rows of a sequence follow each other and share what they read */
-        positions += last ? seen[i].end - seen[i].first : 0;
+    attention_row *ranges = host_copy(b, at, (size_t)rows * sizeof *at);
+    for (int64_t i = 0; ranges && i < rows; i++) {
+        pairs += ranges[i].end - ranges[i].first;
+        bool last = i + 1 == rows || ranges[i + 1].table != ranges[i].table; /* rows of a sequence follow each other and share what they read */
+        positions += last ? ranges[i].end - ranges[i].first : 0;
     }
-    free(seen);
+    free(ranges);
     double row_bytes =
         (double)(dtype_row_bytes(cache->k_type, cache->head_dim) + dtype_row_bytes(cache->v_type, cache->head_dim)) / 2 * cache->kv_heads;
     note_for(b->profile, "attention", NULL, seconds, 2 * positions * row_bytes + 2 * FLOAT * (double)(rows * heads * cache->head_dim),
@@ -287,9 +214,9 @@ static void p_attention(backend *b, const kv_cache *cache, int layer, const int3
 }
 
 static void p_attention_dense(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
-                              const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool coarse, float *y) {
+                              const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool bf16, float *y) {
     double t = now();
-    b->profile->inner->attention_dense(b, q, q_stride, k, v, kv_stride, first, end, rows, heads, kv_heads, head_dim, scale, coarse, y);
+    b->profile->inner->attention_dense(b, q, q_stride, k, v, kv_stride, first, end, rows, heads, kv_heads, head_dim, scale, bf16, y);
     double seconds = now() - t, pairs = 0;
     int32_t *from = host_copy(b, first, (size_t)rows * sizeof *from), *to = host_copy(b, end, (size_t)rows * sizeof *to);
     for (int64_t i = 0; from && to && i < rows; i++) {
@@ -299,12 +226,6 @@ static void p_attention_dense(backend *b, const float *q, int64_t q_stride, cons
     free(to);
     note_for(b->profile, "attention_dense", NULL, seconds, FLOAT * (double)rows * head_dim * (2 * heads + 2 * kv_heads),
              4 * pairs * heads * head_dim);
-}
-
-static void p_route(backend *b, const float *logits, int64_t rows, int experts, int used, bool normalise, int32_t *ids, float *weights) {
-    double t = now();
-    b->profile->inner->route(b, logits, rows, experts, used, normalise, ids, weights);
-    note(b->profile, "route", NULL, t, FLOAT * (double)(rows * experts), 0);
 }
 
 /* How many different experts the rows use. */
@@ -334,12 +255,6 @@ static void p_moe(backend *b, const tensor *gate, const tensor *up, const tensor
              6 * (double)(rows * used) * width * ffn);
 }
 
-static void p_sample(backend *b, float *logits, int64_t rows, int64_t vocab, const sample_row *params, int32_t *ids) {
-    double t = now();
-    b->profile->inner->sample(b, logits, rows, vocab, params, ids);
-    note(b->profile, "sample", NULL, t, FLOAT * (double)(rows * vocab), 0);
-}
-
 /* ---- ---- */
 
 static void fill_table(profile *p) {
@@ -356,7 +271,7 @@ static void fill_table(profile *p) {
     o->conv1d = p_conv1d;
     o->conv1d_depthwise = p_conv1d_depthwise;
     o->overlap_add = p_overlap_add;
-    o->conv2d_3x3_s2 = p_conv2d;
+    o->conv2d_3x3_s2 = p_conv2d_3x3_s2;
     o->rms_norm = p_rms_norm;
     o->layer_norm = p_layer_norm;
     o->activate = p_activate;

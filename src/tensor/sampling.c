@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "tensor/choose.h"
 #include "tensor/finite.h"
+#include "tensor/sample_token.h"
 
 float random_uniform(uint64_t seed, uint64_t sequence, uint64_t step) {
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
@@ -291,7 +291,7 @@ static void filter(float *x, int64_t n, int64_t largest, const sample_row *s) {
     }
 }
 
-int64_t choose_weights(float *x, int64_t n, const sample_row *s) {
+int64_t sample_weights(float *x, int64_t n, const sample_row *s) {
     float largest[MAX_BLOCKS];
     normaliser all = {0};
     int64_t id = process(x, n, s, largest, &all);
@@ -344,7 +344,7 @@ static int64_t candidates(const float *x, int64_t n, int64_t k, const float *lar
     return m;
 }
 
-int32_t choose_token(float *x, int64_t n, const sample_row *s) {
+int32_t sample_token(float *x, int64_t n, const sample_row *s) {
     float largest[MAX_BLOCKS];
     normaliser all = {0};
     int64_t id = process(x, n, s, largest, &all);

@@ -198,7 +198,7 @@ class Scheduling(Case):
 
 
 class Levels(Case):
-    """OMNI_CPU lowers the level of the kernels: every one that this processor has gives the same text, whatever the weights' type."""
+    """OMNI_CPU picks the instruction set of the kernels: every one that this processor has gives the same text, whatever the weights' type."""
 
     def test_greedy_text(self):
         levels = self.fails_with_level("none")

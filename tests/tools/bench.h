@@ -23,7 +23,7 @@ static inline double bench_now(void) {
 
 typedef struct bench {
     backend *b;
-    const char *level, *only;
+    const char *isa, *only;
     double flops, bytes; /* measured limits a second, all threads */
     float *memory;       /* BENCH_FLOATS values */
     float *x, *y, *z;    /* BENCH_ROOM values each */
@@ -45,7 +45,7 @@ enum { BENCH_FLOATS = 48 << 20, BENCH_ROOM = 8 << 20 };
     } while (0)
 
 static inline void bench_print(const bench *m, const char *name, double seconds, double flops, double bytes) {
-    printf("%-8s %-34s %10.1f us", m->level, name, seconds * 1e6);
+    printf("%-8s %-34s %10.1f us", m->isa, name, seconds * 1e6);
     if (flops > 0) {
         printf(" %8.1f GFLOP/s (%3.0f%%)", flops / seconds * 1e-9, 100 * flops / seconds / m->flops);
     } else {
@@ -141,9 +141,9 @@ static inline void bench_attention(bench *m, dtype type, int64_t rows, int posit
     bench_print(m, name, seconds, 4.0 * seen * HEADS * DIM, rows == 1 ? 2.0 * positions * KV * (double)dtype_row_bytes(type, DIM) : 0);
 }
 
-static inline void bench_dense(bench *m, int64_t rows, int heads, int dim, bool coarse) {
+static inline void bench_dense(bench *m, int64_t rows, int heads, int dim, bool bf16) {
     char name[64];
-    snprintf(name, sizeof name, "attention_dense %s%lld, %d x %d", coarse ? "coarse " : "", (long long)rows, heads, dim);
+    snprintf(name, sizeof name, "attention_dense %s%lld, %d x %d", bf16 ? "bf16 " : "", (long long)rows, heads, dim);
     if (!bench_wanted(m, name) || rows > 2048) {
         return;
     }
@@ -153,7 +153,7 @@ static inline void bench_dense(bench *m, int64_t rows, int heads, int dim, bool 
     }
     int64_t n = (int64_t)heads * dim;
     double seconds;
-    BENCH_TIME(seconds, m->b->ops->attention_dense(m->b, m->x, n, m->y, m->z, n, first, end, rows, heads, heads, dim, 0.1f, coarse, m->memory));
+    BENCH_TIME(seconds, m->b->ops->attention_dense(m->b, m->x, n, m->y, m->z, n, first, end, rows, heads, heads, dim, 0.1f, bf16, m->memory));
     bench_print(m, name, seconds, 4.0 * (double)rows * (double)rows * (double)n, 0);
 }
 
@@ -234,8 +234,8 @@ static inline void bench_memory(void *arg, int thread, int threads) {
 }
 
 static inline void bench_all(const char *only, int threads) {
-    const char *names[KERNEL_LEVELS];
-    int levels = kernels_levels(names);
+    const char *names[KERNEL_ISAS];
+    int isas = kernels_isas(names);
     bench m = {.only = only};
     bench_clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
     m.memory = aligned_alloc(64, sizeof(float) * (size_t)BENCH_FLOATS);
@@ -257,14 +257,14 @@ static inline void bench_all(const char *only, int threads) {
         m.y[i] = (float)(i % 1777) * 1e-3f - 0.9f;
         m.z[i] = (float)(i % 997) * 1e-3f;
     }
-    for (int l = levels; l-- > 0;) {
+    for (int l = isas; l-- > 0;) {
         omni_error err;
         setenv("OMNI_CPU", names[l], 1);
         if (cpu_backend_create(threads, &m.b, &err) != OMNI_OK) {
             fprintf(stderr, "%s\n", err.text);
             return;
         }
-        m.level = names[l];
+        m.isa = names[l];
         int n = pool_threads(cpu_backend_pool(m.b));
         bench_probe probe = {.k = &cpu_of(m.b)->k, .memory = m.memory};
         double seconds;
@@ -291,8 +291,8 @@ static inline void bench_all(const char *only, int threads) {
         bench_attention(&m, DTYPE_Q8_0, 1, 4096);
         bench_attention(&m, DTYPE_F32, 64, 1024);
         bench_attention(&m, DTYPE_F16, 64, 1024);
-        for (int coarse = 0; coarse < 2; coarse++) {
-            bench_dense(&m, l > 0 ? 1024 : 128, 16, 72, coarse);
+        for (int bf16 = 0; bf16 < 2; bf16++) {
+            bench_dense(&m, l > 0 ? 1024 : 128, 16, 72, bf16);
         }
         bench_conv1d(&m, 200, 768, 7, 768, 1);
         bench_conv1d(&m, 1000, 96, 7, 96, 9);

@@ -1,6 +1,7 @@
 /* divergence EXACT.gguf FILE.gguf... [--sequences N] [--length N] [--seed N]
  * How far the next-token distributions of thinkers are from those of the first file, over random tokens: for each file one line with
- * mean and largest KL divergence (nats), the share of equal first choices and the root mean square error of the logits over that of the exact ones. */
+ * mean and largest KL divergence (nats), the share of equal first choices and the root mean square error of the logits over that of the exact ones.
+ */
 #include "logits.h"
 
 static omni_error err;

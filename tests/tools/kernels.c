@@ -511,7 +511,7 @@ static void check_attention_tile(check *c) {
     for (int i = 0; i < 4; i++) {
         y[i] = t.y = numbers(rows * dim, 5, 6);
         const cpu_kernels *kernels = i % 2 ? c->plain : c->fast;
-        (i < 2 ? kernels->attend_tile : kernels->attend_tile_coarse)(&t, scratch);
+        (i < 2 ? kernels->attend_tile : kernels->attend_tile_bf16)(&t, scratch);
     }
     for (int64_t r = 0; r < rows; r++) { /* a NaN key must reach all of a row that sees it */
         for (int64_t i = r * dim; first[r] <= bad && bad < end[r] && i < (r + 1) * dim; i++) {
@@ -520,11 +520,11 @@ static void check_attention_tile(check *c) {
     }
     compare(c, y[0], y[1], NULL, rows * dim, 1e-5);
     /* Where both round, differently rounded probabilities are left; where one is exact, the rounded inputs. */
-    compare(c, y[2], y[3], NULL, rows * dim, c->fast->attend_tile_coarse == c->fast->attend_tile ? 2e-2 : 4e-3);
+    compare(c, y[2], y[3], NULL, rows * dim, c->fast->attend_tile_bf16 == c->fast->attend_tile ? 2e-2 : 4e-3);
     for (int i = 0; i < 4; i++) {
         const int64_t r = pick(0, rows - 1);
         const attention_tile alone = {q + r * stride, k, v, stride, stride, dim, first + r, end + r, 1, (int)dim, 0.2f, one};
-        (i % 2 ? c->fast->attend_tile : c->fast->attend_tile_coarse)(&alone, scratch);
+        (i % 2 ? c->fast->attend_tile : c->fast->attend_tile_bf16)(&alone, scratch);
         const float *want = y[i % 2 ? 0 : 2] + r * dim;
         for (int64_t d = 0; d < dim; d++) {
             c->worst = one[d] == want[d] || (isnan(want[d]) && isnan(one[d])) ? c->worst : INFINITY;
@@ -575,7 +575,7 @@ static const struct {
     {"attention tile", check_attention_tile},
 };
 
-static int check_level(const char *name, const cpu_kernels *fast, const cpu_kernels *plain, const char *only, int rounds) {
+static int check_isa(const char *name, const cpu_kernels *fast, const cpu_kernels *plain, const char *only, int rounds) {
     int failures = 0;
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
         if (only && !strstr(checks[i].name, only)) {
@@ -601,25 +601,25 @@ void attention_amx_emulated(cpu_kernels *k);
 
 static int check_all(const char *only, int rounds) {
     int failures = 0;
-    const char *names[KERNEL_LEVELS];
-    int levels = kernels_levels(names);
+    const char *names[KERNEL_ISAS];
+    int isas = kernels_isas(names);
     cpu_kernels plain, fast;
     kernels_select("generic", &plain);
-    for (int l = 0; l < levels; l++) {
+    for (int l = 0; l < isas; l++) {
         kernels_select(names[l], &fast);
-        failures += check_level(names[l], l == 0 ? &plain : &fast, &plain, only, rounds);
+        failures += check_isa(names[l], l == 0 ? &plain : &fast, &plain, only, rounds);
     }
 #if defined(__x86_64__)
     if (kernels_select("avx512vnni", &fast) && !kernels_select("avxvnni", &fast)) {
         kernels_select("avx2", &fast);
         packed_avxvnni_evex(&fast);
-        failures += check_level("avxvnni*", &fast, &plain, only ? only : "packed", rounds);
+        failures += check_isa("avxvnni*", &fast, &plain, only ? only : "packed", rounds);
     }
     if (kernels_select("avx512bf16", &fast)) {
         packed_amx_emulated(&fast);
         attention_amx_emulated(&fast);
-        failures += check_level("amx*", &fast, &plain, only ? only : "packed", rounds / 4); /* slow */
-        failures += only ? 0 : check_level("amx*", &fast, &plain, "attention tile", rounds);
+        failures += check_isa("amx*", &fast, &plain, only ? only : "packed", rounds / 4); /* slow */
+        failures += only ? 0 : check_isa("amx*", &fast, &plain, "attention tile", rounds);
     }
 #endif
     return failures;

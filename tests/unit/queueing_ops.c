@@ -393,7 +393,7 @@ static void run_attention_dense(const ops *o, backend *in, const call *c) {
 }
 
 static void q_attention_dense(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,
-                              const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool coarse, float *y) {
+                              const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool bf16, float *y) {
     call c = begin(b, "attention_dense", run_attention_dense);
     pointer(b, &c, "q", q, strided(rows, q_stride, (int64_t)heads * head_dim));
     pointer(b, &c, "k", k, rows > 0 ? floats((int64_t)kv_heads * head_dim) : 0);
@@ -407,7 +407,7 @@ static void q_attention_dense(backend *b, const float *q, int64_t q_stride, cons
     number(&c, heads);
     number(&c, kv_heads);
     number(&c, head_dim);
-    number(&c, coarse);
+    number(&c, bf16);
     c.f = scale;
     submit(b, &c);
 }

@@ -72,10 +72,10 @@ static void scales_and_minima_are_the_packed_ones(void **state) {
 /* A linear map, an embedding and a mixture give what the same weights give as float32. */
 static void operations_take_every_type(void **state) {
     enum { ROWS = 20 };
-    const char *levels[KERNEL_LEVELS];
-    int n_levels = kernels_levels(levels);
-    for (int level = 0; level < n_levels; level++) {
-        setenv("OMNI_CPU", levels[level], 1);
+    const char *isas[KERNEL_ISAS];
+    int n_isas = kernels_isas(isas);
+    for (int isa = 0; isa < n_isas; isa++) {
+        setenv("OMNI_CPU", isas[isa], 1);
         backend *b;
         omni_error err;
         assert_int_equal(cpu_backend_create(2, &b, &err), OMNI_OK);

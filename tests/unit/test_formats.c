@@ -1,10 +1,10 @@
 /* Every weight format as a whole model: a random thinker whose rows fit every block (256 columns), or the F32 file given as argument
  * (scripts/parity.sh), is written in each type, and the logits of random tokens are set against those of the original. Three bounds a type, at every
- * level of kernels that this processor has:
+ * instruction set that this processor has:
  *  - against the original: what the format and our quantiser lose (root mean square error of the logits over that of the exact ones, and the mean KL
  *    divergence); types that omni only reads are rounded to nearest here, and lose more than in files of better quantisers;
  *  - against the same file with its weights as float32: what the rounding of inputs to 8 bits adds;
- *  - between levels: the same first choices, but for near ties. */
+ *  - between instruction sets: the same first choices, but for near ties. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,7 +25,7 @@
 
 enum { LENGTH = 48 };
 
-/* Errors: 1.2 times what was measured at any level, KL divergences 1.4 times. */
+/* Errors: 1.2 times what was measured with any instruction set, KL divergences 1.4 times. */
 typedef struct bound {
     double error, kl;
 } bound;
@@ -217,12 +217,12 @@ static void write_type(const char *type, const char *path) {
 
 static int64_t vocab;
 
-static float *logits_of(const char *path, const char *level, bool no_repack) {
+static float *logits_of(const char *path, const char *isa, bool no_repack) {
     reader r;
     omni_error err;
     float *logits;
     int32_t ids[LENGTH];
-    setenv("OMNI_CPU", level, 1);
+    setenv("OMNI_CPU", isa, 1);
     need(reader_open(&r, path, no_repack, LENGTH, &err), &err);
     unsetenv("OMNI_CPU");
     vocab = r.vocab;
@@ -250,8 +250,8 @@ static int other_choices(const float *plain, const float *got, double error) {
 }
 
 static void every_type_stays_within_its_bounds(void **state) {
-    const char *names[KERNEL_LEVELS];
-    const int levels = kernels_levels(names);
+    const char *names[KERNEL_ISAS];
+    const int isas = kernels_isas(names);
     float *exact = logits_of(original, "generic", true);
     int failures = 0;
     for (int i = 0; i < N_TYPES; i++) {
@@ -259,8 +259,8 @@ static void every_type_stays_within_its_bounds(void **state) {
         char path[512];
         strcpy(path, in_folder("typed.gguf"));
         write_type(BOUNDS[i].type, path);
-        float *same_weights = logits_of(path, names[levels - 1], true), *plain = NULL;
-        for (int l = 0; l < levels; l++) {
+        float *same_weights = logits_of(path, names[isas - 1], true), *plain = NULL;
+        for (int l = 0; l < isas; l++) {
             float *got = logits_of(path, names[l], false);
             plain = plain ? plain : got;
             distance from_original = {0}, from_same = {0};

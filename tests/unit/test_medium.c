@@ -126,7 +126,7 @@ static void release(medium *media, size_t count) {
     }
 }
 
-/* Sounds of one length do not depend on their company: each gives what it gives alone. */
+/* Sounds of one length that are encoded together: each gives what it gives alone. */
 static void test_sounds_of_one_length(void **state) {
     enum { N = 4, SAMPLES = 20000 };
     medium together[N], alone[N];

@@ -1,4 +1,4 @@
-/* Every operation of the CPU backend, at every level of this processor and with one and three threads, against PyTorch's results
+/* Every operation of the CPU backend, with every instruction set of this processor and with one and three threads, against PyTorch's results
  * (ops.vectors, made by tests/reference/make_op_vectors.py). Without cmocka, so that it also runs under an emulator. */
 #include <stdarg.h>
 
@@ -8,7 +8,7 @@
 
 static vectors all;
 static int failures;
-static const char *level;
+static const char *isa;
 
 static void *get(const char *name) {
     return vectors_get(&all, name, NULL);
@@ -31,7 +31,7 @@ static float *room(int64_t n) {
 static void check(const char *what, const float *got, const float *want, int64_t n, double bound) {
     double e = relative_error(got, want, n);
     if (!(e <= bound)) {
-        fprintf(stderr, "%s: %s: error %.3g of the largest value, allowed %.3g\n", level, what, e, bound);
+        fprintf(stderr, "%s: %s: error %.3g of the largest value, allowed %.3g\n", isa, what, e, bound);
         failures++;
     }
 }
@@ -300,7 +300,7 @@ static void test_attention(backend *b) {
     b->ops->attention_dense(b, q, HEADS * DIM, k, v, KV * DIM, first, end, ROWS, HEADS, KV, DIM, 0.3f, false, y);
     check("attention_dense, full", y, get("attention.full"), ROWS * HEADS * DIM, 1e-6);
     b->ops->attention_dense(b, q, HEADS * DIM, k, v, KV * DIM, first, end, ROWS, HEADS, KV, DIM, 0.3f, true, y);
-    check("attention_dense, full, coarse", y, get("attention.full"), ROWS * HEADS * DIM, 1e-2);
+    check("attention_dense, full, bf16", y, get("attention.full"), ROWS * HEADS * DIM, 1e-2);
     b->ops->head_norm_rope(b, q, ROWS, HEADS * DIM, HEADS, DIM, get("rope.weight"), 1e-6f, get("rope.cos"), get("rope.sin"));
     check("head_norm_rope", q, get("rope.y"), ROWS * HEADS * DIM, 5e-7);
 }
@@ -333,7 +333,7 @@ static void test_experts(backend *b) {
     b->ops->route(b, get("moe.logits"), N, EXPERTS, USED, true, ids, weights);
     check("route", weights, get("moe.weights"), N * USED, 5e-7);
     if (memcmp(ids, get("moe.ids"), sizeof ids) != 0) {
-        fprintf(stderr, "%s: route: other experts\n", level);
+        fprintf(stderr, "%s: route: other experts\n", isa);
         failures++;
     }
     const float tied[] = {1, 2, 2, 0, 2, 2, -1};
@@ -349,12 +349,12 @@ static void test_experts(backend *b) {
 }
 
 int main(void) {
-    const char *names[KERNEL_LEVELS];
-    int levels = kernels_levels(names);
-    for (int i = 0; i < levels; i++) {
+    const char *names[KERNEL_ISAS];
+    int isas = kernels_isas(names);
+    for (int i = 0; i < isas; i++) {
         for (int threads = 1; threads <= 3; threads += 2) {
-            level = names[i];
-            setenv("OMNI_CPU", level, 1);
+            isa = names[i];
+            setenv("OMNI_CPU", isa, 1);
             backend *b;
             omni_error err;
             if (cpu_backend_create(threads, &b, &err) != OMNI_OK) {
@@ -373,9 +373,9 @@ int main(void) {
             cpu_backend_destroy(b);
         }
     }
-    setenv("OMNI_CPU", "no such level", 1);
+    setenv("OMNI_CPU", "no such set", 1);
     backend *none;
     failures += cpu_backend_create(1, &none, NULL) == OMNI_OK;
-    printf("%d levels, %d failures\n", levels, failures);
+    printf("%d isas, %d failures\n", isas, failures);
     return failures != 0;
 }

@@ -1,4 +1,4 @@
-/* Repacked weights through the operations that take them: every type, every level, one row and many, one thread and three. */
+/* Repacked weights through the operations that take them: every type, every instruction set, one row and many, one thread and three. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,10 +68,10 @@ typedef struct two {
     backend *one, *three;
 } two;
 
-static two backends(const char *level) {
+static two backends(const char *isa) {
     two b;
     omni_error err;
-    setenv("OMNI_CPU", level, 1);
+    setenv("OMNI_CPU", isa, 1);
     assert_int_equal(cpu_backend_create(1, &b.one, &err), OMNI_OK);
     assert_int_equal(cpu_backend_create(3, &b.three, &err), OMNI_OK);
     unsetenv("OMNI_CPU");
@@ -126,12 +126,12 @@ static float bound(dtype type, const float *w, const float *x, int64_t n) {
 
 static void linear_is_right_and_alike_for_any_rows_and_threads(void **state) {
     enum { IN = 512, OUT = 83, ROWS = 75 };
-    const char *levels[KERNEL_LEVELS];
-    int n = kernels_levels(levels);
+    const char *isas[KERNEL_ISAS];
+    int n = kernels_isas(isas);
     float *x = numbers(ROWS * IN), *bias = numbers(OUT), *row = malloc(sizeof *row * IN);
     float *y = malloc(sizeof *y * ROWS * OUT), *alone = malloc(sizeof *y * ROWS * OUT);
     for (int l = 0; l < n; l++) {
-        two b = backends(levels[l]);
+        two b = backends(isas[l]);
         for (int i = 0; i < N_TYPES; i++) {
             tensor w = random_matrix(TYPES[i], IN, OUT, 1), p = pack(b.three, &w);
             b.three->ops->linear(b.three, &p, bias, x, ROWS, IN, y, OUT);
@@ -160,8 +160,8 @@ static void linear_is_right_and_alike_for_any_rows_and_threads(void **state) {
 /* More rows than the buffer for quantised inputs holds at once. */
 static void linear_takes_more_inputs_than_its_buffer_holds(void **state) {
     enum { IN = 1 << 16, OUT = 16, ROWS = 70 };
-    const char *levels[KERNEL_LEVELS];
-    two b = backends(levels[kernels_levels(levels) - 1]);
+    const char *isas[KERNEL_ISAS];
+    two b = backends(isas[kernels_isas(isas) - 1]);
     tensor w = random_matrix(DTYPE_Q8_0, IN, OUT, 1), p = pack(b.three, &w);
     float *x = numbers(IN + ROWS), *y = malloc(sizeof *y * ROWS * OUT), one[OUT];
     b.three->ops->linear(b.three, &p, NULL, x, ROWS, 1, y, OUT); /* rows overlap */
@@ -178,14 +178,14 @@ static void linear_takes_more_inputs_than_its_buffer_holds(void **state) {
 /* A packed matrix may take fewer inputs than its blocks hold: what follows them in memory does not count. */
 static void the_last_block_may_be_part_of_one(void **state) {
     enum { IN = 96, PART = 75, OUT = 40, ROWS = 9 };
-    const char *levels[KERNEL_LEVELS];
-    int n = kernels_levels(levels);
+    const char *isas[KERNEL_ISAS];
+    int n = kernels_isas(isas);
     float *x = numbers(ROWS * PART), *zeros = calloc(ROWS * IN, sizeof *zeros), got[ROWS * OUT], want[ROWS * OUT];
     for (int r = 0; r < ROWS; r++) {
         memcpy(zeros + r * IN, x + r * PART, sizeof *x * PART);
     }
     for (int l = 0; l < n; l++) {
-        two b = backends(levels[l]);
+        two b = backends(isas[l]);
         tensor w = random_matrix(DTYPE_Q8_0, IN, OUT, 1), p = pack(b.three, &w);
         b.three->ops->linear(b.three, &p, NULL, zeros, ROWS, IN, want, OUT);
         p.ne[0] = PART;
@@ -259,10 +259,10 @@ static void experts(backend *one, backend *three, dtype type, dtype down_type, b
 }
 
 static void mixtures_are_right_whatever_is_packed(void **state) {
-    const char *levels[KERNEL_LEVELS];
-    int n = kernels_levels(levels);
+    const char *isas[KERNEL_ISAS];
+    int n = kernels_isas(isas);
     for (int l = 0; l < n; l++) {
-        two b = backends(levels[l]);
+        two b = backends(isas[l]);
         experts(b.one, b.three, DTYPE_Q8_0, DTYPE_Q8_0, true, true);
         experts(b.one, b.three, DTYPE_Q4_K, DTYPE_Q6_K, true, true);
         experts(b.one, b.three, DTYPE_Q4_K, DTYPE_Q8_0, true, false);
@@ -275,8 +275,8 @@ static void mixtures_are_right_whatever_is_packed(void **state) {
 }
 
 static void only_what_can_be_packed_is(void **state) {
-    const char *levels[KERNEL_LEVELS];
-    two b = backends(levels[kernels_levels(levels) - 1]);
+    const char *isas[KERNEL_ISAS];
+    two b = backends(isas[kernels_isas(isas) - 1]);
     const ops *o = b.one->ops;
     tensor t = {.type = DTYPE_Q4_K, .n_dims = 2, .ne = {256, 64, 1, 1}};
     assert_true(o->packed_size(b.one, WEIGHT_LINEAR, &t) > 0);

@@ -1,4 +1,4 @@
-/* A row's result is bit for bit the same alone, in any batch, and with any number of threads: every operation, every level. Each
+/* A row's result is bit for bit the same alone, in any batch, and with any number of threads: every operation, every instruction set. Each
  * operation computes a whole batch on one thread; then pieces of it on three. */
 #include <stdbool.h>
 
@@ -7,7 +7,7 @@
 #include "vectors.h"
 
 static int failures;
-static const char *level;
+static const char *isa;
 
 static float *numbers(int64_t n, uint32_t seed) {
     float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 127) / 64 * 64);
@@ -20,7 +20,7 @@ static float *numbers(int64_t n, uint32_t seed) {
 
 static void same(const char *what, const float *got, const float *want, int64_t n) {
     if (memcmp(got, want, (size_t)n * sizeof *got) != 0) {
-        fprintf(stderr, "%s: %s differs\n", level, what);
+        fprintf(stderr, "%s: %s differs\n", isa, what);
         failures++;
     }
 }
@@ -162,13 +162,13 @@ static void attention(two b, dtype type, int heads, int kv_heads, int dim) {
     for (int64_t i = 38 * n; i < ROWS * n; i++) {
         failures += got[i] != 0; /* a row that sees nothing */
     }
-    for (int coarse = 0; coarse < 2; coarse++) {
-        b.one->ops->attention_dense(b.one, q, n, k, v, (int64_t)kv_heads * dim, first, end, ROWS, heads, kv_heads, dim, 0.3f, coarse, want);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        b.one->ops->attention_dense(b.one, q, n, k, v, (int64_t)kv_heads * dim, first, end, ROWS, heads, kv_heads, dim, 0.3f, bf16, want);
         PIECES(ROWS, from, count) {
             b.three->ops->attention_dense(b.three, q + from * n, n, k, v, (int64_t)kv_heads * dim, first + from, end + from, count, heads, kv_heads,
-                                          dim, 0.3f, coarse, got + from * n);
+                                          dim, 0.3f, bf16, got + from * n);
         }
-        same(coarse ? "attention_dense, coarse" : "attention_dense", got, want, ROWS * n);
+        same(bf16 ? "attention_dense, bf16" : "attention_dense", got, want, ROWS * n);
     }
     b.one->ops->release(b.one, cache.k);
     b.one->ops->release(b.one, cache.v);
@@ -270,14 +270,14 @@ static void sample(two b) {
 }
 
 int main(void) {
-    const char *names[KERNEL_LEVELS];
-    int levels = kernels_levels(names);
-    for (int i = 0; i < levels; i++) {
-        level = names[i];
-        setenv("OMNI_CPU", level, 1);
+    const char *names[KERNEL_ISAS];
+    int isas = kernels_isas(names);
+    for (int i = 0; i < isas; i++) {
+        isa = names[i];
+        setenv("OMNI_CPU", isa, 1);
         two b;
         if (cpu_backend_create(1, &b.one, NULL) != OMNI_OK || cpu_backend_create(3, &b.three, NULL) != OMNI_OK) {
-            fprintf(stderr, "%s: no backend\n", level);
+            fprintf(stderr, "%s: no backend\n", isa);
             return 1;
         }
         linear(b);
@@ -296,6 +296,6 @@ int main(void) {
         cpu_backend_destroy(b.one);
         cpu_backend_destroy(b.three);
     }
-    printf("%d levels, %d failures\n", levels, failures);
+    printf("%d isas, %d failures\n", isas, failures);
     return failures != 0;
 }

@@ -2,7 +2,7 @@
  * distribution of draws, and input that no model should produce. */
 #include <stdbool.h>
 
-#include "tensor/choose.h"
+#include "tensor/sample_token.h"
 #include "vectors.h"
 
 static int failures;
@@ -48,7 +48,7 @@ static void against_reference(void) {
         s.suppress_keep = integers[2];
         float copy[VOCAB];
         memcpy(copy, logits, sizeof copy);
-        int64_t largest = choose_weights(copy, VOCAB, &s);
+        int64_t largest = sample_weights(copy, VOCAB, &s);
         double sum = 0;
         for (int t = 0; t < VOCAB; t++) {
             sum += copy[t];
@@ -62,7 +62,7 @@ static void against_reference(void) {
         }
         /* Greedy takes the same token whatever is filtered. */
         s.greedy = true;
-        CHECK(choose_token(logits, VOCAB, &s) == largest);
+        CHECK(sample_token(logits, VOCAB, &s) == largest);
     }
     vectors_close(&v);
 }
@@ -98,7 +98,7 @@ static void distribution(void) {
         s.temperature = 0.8f;
         s.seed = 11;
         s.step = (uint64_t)d;
-        count[choose_token(copy, N, &s)]++;
+        count[sample_token(copy, N, &s)]++;
     }
     for (int i = 0; i < N; i++) {
         double expected = DRAWS * exp(logits[i] / 0.8) / total;
@@ -118,10 +118,10 @@ static void repeatable(void) {
         sample_row s = plain();
         s.seed = 5;
         s.step = (uint64_t)i;
-        int32_t first = choose_token(a, VOCAB, &s);
-        CHECK(first == choose_token(b, VOCAB, &s));
+        int32_t first = sample_token(a, VOCAB, &s);
+        CHECK(first == sample_token(b, VOCAB, &s));
         s.seed = 6;
-        differ += choose_token(c, VOCAB, &s) != first;
+        differ += sample_token(c, VOCAB, &s) != first;
     }
     CHECK(differ > 150);
 }
@@ -141,7 +141,7 @@ static void short_cut(void) {
         s.min_p = i % 5 ? 0 : 0.1f;
         s.step = (uint64_t)i;
         memcpy(copy, logits, LARGE * sizeof *copy);
-        choose_weights(copy, LARGE, &s);
+        sample_weights(copy, LARGE, &s);
         double total = 0, sum = 0;
         for (int t = 0; t < LARGE; t++) {
             total += copy[t];
@@ -153,7 +153,7 @@ static void short_cut(void) {
                 break;
             }
         }
-        CHECK(choose_token(logits, LARGE, &s) == want);
+        CHECK(sample_token(logits, LARGE, &s) == want);
     }
     free(logits);
     free(copy);
@@ -170,16 +170,16 @@ static void marks(void) {
     const int32_t want[] = {1, 3, 1}; /* 5 and 4.9 fall to 3.33 and 3.27, and stay above 3 */
     for (int i = 0; i < 3; i++) {
         memcpy(copy, logits, sizeof copy);
-        CHECK(choose_token(copy, 4, &s) == want[i]);
+        CHECK(sample_token(copy, 4, &s) == want[i]);
     }
     CHECK(history[0] == 0 && history[1] == 2 && history[2] == 0 && history[3] == 1);
     float negative[2] = {-1, -1.2f}; /* -1 becomes -1.5 */
     uint16_t first[2] = {SAMPLE_BEFORE, 0};
     s.history = first;
-    CHECK(choose_token(negative, 2, &s) == 1);
+    CHECK(sample_token(negative, 2, &s) == 1);
     float tied[3] = {1, 2, 2};
     s.history = NULL;
-    CHECK(choose_token(tied, 3, &s) == 1);
+    CHECK(sample_token(tied, 3, &s) == 1);
 }
 
 /* Bias, mask and penalties of all kinds at once, with the rules of OpenAI and llama.cpp written down again in double precision. */
@@ -249,7 +249,7 @@ static void logits_are_changed(void) {
             best = want[t] > most ? t : best;
             most = want[best];
         }
-        CHECK(choose_weights(copy, VOCAB, &c.row) == best);
+        CHECK(sample_weights(copy, VOCAB, &c.row) == best);
         for (int t = 0; t < VOCAB; t++) {
             CHECK(fabs(copy[t] - exp(want[t] - most)) < 3e-6);
             CHECK((copy[t] > 0) == (want[t] > -INFINITY));
@@ -257,18 +257,18 @@ static void logits_are_changed(void) {
         uint16_t before[VOCAB];
         memcpy(before, c.history, sizeof before);
         memcpy(copy, logits, sizeof copy);
-        const int32_t drawn = choose_token(copy, VOCAB, &c.row);
+        const int32_t drawn = sample_token(copy, VOCAB, &c.row);
         CHECK(drawn >= 0 && drawn < VOCAB && want[drawn] > -INFINITY);
         for (int t = 0; t < VOCAB; t++) { /* what was chosen is counted, nothing else */
             CHECK(c.history[t] == before[t] + (c.row.history && t == drawn));
         }
         make_changes(&c, number);
         memcpy(copy, logits, sizeof copy);
-        CHECK(choose_token(copy, VOCAB, &c.row) == drawn);
+        CHECK(sample_token(copy, VOCAB, &c.row) == drawn);
         make_changes(&c, number);
         c.row.greedy = true;
         memcpy(copy, logits, sizeof copy);
-        CHECK(choose_token(copy, VOCAB, &c.row) == best);
+        CHECK(sample_token(copy, VOCAB, &c.row) == best);
     }
 }
 
@@ -296,7 +296,7 @@ static void changed_distribution(void) {
             memcpy(history, c.history, sizeof history);
             s.history = s.history ? history : NULL;
             s.step = (uint32_t)d;
-            count[choose_token(copy, N, &s)]++;
+            count[sample_token(copy, N, &s)]++;
         }
         for (int t = 0; t < N; t++) {
             const double expected = DRAWS * weight[t] / total;
@@ -324,7 +324,7 @@ static void log_probabilities(void) {
         }
         make_changes(&c, number | 1);
         memcpy(copy, logits, sizeof copy);
-        const int32_t plainly = choose_token(copy, n, &c.row);
+        const int32_t plainly = sample_token(copy, n, &c.row);
         make_changes(&c, number | 1);
         sample_logprobs p;
         memset(&p, 0x55, sizeof p);
@@ -333,7 +333,7 @@ static void log_probabilities(void) {
         c.row.top_logprobs = top;
         c.row.raw = raw;
         memcpy(copy, logits, sizeof copy);
-        const int32_t id = choose_token(copy, n, &c.row);
+        const int32_t id = sample_token(copy, n, &c.row);
         CHECK(id == plainly);
         if (id < 0) {
             continue;
@@ -356,9 +356,9 @@ static void log_probabilities(void) {
     s.logprobs = &p;
     s.raw = raw;
     s.top_logprobs = 3;
-    choose_token(flat, VOCAB, &s);
+    sample_token(flat, VOCAB, &s);
     CHECK(fabs((double)p.chosen + log(VOCAB)) < 1e-6 && p.ids[0] == 0 && p.ids[1] == 1 && p.ids[2] == 2);
-    choose_token(extreme, 3, &s);
+    sample_token(extreme, 3, &s);
     CHECK(fabs((double)p.top[0] + log(2)) < 1e-6 && p.ids[1] == 2 && p.top[2] < -1e38f);
 }
 
@@ -368,7 +368,7 @@ static void bounds(void) {
     s.greedy = true;
     s.history = history;
     float first[2] = {3, 1}, second[2] = {1, 3}, third[2] = {1, 3};
-    CHECK(choose_token(first, 2, &s) == 0 && choose_token(second, 2, &s) == 1 && choose_token(third, 2, &s) == 1);
+    CHECK(sample_token(first, 2, &s) == 0 && sample_token(second, 2, &s) == 1 && sample_token(third, 2, &s) == 1);
     CHECK(history[0] == 0xffff && history[1] == SAMPLE_COUNT); /* no count runs into the mark, or over */
     /* Nothing is left by the mask, by the bias, by both together; the unused bits of the mask's last word count for nothing. */
     const uint32_t none[2] = {0, ~1u}, all_but_first[2] = {~1u, 1};
@@ -376,20 +376,20 @@ static void bounds(void) {
     float x[33] = {0};
     s = plain();
     s.allowed = none;
-    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
+    CHECK(sample_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
     s.greedy = true;
-    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
+    CHECK(sample_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
     s.allowed = all_but_first;
     s.bias = ban;
     s.bias_count = 2;
-    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == 1);
+    CHECK(sample_token(memset(x, 0, sizeof x), 33, &s) == 1);
     s.allowed = (const uint32_t[]){1, 1};
-    CHECK(choose_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
+    CHECK(sample_token(memset(x, 0, sizeof x), 33, &s) == SAMPLE_NONE);
     s.bias = odd; /* outside: passed over */
     s.bias_count = 4;
     s.allowed = NULL;
     float behind[34] = {0};
-    CHECK(choose_token(behind, 33, &s) == 0 && behind[33] == 0);
+    CHECK(sample_token(behind, 33, &s) == 0 && behind[33] == 0);
 }
 
 static int32_t choose(const float *logits, int64_t n, sample_row s) {
@@ -399,7 +399,7 @@ static int32_t choose(const float *logits, int64_t n, sample_row s) {
         finite &= isfinite(logits[i]) != 0;
     }
     memcpy(copy, logits, (size_t)n * sizeof *copy);
-    int32_t id = choose_token(copy, n, &s);
+    int32_t id = sample_token(copy, n, &s);
     CHECK(finite ? (id >= 0 && id < n) || (s.suppress_from <= 0 && id == SAMPLE_NONE) : id == SAMPLE_DAMAGED);
     return id;
 }

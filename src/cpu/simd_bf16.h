@@ -1,8 +1,8 @@
 /* Attention of many rows of one head in bfloat16, what its kernels share: spans of 64 positions as in simd_dense.h, the layout of keys and
- * values, and the online softmax. Keys are turned so that a vector holds a pair of dimensions of 16 positions; values so that one holds a
+ * values, and the online softmax. Keys are transposed so that a vector holds a pair of dimensions of 16 positions; values so that one holds a
  * pair of positions of 16 dimensions. Sums are float32. Needs AVX-512 BF16. */
-#ifndef OMNI_CPU_SIMD_COARSE_H
-#define OMNI_CPU_SIMD_COARSE_H
+#ifndef OMNI_CPU_SIMD_BF16_H
+#define OMNI_CPU_SIMD_BF16_H
 
 #include <math.h>
 
@@ -19,14 +19,14 @@ enum { SPAN = ATTENTION_SPAN, SPAN_VECTORS = SPAN / LANES };
 
 /* A head's dimensions past its whole vectors of 16 may take half a vector when they are 8 or fewer: two pairs of positions by turns, whose
  * sums are added up at the end. All arrays lie at multiples of 64 bytes if the scratch does. */
-typedef struct coarse_tile {
+typedef struct bf16_tile {
     const attention_tile *t;
     int64_t pairs, vectors;    /* of dimensions: pairs, whole vectors (the last one filled up) */
     bool half;                 /* and half a one behind them */
     int64_t pad;               /* values of acc a row */
     int64_t q_stride;          /* pairs a row of q, a multiple of 16 */
     int64_t low, high;         /* the positions that rows see */
-    int64_t called;            /* the position up to which memory has been called for */
+    int64_t prefetched;        /* the position up to which memory has been called for */
     int64_t start;             /* the span whose values are loaded */
     uint64_t special;          /* its positions with infinities or NaN, for which zeros are loaded */
     uint32_t *keys;            /* [q_stride][SPAN] of a span, two bfloat16 each; those past pairs are not written */
@@ -35,7 +35,7 @@ typedef struct coarse_tile {
     float *base;               /* [rows][LANES], all the same: minus where exponents count from */
     uint32_t *q;               /* [rows][q_stride], zeros behind pairs */
     float *limit;              /* [rows]: by how much a score may lie above */
-} coarse_tile;
+} bf16_tile;
 
 SIMD __m128 pairs_of(__m256 a) {
     return _mm_castsi128_ps((__m128i)_mm256_cvtneps_pbh(a));
@@ -52,19 +52,19 @@ static void load_query(const float *x, int64_t n, float scale, uint32_t *out) {
 }
 
 /* How many positions of the span from `start` on are seen by some row or lie before one. */
-static int64_t loaded(const coarse_tile *s, int64_t start) {
+static int64_t loaded(const bf16_tile *s, int64_t start) {
     return s->high - start < SPAN ? s->high - start : SPAN;
 }
 
-/* Calls for n more positions of the span behind the one that starts there. */
-static void call_ahead(coarse_tile *s, int64_t start, int64_t n) {
-    const int64_t from = s->called > start + SPAN ? s->called : start + SPAN, end = start + 2 * SPAN < s->high ? start + 2 * SPAN : s->high;
-    s->called = from + n < end ? from + n : end;
-    attention_call_ahead(s->t, from, s->called);
+/* Prefetches n more positions of the span behind the one that starts there. */
+static void prefetch(bf16_tile *s, int64_t start, int64_t n) {
+    const int64_t from = s->prefetched > start + SPAN ? s->prefetched : start + SPAN, end = start + 2 * SPAN < s->high ? start + 2 * SPAN : s->high;
+    s->prefetched = from + n < end ? from + n : end;
+    attention_prefetch(s->t, from, s->prefetched);
 }
 
 /* keys[p][i] = k[start + i][2 p, 2 p + 1], zeros behind the last one seen. */
-static void load_keys(const coarse_tile *s, int64_t start) {
+static void load_keys(const bf16_tile *s, int64_t start) {
     const int64_t dim = s->t->head_dim, stride = s->t->kv_stride, n = loaded(s, start);
     const float *k = s->t->k + start * stride;
     for (int64_t i = 0; i < SPAN; i += 4) {
@@ -90,7 +90,7 @@ SIMD __m512i words_of(vf a) {
 
 /* values[p][d] = v[2 p, 2 p + 1][d], halves[p][d][j] = v[4 p + 2 j, 4 p + 2 j + 1][16 vectors + d], positions counted from `start`; zeros
  * behind the last one seen, and up to whole vectors. */
-static void load_values(coarse_tile *s, int64_t start) {
+static void load_values(bf16_tile *s, int64_t start) {
     const int64_t dim = s->t->head_dim, stride = s->t->kv_stride, whole = s->vectors * LANES, n = loaded(s, start);
     const float *v = s->t->v + start * stride;
     const __m512i exponent = _mm512_set1_epi16(0x7f80);
@@ -128,7 +128,7 @@ SIMD vf exp2_coarse(vf x) {
 }
 
 /* The row's exponents count from `rise` more. */
-static void rescale(coarse_tile *s, int64_t row, float rise) {
+static void rescale(bf16_tile *s, int64_t row, float rise) {
     const vf shrink = vf_set(s->limit[row] < 0 ? 0.0f : exp2f(-rise)); /* nothing there yet: rise may be anything */
     vf_store(s->sum + row * LANES, vf_mul(vf_load(s->sum + row * LANES), shrink));
     for (int64_t d = 0; d < s->pad; d += LANES) {
@@ -144,7 +144,7 @@ SIMD uint64_t lanes_in(int64_t from, int64_t to) {
 }
 
 /* out[SPAN] = 2^x as bfloat16 of one row, x as counted from its base; 0 outside [from, to). */
-SIMD void softmax(coarse_tile *s, int64_t row, vf *x, int64_t from, int64_t to, uint32_t *out) {
+SIMD void softmax(bf16_tile *s, int64_t row, vf *x, int64_t from, int64_t to, uint32_t *out) {
     if (to - from < SPAN) {
         const uint64_t seen = lanes_in(from, to);
         UNROLL for (int m = 0; m < SPAN_VECTORS; m++) {
@@ -170,13 +170,13 @@ SIMD void softmax(coarse_tile *s, int64_t row, vf *x, int64_t from, int64_t to, 
     }
 }
 
-SIMD float *acc_at(const coarse_tile *s, int64_t row, int64_t d) {
+SIMD float *acc_at(const bf16_tile *s, int64_t row, int64_t d) {
     const int64_t whole = s->vectors * LANES;
     return s->acc + row * s->pad + (d < whole ? d : 2 * d - whole);
 }
 
 /* Infinities and NaN among the values are added up here, for the rows alone that see them: 0 * NaN is not 0. */
-static void add_special(const coarse_tile *s, int64_t row, const uint32_t *p, int64_t from, int64_t to) {
+static void add_special(const bf16_tile *s, int64_t row, const uint32_t *p, int64_t from, int64_t to) {
     for (uint64_t left = s->special & lanes_in(from, to); left; left &= left - 1) {
         const int i = __builtin_ctzll(left);
         const float w = bf16_to_f32((uint16_t)(p[i / 2] >> i % 2 * 16)), *v = s->t->v + (s->start + i) * s->t->kv_stride;
@@ -194,9 +194,9 @@ static bool part_of(const attention_tile *t, int64_t row, int64_t start, int64_t
 }
 
 /* halves: whether the kernel has use for them. Returns the tile with its arrays in scratch, rows up to a multiple of 16. */
-static coarse_tile coarse_begin(const attention_tile *t, bool halves, float *scratch) {
+static bf16_tile bf16_begin(const attention_tile *t, bool halves, float *scratch) {
     const int64_t dim = t->head_dim, rows = (t->rows + LANES - 1) / LANES * LANES, rest = dim % LANES;
-    coarse_tile s = {.t = t, .pairs = (dim + 1) / 2, .half = halves && rest > 0 && rest <= LANES / 2, .low = INT64_MAX};
+    bf16_tile s = {.t = t, .pairs = (dim + 1) / 2, .half = halves && rest > 0 && rest <= LANES / 2, .low = INT64_MAX};
     s.vectors = dim / LANES + (rest > 0 && !s.half);
     s.pad = (s.vectors + s.half) * LANES;
     s.q_stride = (s.pairs + LANES - 1) / LANES * LANES;
@@ -221,7 +221,7 @@ static coarse_tile coarse_begin(const attention_tile *t, bool halves, float *scr
     return s;
 }
 
-static void coarse_end(const coarse_tile *s) {
+static void bf16_end(const bf16_tile *s) {
     const attention_tile *t = s->t;
     for (int64_t r = 0; r < t->rows; r++) {
         const float sum = vf_sum(vf_load(s->sum + r * LANES)), inverse = sum == 0 ? 0.0f : 1.0f / sum;
