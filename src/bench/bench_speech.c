@@ -180,7 +180,7 @@ typedef struct wave_work {
     const code2wav *c;
     code2wav_runner *runner;
     code2wav_stream *stream;
-    int64_t piece; /* frames a push */
+    int64_t chunk; /* frames a push */
     int32_t *codes;
     float *samples;
 } wave_work;
@@ -192,27 +192,27 @@ static omni_status rewind_wave(void *arg, omni_error *err) {
 
 static omni_status make_wave(void *arg, omni_error *err) {
     wave_work *w = arg;
-    for (int64_t done = 0; done < FRAMES; done += w->piece) {
+    for (int64_t done = 0; done < FRAMES; done += w->chunk) {
         int64_t n;
-        TRY(code2wav_push(w->runner, w->stream, w->codes, w->piece, w->samples, &n, err));
+        TRY(code2wav_push(w->runner, w->stream, w->codes, w->chunk, w->samples, &n, err));
     }
     return OMNI_OK;
 }
 
-static omni_status bench_wave(bench *x, const char *name, int64_t piece, omni_error *err) {
+static omni_status bench_wave(bench *x, const char *name, int64_t chunk, omni_error *err) {
     if (!bench_wants(x, name)) {
         return OMNI_OK;
     }
-    wave_work v = {.c = x->model->code2wav, .piece = piece};
+    wave_work v = {.c = x->model->code2wav, .chunk = chunk};
     int64_t groups = code2wav_groups(v.c), upsample = code2wav_upsample(v.c);
-    v.codes = malloc((size_t)(piece * groups) * sizeof *v.codes);
-    v.samples = malloc((size_t)(piece * upsample) * sizeof *v.samples);
+    v.codes = malloc((size_t)(chunk * groups) * sizeof *v.codes);
+    v.samples = malloc((size_t)(chunk * upsample) * sizeof *v.samples);
     omni_status status =
-        v.codes && v.samples ? code2wav_runner_create(v.c, NULL, piece, &v.runner, err) : fail(err, OMNI_ERR_MEMORY, "out of memory for %s", name);
-    status = status == OMNI_OK ? code2wav_stream_create(v.c, piece, &v.stream, err) : status;
+        v.codes && v.samples ? code2wav_runner_create(v.c, NULL, chunk, &v.runner, err) : fail(err, OMNI_ERR_MEMORY, "out of memory for %s", name);
+    status = status == OMNI_OK ? code2wav_stream_create(v.c, chunk, &v.stream, err) : status;
     if (status == OMNI_OK) {
         uint32_t state = 11;
-        for (int64_t i = 0; i < piece * groups; i++) {
+        for (int64_t i = 0; i < chunk * groups; i++) {
             v.codes[i] = (int32_t)(bench_random(&state) % (uint32_t)code2wav_codebook(v.c));
         }
         bench_work w = {rewind_wave, make_wave, &v, (double)(FRAMES * upsample) / code2wav_sample_rate(v.c)};

@@ -5,7 +5,7 @@
 
 #include "bench/bench.h"
 
-enum { PIECE = 512, MAX_BATCH = 16, BATCH_STEPS = 16 };
+enum { CHUNK = 512, MAX_BATCH = 16, BATCH_STEPS = 16 };
 
 typedef struct thinker_bench {
     omni_model *m;
@@ -93,7 +93,7 @@ static omni_status open_memory(bench *x, thinker_bench *t, int64_t room, int64_t
     const dtype k = engine_cache_type(x->params->cache_type_k), v = engine_cache_type(x->params->cache_type_v);
     TRY(kv_pool_create(t->m->b, k, v, c->layers, c->kv_heads, c->head_dim, room, &t->pool, err));
     int64_t blocks = kv_pool_cache(t->pool)->blocks;
-    TRY(batch_create(t->m->b, c, &th->weights, t->pool, longest < PIECE ? longest : PIECE, MAX_BATCH, blocks, &t->batch, err));
+    TRY(batch_create(t->m->b, c, &th->weights, t->pool, longest < CHUNK ? longest : CHUNK, MAX_BATCH, blocks, &t->batch, err));
     for (int i = 0; i < t->sequences; i++) {
         TRY(kv_seq_init(t->pool, room, &t->seq[i], err));
     }

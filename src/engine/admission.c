@@ -150,7 +150,7 @@ static void preempt(omni_engine *e, omni_request *r) {
  * asked; r itself is the last. */
 static omni_request *victim_for(const omni_engine *e, omni_request *r) {
     omni_request *v = e->running.newest;
-    while (v && (v == r || v->seq.block_count == 0 || v->piece > 0 || !events_full(&v->events))) {
+    while (v && (v == r || v->seq.block_count == 0 || v->chunk > 0 || !events_full(&v->events))) {
         v = v->older;
     }
     if (v) {

@@ -132,12 +132,8 @@ static bool show_split(void *arg, uint64_t done, uint64_t total) {
 static omni_status split_or_merge(omni_status (*run)(const split_options *, split_result *, omni_error *), const omni_split_params *p,
                                   omni_split_result *out, omni_error *err) {
     omni_split_params copy = *p;
-    const split_options options = {.input = p->input,
-                                   .output = p->output,
-                                   .max_bytes = p->max_size,
-                                   .max_tensors = p->max_tensors,
-                                   .progress = show_split,
-                                   .arg = &copy};
+    const split_options options = {
+        .input = p->input, .output = p->output, .max_bytes = p->max_size, .max_tensors = p->max_tensors, .progress = show_split, .arg = &copy};
     split_result result;
     omni_status status = run(&options, &result, err);
     if (out) {

@@ -1,9 +1,9 @@
-/* Runs rows of any number of sequences through one decoder, in passes of a stated number of rows: prompts in pieces, single
+/* Runs rows of any number of sequences through one decoder, in passes of a stated number of rows: prompts in chunks, single
  * steps of several sequences together, or both at once. It schedules nothing: it computes what it is given, in that order.
  *
  *     batch_create(...)                                  once
  *     kv_seq_init(pool, context, &seq, err)              a sequence
- *     batch_run(batch, inputs, count, ...)               prompt pieces and steps
+ *     batch_run(batch, inputs, count, ...)               prompt chunks and steps
  *     decoder_logits(batch_decoder(batch))               results, in the order of the inputs
  */
 #ifndef OMNI_ENGINE_BATCH_H

@@ -11,13 +11,13 @@ typedef struct content_hash {
     uint8_t bytes[32];
 } content_hash;
 
-/* Several pieces of memory, in order, as one; it is the caller who makes sure that different lists never join to the same bytes. */
-typedef struct content_piece {
+/* Several parts of memory, in order, as one; it is the caller who makes sure that different lists never join to the same bytes. */
+typedef struct content_part {
     const void *data;
     size_t size;
-} content_piece;
+} content_part;
 
 /* OMNI_ERR_MEMORY is all that can go wrong. */
-omni_status content_hash_of(const content_piece *pieces, size_t count, content_hash *out, omni_error *err);
+omni_status content_hash_of(const content_part *parts, size_t count, content_hash *out, omni_error *err);
 
 #endif

@@ -70,19 +70,19 @@ static omni_status create(omni_engine *e, omni_error *err) {
     TRY(kv_pool_create(m->b, k, v, c->layers, c->kv_heads, c->head_dim, p->cache_tokens, &e->pool, err));
     TRY(prefix_cache_create(e->pool, &e->prefixes, err));
     TRY(batch_create(m->b, c, &m->thinker->weights, e->pool, rows, parallel, parallel * (blocks + 1), &e->batch, err));
-    TRY(m->b->ops->alloc(m->b, (size_t)parallel * (sizeof *e->chosen + sizeof(sample_logprobs)), (void **)&e->chosen, err));
+    TRY(m->b->ops->alloc(m->b, (size_t)parallel * (sizeof *e->sampled + sizeof(sample_logprobs)), (void **)&e->sampled, err));
     if (m->talker) {
         const int64_t slots = kv_pool_cache(e->pool)->blocks * KV_BLOCK;
         TRY(m->b->ops->alloc(m->b, (size_t)(slots * width) * sizeof *e->hidden, (void **)&e->hidden, err));
     }
     e->inputs = calloc((size_t)parallel, sizeof *e->inputs);
-    e->fed = calloc((size_t)parallel, sizeof *e->fed);
+    e->stepping = calloc((size_t)parallel, sizeof *e->stepping);
     e->rows = calloc((size_t)rows, sizeof *e->rows);
     e->samples = calloc((size_t)parallel, sizeof *e->samples);
     e->ids = calloc((size_t)parallel, sizeof *e->ids + sizeof(sample_logprobs));
     e->found = calloc((size_t)blocks + 1, sizeof *e->found);
     e->row = calloc((size_t)(c->vocab > width ? c->vocab : width), sizeof *e->row);
-    return e->inputs && e->fed && e->rows && e->samples && e->ids && e->found && e->row
+    return e->inputs && e->stepping && e->rows && e->samples && e->ids && e->found && e->row
                ? OMNI_OK
                : fail(err, OMNI_ERR_MEMORY, "out of memory for %lld requests at once", (long long)parallel);
 }
@@ -194,14 +194,14 @@ void omni_engine_destroy(omni_engine *e) {
     batch_destroy(e->batch);
     prefix_cache_destroy(e->prefixes);
     kv_pool_destroy(e->pool);
-    void *const memory[] = {e->chosen, e->hidden};
+    void *const memory[] = {e->sampled, e->hidden};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
         if (memory[i]) {
             b->ops->release(b, memory[i]);
         }
     }
     free(e->inputs);
-    free(e->fed);
+    free(e->stepping);
     free(e->rows);
     free(e->samples);
     free(e->ids);

@@ -136,14 +136,14 @@ static omni_status name_content(media_item *m, const char *owner, omni_error *er
     head.has_sound = m->has_sound;
     head.samples = m->samples;
     head.longest = m->longest;
-    const content_piece pieces[] = {
+    const content_part parts[] = {
         {owner ? owner : "", owner ? strlen(owner) + 1 : 0},
         {&head, sizeof head},
         {m->patches.levels, m->patches.levels ? patch_bytes(&m->patches) : 0},
         {m->patches.value, m->patches.levels ? sizeof m->patches.value : 0},
         {m->sound.samples, (size_t)m->samples * sizeof *m->sound.samples},
     };
-    return content_hash_of(pieces, sizeof pieces / sizeof *pieces, &m->content, err);
+    return content_hash_of(parts, sizeof parts / sizeof *parts, &m->content, err);
 }
 
 /* The longest sound of a call must reach a whole window of the analysis. */
@@ -232,22 +232,22 @@ static omni_status alloc_rows(backend *b, int64_t rows, int64_t width, embedding
     return b->ops->alloc(b, bytes, (void **)out, err);
 }
 
-/* A value that is not finite would vanish in the answer, or spoil it without a word. A piece at a time, since the rows are the backend's. */
+/* A value that is not finite would vanish in the answer, or spoil it without a word. A chunk at a time, since the rows are the backend's. */
 static omni_status check_finite(backend *b, const float *rows, int64_t n, const char *name, const char *encoder, omni_error *err) {
-    enum { PIECE = 1 << 14 };
-    float *piece = malloc(PIECE * sizeof *piece);
-    if (!piece) {
+    enum { CHUNK = 1 << 14 };
+    float *chunk = malloc(CHUNK * sizeof *chunk);
+    if (!chunk) {
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", name);
     }
     omni_status status = OMNI_OK;
-    for (int64_t at = 0; status == OMNI_OK && at < n; at += PIECE) {
-        const int64_t count = n - at < PIECE ? n - at : PIECE;
-        b->ops->download(b, piece, rows + at, (size_t)count * sizeof *piece);
-        if (find_not_finite(DTYPE_F32, piece, count) >= 0) {
+    for (int64_t at = 0; status == OMNI_OK && at < n; at += CHUNK) {
+        const int64_t count = n - at < CHUNK ? n - at : CHUNK;
+        b->ops->download(b, chunk, rows + at, (size_t)count * sizeof *chunk);
+        if (find_not_finite(DTYPE_F32, chunk, count) >= 0) {
             status = fail(err, OMNI_ERR_FORMAT, "%s: the %s encoder computed NaN or infinite values: its weights are damaged", name, encoder);
         }
     }
-    free(piece);
+    free(chunk);
     return status;
 }
 

@@ -11,13 +11,13 @@ static bool wants_rows(omni_request *r) {
     return r->state == REQUEST_RUNNING && r->encoded && request_pending(r) > 0 && !events_full(&r->events);
 }
 
-/* What else a step is waited for. */
-typedef struct company {
+/* Who else waits for this step. */
+typedef struct waiters {
     bool any;     /* others wait for their next token, or their sound can be made */
     double slack; /* seconds until the first of their listeners runs out of sound; INFINITY: nobody listens */
-} company;
+} waiters;
 
-static void meet(company *c, omni_request *r) {
+static void count_waiter(waiters *c, omni_request *r) {
     if (wants_rows(r) && r->answer.count > 0 && request_pending(r) == 1) {
         c->any = true;
     }
@@ -32,12 +32,12 @@ static void meet(company *c, omni_request *r) {
  * in time: prompts still get a quarter. */
 static int64_t prompt_budget(omni_engine *e) {
     enum { FIRST_GUESS = 32, LEAST = 16, PATIENCE = 32 };
-    company others = {.slack = INFINITY};
+    waiters others = {.slack = INFINITY};
     for (omni_request *r = e->running.oldest; r; r = r->newer) {
-        meet(&others, r);
+        count_waiter(&others, r);
     }
     for (omni_request *r = e->waiting.oldest; r; r = r->newer) { /* those whose blocks were taken away speak on */
-        meet(&others, r);
+        count_waiter(&others, r);
     }
     if (!others.any) {
         return e->params.batch;
@@ -50,12 +50,12 @@ static int64_t prompt_budget(omni_engine *e) {
     return e->credit < least ? 0 : e->credit < e->params.batch * e->seconds_a_row ? (int64_t)(e->credit / e->seconds_a_row) : e->params.batch;
 }
 
-/* Sets r->piece for all. Those who wait for a single row get it; the rest of the rows goes to the oldest. */
+/* Sets r->chunk for all. Those who wait for a single row get it; the rest of the rows goes to the oldest. */
 static void deal_rows(omni_engine *e, bool whole) {
     bool prompts = false;
     for (omni_request *r = e->running.oldest; r; r = r->newer) {
         const int64_t pending = wants_rows(r) ? request_pending(r) : 0;
-        r->piece = pending == 1;
+        r->chunk = pending == 1;
         r->wanted = pending;
         prompts |= pending > 1;
     }
@@ -66,9 +66,9 @@ static void deal_rows(omni_engine *e, bool whole) {
     int64_t left = whole ? e->params.batch : prompt_budget(e);
     for (omni_request *r = e->running.oldest; r; r = r->newer) {
         if (r->wanted > 1) {
-            r->piece = r->wanted < left ? r->wanted : left;
-            left -= r->piece;
-            e->credit -= (double)r->piece * e->seconds_a_row;
+            r->chunk = r->wanted < left ? r->wanted : left;
+            left -= r->chunk;
+            e->credit -= (double)r->chunk * e->seconds_a_row;
         }
     }
     e->credit = fmax(e->credit, 0);
@@ -76,11 +76,11 @@ static void deal_rows(omni_engine *e, bool whole) {
 
 /* ---- rows into the pass ---- */
 
-/* Takes the blocks for r's piece. The hidden states of rows in a block that is copied, because others hold it too, go along. */
+/* Takes the blocks for r's chunk. The hidden states of rows in a block that is copied, because others hold it too, go along. */
 static omni_status extend(omni_engine *e, omni_request *r, omni_error *err) {
     const int64_t shared = r->seq.length % KV_BLOCK ? r->seq.block_count - 1 : -1;
     const int32_t before = shared >= 0 ? r->seq.blocks[shared] : -1;
-    TRY(kv_seq_extend(&r->seq, r->piece, NULL, err));
+    TRY(kv_seq_extend(&r->seq, r->chunk, NULL, err));
     if (e->hidden && shared >= 0 && r->seq.blocks[shared] != before) {
         const int64_t block = KV_BLOCK * (int64_t)e->model->thinker->config.width;
         e->model->b->ops->copy(e->model->b, e->hidden + r->seq.blocks[shared] * block, e->hidden + before * block, (size_t)block * sizeof *e->hidden);
@@ -89,9 +89,9 @@ static omni_status extend(omni_engine *e, omni_request *r, omni_error *err) {
 }
 
 static omni_status fill_rows(omni_engine *e, omni_request *r, decoder_row *rows, omni_error *err) {
-    const int64_t first = r->seq.length - r->piece, width = e->model->thinker->config.width;
-    TRY(thinker_rows(e->model->thinker, &r->rows, first, r->piece, r->embedded, r->media_count, NULL, rows, err));
-    for (int64_t i = 0; e->hidden && i < r->piece; i++) {
+    const int64_t first = r->seq.length - r->chunk, width = e->model->thinker->config.width;
+    TRY(thinker_rows(e->model->thinker, &r->rows, first, r->chunk, r->embedded, r->media_count, NULL, rows, err));
+    for (int64_t i = 0; e->hidden && i < r->chunk; i++) {
         if (r->trace || r->rows.rows[first + i].media >= 0) {
             rows[i].captured = e->hidden + kv_seq_slot(&r->seq, first + i) * width;
         }
@@ -105,11 +105,11 @@ static int64_t gather(omni_engine *e, int *count) {
     *count = 0;
     for (omni_request *r = e->running.oldest, *next; r; r = next) {
         next = r->newer;
-        if (r->piece == 0) {
+        if (r->chunk == 0) {
             continue;
         }
         omni_error err = {0};
-        if (!engine_make_room(e, r, r->piece)) {
+        if (!engine_make_room(e, r, r->chunk)) {
             next = NULL; /* those behind r had given theirs back before, and r was the last */
             continue;
         }
@@ -120,9 +120,9 @@ static int64_t gather(omni_engine *e, int *count) {
             engine_finish(e, r, status, &err);
             continue;
         }
-        e->inputs[*count] = (batch_input){.seq = &r->seq, .rows = e->rows + rows, .n = r->piece, .outputs = request_pending(r) == 0};
-        e->fed[(*count)++] = r;
-        rows += r->piece;
+        e->inputs[*count] = (batch_input){.seq = &r->seq, .rows = e->rows + rows, .n = r->chunk, .outputs = request_pending(r) == 0};
+        e->stepping[(*count)++] = r;
+        rows += r->chunk;
     }
     return rows;
 }
@@ -239,7 +239,7 @@ static void sample_tokens(omni_engine *e, int count) {
     float *logits = decoder_logits(batch_decoder(e->batch));
     int n = 0;
     for (int i = 0; i < count; i++) {
-        omni_request *r = e->fed[i];
+        omni_request *r = e->stepping[i];
         omni_error err = {0};
         if (e->inputs[i].outputs == 0) {
             continue;
@@ -255,19 +255,19 @@ static void sample_tokens(omni_engine *e, int count) {
             e->samples[n] = (sample_row){.greedy = true, .repeat_penalty = 1, .suppress_from = (int32_t)vocab, .suppress_keep = -1};
             r = NULL;
         }
-        e->fed[n++] = r;
+        e->stepping[n++] = r;
     }
     if (n == 0) {
         return;
     }
     size_t wanted = 0;
     for (int i = 0; i < n; i++) {
-        if (e->fed[i] && e->fed[i]->params.logprobs) {
-            e->samples[i].logprobs = (sample_logprobs *)(void *)(e->chosen + n) + wanted++;
+        if (e->stepping[i] && e->stepping[i]->params.logprobs) {
+            e->samples[i].logprobs = (sample_logprobs *)(void *)(e->sampled + n) + wanted++;
         }
     }
-    b->ops->sample(b, logits, n, vocab, e->samples, e->chosen);
-    b->ops->download(b, e->ids, e->chosen, (size_t)n * sizeof *e->ids + wanted * sizeof(sample_logprobs));
+    b->ops->sample(b, logits, n, vocab, e->samples, e->sampled);
+    b->ops->download(b, e->ids, e->sampled, (size_t)n * sizeof *e->ids + wanted * sizeof(sample_logprobs));
     if (backend_failure(b, NULL) != OMNI_OK) {
         return; /* the step tells everybody */
     }
@@ -275,9 +275,9 @@ static void sample_tokens(omni_engine *e, int count) {
     for (int i = 0; i < n; i++) {
         omni_error err = {0};
         const sample_logprobs *p = e->samples[i].logprobs ? next++ : NULL;
-        omni_status status = e->fed[i] ? take_token(e, e->fed[i], e->ids[i], p, &err) : OMNI_OK;
+        omni_status status = e->stepping[i] ? take_token(e, e->stepping[i], e->ids[i], p, &err) : OMNI_OK;
         if (status != OMNI_OK) {
-            engine_finish(e, e->fed[i], status, &err);
+            engine_finish(e, e->stepping[i], status, &err);
         }
     }
 }
@@ -311,7 +311,7 @@ bool engine_pass(omni_engine *e, bool whole) {
     e->counters.rows += (uint64_t)rows;
     pthread_mutex_unlock(&e->lock);
     for (int i = 0; i < count; i++) {
-        omni_request *r = e->fed[i];
+        omni_request *r = e->stepping[i];
         if (status != OMNI_OK) {
             kv_seq_truncate(&r->seq, 0); /* nobody knows what its blocks hold */
             engine_finish(e, r, status, &err);

@@ -63,8 +63,8 @@ void prefix_cache_destroy(prefix_cache *c) {
 
 omni_status prefix_chain_init(const prefix_cache *c, const char *owner, prefix_chain *out, omni_error *err) {
     *out = (prefix_chain){0};
-    const content_piece pieces[] = {{c->salt, sizeof c->salt}, {owner ? owner : "", owner ? strlen(owner) + 1 : 0}};
-    return content_hash_of(pieces, 2, &out->start, err);
+    const content_part parts[] = {{c->salt, sizeof c->salt}, {owner ? owner : "", owner ? strlen(owner) + 1 : 0}};
+    return content_hash_of(parts, 2, &out->start, err);
 }
 
 void prefix_chain_free(prefix_chain *chain) {
@@ -96,9 +96,9 @@ static omni_status row_digest(const prefix_chain *chain, const prompt_row *row, 
         float position[3];
     } key = {row->id, row->class, row->media < 0 ? -1 : row->media_row, {row->position[0], row->position[1], row->position[2]}};
     const content_hash *content = row->media < 0 ? &chain->start : &media[row->media];
-    const content_piece pieces[] = {{chain->start.bytes, sizeof chain->start.bytes}, {&key, sizeof key}, {content->bytes, sizeof content->bytes}};
+    const content_part parts[] = {{chain->start.bytes, sizeof chain->start.bytes}, {&key, sizeof key}, {content->bytes, sizeof content->bytes}};
     content_hash h;
-    TRY(content_hash_of(pieces, 3, &h, err));
+    TRY(content_hash_of(parts, 3, &h, err));
     memcpy(out, h.bytes, sizeof *out);
     return OMNI_OK;
 }
@@ -114,8 +114,8 @@ omni_status prefix_chain_add(prefix_chain *chain, const prompt_row *rows, int64_
         if ((chain->count + 1) % KV_BLOCK == 0) {
             const int64_t block = chain->count / KV_BLOCK;
             const content_hash *parent = parent_of(chain, block);
-            const content_piece pieces[] = {{parent->bytes, sizeof parent->bytes}, {chain->rows + block * KV_BLOCK, KV_BLOCK * sizeof *chain->rows}};
-            TRY(content_hash_of(pieces, 2, &chain->blocks[block], err));
+            const content_part parts[] = {{parent->bytes, sizeof parent->bytes}, {chain->rows + block * KV_BLOCK, KV_BLOCK * sizeof *chain->rows}};
+            TRY(content_hash_of(parts, 2, &chain->blocks[block], err));
         }
         chain->count++;
     }

@@ -2,7 +2,7 @@
  * events.
  *
  * Its rows are the prompt's and then every token that was sampled and is to be fed back. What the key/value sequence does not hold yet is computed
- * by the next steps, a prompt in pieces, a token at a time after that; a request whose blocks were taken away simply has all its rows to compute
+ * by the next steps, a prompt in chunks, a token at a time after that; a request whose blocks were taken away simply has all its rows to compute
  * again. */
 #ifndef OMNI_ENGINE_REQUEST_H
 #define OMNI_ENGINE_REQUEST_H
@@ -58,7 +58,7 @@ struct omni_request {
     token_list spoken;       /* on their way to the talker */
     token_matcher matcher;   /* with grammar */
     sampler sampler;         /* from the first token to the end */
-    int64_t wanted, piece;   /* rows that it could take in this step's pass, and those that it gets */
+    int64_t wanted, chunk;   /* rows that it could take in this step's pass, and those that it gets */
     int64_t traced;          /* of its rows are in the trace */
     receiver receiver;
     output output;

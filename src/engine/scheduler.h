@@ -38,18 +38,18 @@ struct omni_engine {
     kv_pool *pool;
     prefix_cache *prefixes;
     batch *batch;
-    float *hidden;        /* [slots of the pool, width] accepted hidden states, which the talker reads; NULL without a talker */
-    batch_input *inputs;  /* [parallel] */
-    omni_request **fed;   /* [parallel] whose inputs those are */
-    decoder_row *rows;    /* [batch + parallel] */
-    sample_row *samples;  /* [parallel] */
-    int32_t *chosen;      /* in the backend's memory: [n] of a step's n tokens, and behind them the sample_logprobs of those that want them */
-    int32_t *ids;         /* the same in the host's */
-    int32_t *found;       /* [blocks of a context + 1] */
-    float *row;           /* [max(vocab, width)] for traces; NULL until there is one */
-    speech *speech;       /* NULL until the first one speaks */
-    double seconds_a_row; /* of a prompt, as measured; 0: not yet */
-    double credit;        /* seconds that prompts may take, saved up since they last got rows */
+    float *hidden;           /* [slots of the pool, width] accepted hidden states, which the talker reads; NULL without a talker */
+    batch_input *inputs;     /* [parallel] */
+    omni_request **stepping; /* [parallel] whose inputs those are */
+    decoder_row *rows;       /* [batch + parallel] */
+    sample_row *samples;     /* [parallel] */
+    int32_t *sampled;        /* in the backend's memory: [n] of a step's n tokens, and behind them the sample_logprobs of those that want them */
+    int32_t *ids;            /* the same in the host's */
+    int32_t *found;          /* [blocks of a context + 1] */
+    float *row;              /* [max(vocab, width)] for traces; NULL until there is one */
+    speech *speech;          /* NULL until the first one speaks */
+    double seconds_a_row;    /* of a prompt, as measured; 0: not yet */
+    double credit;           /* seconds that prompts may take, saved up since they last got rows */
 };
 
 /* engine/step.c */

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/chunk_decoder.h"
 #include "engine/engine.h"
-#include "engine/piece_decoder.h"
 
-/* A piece costs hardly more a frame when it is small; larger ones only save reading the weights. MAX_HELD: frames that may wait for the decoder. */
-enum { MAX_PIECE = 8, MAX_HELD = 25 };
+/* A chunk costs hardly more a frame when it is small; larger ones only save reading the weights. MAX_HELD: frames that may wait for the decoder. */
+enum { MAX_CHUNK = 8, MAX_HELD = 25 };
 
 struct speech_stream {
     speech *s;
@@ -19,11 +19,11 @@ struct speech_stream {
     receiver *to;
     trace *trace;
     int64_t held;  /* frames in codes */
-    int64_t piece; /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
+    int64_t chunk; /* frames to wait for before decoding: small at first for a low latency, then larger for throughput */
     int64_t max_frames, frames, made_samples;
     bool text_finished;
     bool waits;           /* the reader has not caught up */
-    bool decoding;        /* a piece of it is with the decoder */
+    bool decoding;        /* a chunk of it is with the decoder */
     bool ended;           /* no more frames */
     omni_limit limit;     /* what cut the speech; none: the talker ended it */
     double first_samples; /* when they were handed over; 0: not yet */
@@ -38,10 +38,10 @@ struct speech {
     code2wav *code2wav;
     talker_runner *runner;
     code2wav_runner *wave;  /* decodes on the talker's backend */
-    piece_decoder *decoder; /* NULL: pieces are decoded between the frames */
+    chunk_decoder *decoder; /* NULL: chunks are decoded between the frames */
     int groups, count;
     speech_stream *streams;      /* [count] */
-    speech_stream *with_decoder; /* whose piece the decoder has; NULL: none, or of one that was closed */
+    speech_stream *with_decoder; /* whose chunk the decoder has; NULL: none, or of one that was closed */
     float *samples;              /* [MAX_HELD * upsample] */
     int32_t *codes;              /* [count, groups]: of one step */
     talker_seq **seqs;           /* [count] */
@@ -55,7 +55,7 @@ static omni_status create_decoder(speech *s, omni_error *err) {
     if (s->b->create_beside) {
         TRY(s->b->create_beside(s->b, &beside, err));
     }
-    return beside ? piece_decoder_create(s->code2wav, beside, MAX_HELD, MAX_PIECE, &s->decoder, err) : OMNI_OK;
+    return beside ? chunk_decoder_create(s->code2wav, beside, MAX_HELD, MAX_CHUNK, &s->decoder, err) : OMNI_OK;
 }
 
 static omni_status create(speech *s, int64_t positions, omni_error *err) {
@@ -74,7 +74,7 @@ static omni_status create(speech *s, int64_t positions, omni_error *err) {
                   each = ((s->count > 1 && positions < most ? positions : most) + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
     talker_runner_params p = {.max_sequences = s->count, .positions = each * s->count, .each = each, .kv_type = DTYPE_F32};
     TRY(talker_runner_create(s->talker, &p, &s->runner, err));
-    TRY(code2wav_runner_create(s->code2wav, NULL, MAX_PIECE, &s->wave, err));
+    TRY(code2wav_runner_create(s->code2wav, NULL, MAX_CHUNK, &s->wave, err));
     return create_decoder(s, err);
 }
 
@@ -95,8 +95,8 @@ omni_status speech_create(backend *b, talker *t, code2wav *c, int streams, int64
 }
 
 /* What the decoder has finished goes to nobody; the backend has the whole machine again. */
-static bool take_piece(speech *s, bool wait, piece *p, omni_status *status, omni_error *err) {
-    if (!s->decoder || !piece_decoder_take(s->decoder, wait, p, status, err)) {
+static bool take_chunk(speech *s, bool wait, chunk *p, omni_status *status, omni_error *err) {
+    if (!s->decoder || !chunk_decoder_take(s->decoder, wait, p, status, err)) {
         return false;
     }
     s->b->give_way(s->b, false);
@@ -107,10 +107,10 @@ void speech_destroy(speech *s) {
     if (!s) {
         return;
     }
-    piece p;
+    chunk p;
     omni_status status;
-    take_piece(s, true, &p, &status, NULL);
-    piece_decoder_destroy(s->decoder);
+    take_chunk(s, true, &p, &status, NULL);
+    chunk_decoder_destroy(s->decoder);
     for (int i = 0; s->streams && i < s->count; i++) {
         talker_seq_destroy(s->streams[i].seq);
         code2wav_stream_destroy(s->streams[i].wave);
@@ -142,7 +142,7 @@ static omni_status prepare(speech_stream *u, omni_error *err) {
         TRY(talker_seq_create(s->runner, &u->seq, err));
     }
     if (!u->wave) {
-        TRY(code2wav_stream_create(s->code2wav, MAX_PIECE, &u->wave, err));
+        TRY(code2wav_stream_create(s->code2wav, MAX_CHUNK, &u->wave, err));
     }
     return OMNI_OK;
 }
@@ -166,10 +166,10 @@ static talker_sampling sampling_of(const omni_generate_params *params, uint64_t 
 omni_status speech_open(speech *s, const talker_prompt *opening, receiver *to, uint64_t turn, trace *t, speech_stream **out, omni_error *err) {
     *out = NULL;
     speech_stream *u = NULL;
-    for (int i = 0; !u && i < s->count; i++) { /* one whose last piece is still with the decoder is not free yet */
+    for (int i = 0; !u && i < s->count; i++) { /* one whose last chunk is still with the decoder is not free yet */
         u = s->streams[i].open || s->streams[i].decoding ? NULL : &s->streams[i];
     }
-    if (!u && s->with_decoder && !s->with_decoder->open) { /* its owner went away in the middle of a piece */
+    if (!u && s->with_decoder && !s->with_decoder->open) { /* its owner went away in the middle of a chunk */
         u = s->with_decoder;
         collect(s, true);
     }
@@ -186,7 +186,7 @@ omni_status speech_open(speech *s, const talker_prompt *opening, receiver *to, u
                          .codes = u->codes,
                          .to = to,
                          .trace = t,
-                         .piece = 1,
+                         .chunk = 1,
                          .max_frames = to->params->max_frames > 0 ? to->params->max_frames : SPEECH_DEFAULT_FRAMES};
     code2wav_stream_reset(u->wave);
     const talker_sampling sampling = sampling_of(to->params, turn);
@@ -267,8 +267,8 @@ static void fail_stream(speech_stream *u, omni_status status, const omni_error *
     }
 }
 
-/* Samples of a piece to the receiver. */
-static void deliver(speech_stream *u, const piece *p) {
+/* Samples of a chunk to the receiver. */
+static void deliver(speech_stream *u, const chunk *p) {
     omni_error err = {0};
     u->code2wav_seconds += p->seconds;
     trace_append_codes(u->trace, p->codes, p->frames, u->s->groups);
@@ -284,10 +284,10 @@ static void deliver(speech_stream *u, const piece *p) {
 
 /* What the decoder has finished; false: nothing. */
 static bool collect(speech *s, bool wait) {
-    piece p;
+    chunk p;
     omni_status status;
     omni_error err = {0};
-    if (!take_piece(s, wait, &p, &status, &err)) {
+    if (!take_chunk(s, wait, &p, &status, &err)) {
         return false;
     }
     speech_stream *u = s->with_decoder;
@@ -309,7 +309,7 @@ bool speech_wait(speech *s) {
 static void decode_here(speech_stream *u) {
     speech *s = u->s;
     omni_error err = {0};
-    piece p = {.codes = u->codes, .samples = s->samples, .frames = u->held};
+    chunk p = {.codes = u->codes, .samples = s->samples, .frames = u->held};
     const double start = engine_now();
     omni_status status = code2wav_push(s->wave, u->wave, u->codes, u->held, s->samples, &p.count, &err);
     p.seconds = engine_now() - start;
@@ -323,7 +323,7 @@ static void decode_here(speech_stream *u) {
 
 static void decode_beside(speech_stream *u) {
     speech *s = u->s;
-    piece_decoder_start(s->decoder, u->wave, u->codes, u->held);
+    chunk_decoder_start(s->decoder, u->wave, u->codes, u->held);
     s->b->give_way(s->b, true);
     s->with_decoder = u;
     u->decoding = true;
@@ -335,7 +335,7 @@ static speech_stream *next_to_decode(speech *s, double now, double *urgency) {
     speech_stream *best = NULL;
     for (int i = 0; i < s->count; i++) {
         speech_stream *u = &s->streams[i];
-        if (!u->open || u->decoding || u->status != OMNI_OK || u->held == 0 || (u->held < u->piece && !u->ended)) {
+        if (!u->open || u->decoding || u->status != OMNI_OK || u->held == 0 || (u->held < u->chunk && !u->ended)) {
             continue;
         }
         const double its = slack(u, now);
@@ -347,9 +347,9 @@ static speech_stream *next_to_decode(speech *s, double now, double *urgency) {
     return best;
 }
 
-/* The first piece of an utterance and its last are decoded at once: there is nothing else to do for it. Others go to the decoder's thread; while that
+/* The first chunk of an utterance and its last are decoded at once: there is nothing else to do for it. Others go to the decoder's thread; while that
  * is busy they wait, unless too many frames have come together or a listener is about to run out of sound. */
-static bool decode_pieces(speech *s) {
+static bool decode_chunks(speech *s) {
     enum { HURRY_MS = 300 };
     bool did = false;
     double urgency = 0;
@@ -357,14 +357,14 @@ static bool decode_pieces(speech *s) {
         const bool hurry = s->count > 1 && urgency < HURRY_MS / 1000.0;
         if (!s->decoder || u->made_samples == 0 || u->ended) {
             decode_here(u);
-        } else if (!piece_decoder_busy(s->decoder)) {
+        } else if (!chunk_decoder_busy(s->decoder)) {
             decode_beside(u);
         } else if (u->held == MAX_HELD || hurry) {
             decode_here(u);
         } else {
             break;
         }
-        u->piece = u->piece * 2 < MAX_PIECE ? u->piece * 2 : MAX_PIECE;
+        u->chunk = u->chunk * 2 < MAX_CHUNK ? u->chunk * 2 : MAX_CHUNK;
     }
     return did;
 }
@@ -446,6 +446,6 @@ bool speech_step(speech *s, int64_t rows) {
     bool did = collect(s, false);
     did |= read_prompts(s, rows);
     did |= make_frames(s);
-    did |= decode_pieces(s);
+    did |= decode_chunks(s);
     return did;
 }

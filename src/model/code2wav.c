@@ -22,7 +22,7 @@ struct code2wav_runner {
     void *memory;                 /* of the backend; everything below but what is marked host */
     float *x, *y, *z;             /* activations */
     float *cos, *sin;             /* [max_frames, head_dim / 2] */
-    c2w_word *piece, *host_piece; /* [max_frames, groups + 5] what a piece is given, and host: from where it is uploaded */
+    c2w_word *chunk, *host_chunk; /* [max_frames, groups + 5] what a chunk is given, and host: from where it is uploaded */
 };
 
 struct code2wav_stream {
@@ -53,7 +53,7 @@ static int64_t past_rows(const c2w_conv *c) {
     return (c->kernel - 1) * c->dilation;
 }
 
-/* Values that x, y and z hold at most, for pieces of so many frames. The walk mirrors run(). */
+/* Values that x, y and z hold at most, for chunks of so many frames. The walk mirrors run(). */
 static void scratch_sizes(const code2wav *m, int64_t rows, int64_t *x, int64_t *y, int64_t *z) {
     const int64_t h = m->hidden, q = m->heads * m->head_dim;
     *x = rows * h;
@@ -106,7 +106,7 @@ static void lay_out_runner(code2wav_runner *r, range *of) {
     r->z = take(of, z);
     r->cos = take(of, r->max_frames * m->head_dim / 2);
     r->sin = take(of, r->max_frames * m->head_dim / 2);
-    r->piece = take(of, r->max_frames * (m->groups + 5));
+    r->chunk = take(of, r->max_frames * (m->groups + 5));
 }
 
 static void lay_out_stream(code2wav_stream *s, range *r) {
@@ -133,7 +133,7 @@ static void lay_out_stream(code2wav_stream *s, range *r) {
     s->tails_size = r->used - begin;
 }
 
-/* The window is moved to the front only when the buffer is full: seldom, even for pieces of one frame. */
+/* The window is moved to the front only when the buffer is full: seldom, even for chunks of one frame. */
 static int64_t window_capacity(const code2wav *m, int64_t max_frames) {
     return m->window - 1 + KV_BLOCK + largest(max_frames, m->window - 1);
 }
@@ -152,15 +152,15 @@ size_t code2wav_stream_memory(const code2wav *m, int64_t max_frames) {
     return (size_t)count.used * sizeof(float);
 }
 
-static omni_status check_piece(int64_t max_frames, omni_error *err) {
+static omni_status check_chunk(int64_t max_frames, omni_error *err) {
     return max_frames >= 1 && max_frames <= MAX_FRAMES
                ? OMNI_OK
-               : fail(err, OMNI_ERR_ARGUMENT, "code2wav: pieces of %lld frames; 1 to %d are possible", (long long)max_frames, MAX_FRAMES);
+               : fail(err, OMNI_ERR_ARGUMENT, "code2wav: chunks of %lld frames; 1 to %d are possible", (long long)max_frames, MAX_FRAMES);
 }
 
 omni_status code2wav_runner_create(const code2wav *m, backend *b, int64_t max_frames, code2wav_runner **out, omni_error *err) {
     *out = NULL;
-    TRY(check_piece(max_frames, err));
+    TRY(check_chunk(max_frames, err));
     code2wav_runner *r = calloc(1, sizeof *r);
     if (!r) {
         return fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
@@ -168,8 +168,8 @@ omni_status code2wav_runner_create(const code2wav *m, backend *b, int64_t max_fr
     r->m = m;
     r->b = b ? b : m->b;
     r->max_frames = max_frames;
-    r->host_piece = malloc((size_t)(max_frames * (m->groups + 5)) * sizeof *r->host_piece);
-    omni_status status = r->host_piece ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
+    r->host_chunk = malloc((size_t)(max_frames * (m->groups + 5)) * sizeof *r->host_chunk);
+    omni_status status = r->host_chunk ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
     if (status == OMNI_OK) {
         status = r->b->ops->alloc(r->b, code2wav_runner_memory(m, max_frames), &r->memory, err);
     }
@@ -187,14 +187,14 @@ void code2wav_runner_destroy(code2wav_runner *r) {
         if (r->memory) {
             r->b->ops->release(r->b, r->memory);
         }
-        free(r->host_piece);
+        free(r->host_chunk);
         free(r);
     }
 }
 
 omni_status code2wav_stream_create(const code2wav *m, int64_t max_frames, code2wav_stream **out, omni_error *err) {
     *out = NULL;
-    TRY(check_piece(max_frames, err));
+    TRY(check_chunk(max_frames, err));
     code2wav_stream *s = calloc(1, sizeof *s);
     if (!s) {
         return fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
@@ -244,16 +244,16 @@ void code2wav_stream_destroy(code2wav_stream *s) {
 
 /* ---- transformer ---- */
 
-typedef struct piece_rows {
+typedef struct chunk_rows {
     const int32_t *codes, *first, *end; /* in the backend's memory */
-} piece_rows;
+} chunk_rows;
 
-/* All that the host says of a piece, in one upload: its codes, which rows of the window each new row attends to (itself and the window - 1 before
+/* All that the host says of a chunk, in one upload: its codes, which rows of the window each new row attends to (itself and the window - 1 before
  * it), and positions, of which angles are made. */
-static piece_rows place_rows(code2wav_runner *r, const code2wav_stream *s, const int32_t *codes, int64_t rows) {
+static chunk_rows place_rows(code2wav_runner *r, const code2wav_stream *s, const int32_t *codes, int64_t rows) {
     const code2wav *m = r->m;
     const int64_t past = m->window - 1, first = rows * m->groups, end = first + rows, positions = end + rows;
-    c2w_word *host = r->host_piece;
+    c2w_word *host = r->host_chunk;
     for (int64_t i = 0; i < first; i++) {
         host[i].i = codes[i];
     }
@@ -264,9 +264,9 @@ static piece_rows place_rows(code2wav_runner *r, const code2wav_stream *s, const
             host[positions + 3 * i + k].f = (float)(s->frames + i);
         }
     }
-    r->b->ops->upload(r->b, r->piece, host, (size_t)(positions + 3 * rows) * sizeof *host);
-    rotation_angles(&m->rope, r->b, &r->piece[positions].f, rows, r->cos, r->sin);
-    return (piece_rows){&r->piece->i, &r->piece[first].i, &r->piece[end].i};
+    r->b->ops->upload(r->b, r->chunk, host, (size_t)(positions + 3 * rows) * sizeof *host);
+    rotation_angles(&m->rope, r->b, &r->chunk[positions].f, rows, r->cos, r->sin);
+    return (chunk_rows){&r->chunk->i, &r->chunk[first].i, &r->chunk[end].i};
 }
 
 /* Makes room behind the window when its buffer is full. Rows move by whole blocks, so that an attention that sums block by
@@ -320,7 +320,7 @@ static void transform(code2wav_runner *r, code2wav_stream *s, const int32_t *fir
 
 /* ---- convolutions ---- */
 
-/* window[past + rows, width] whose last rows are new: puts the past before them and keeps what the next piece needs.
+/* window[past + rows, width] whose last rows are new: puts the past before them and keeps what the next chunk needs.
  * window must not be changed between this call and the convolution. */
 static void join_past(backend *b, float *window, float *tail, int64_t past, int64_t rows, int64_t width) {
     if (past > 0) {
@@ -372,13 +372,13 @@ static void residual_unit(code2wav_runner *r, const c2w_unit *u, float *tail, fl
     op->add(b, z, rows * c, x);
 }
 
-/* One piece of at most max_frames frames; returns the number of samples, which are in z. */
+/* One chunk of at most max_frames frames; returns the number of samples, which are in z. */
 static int64_t run(code2wav_runner *r, code2wav_stream *s, const int32_t *codes, int64_t rows) {
     const code2wav *m = r->m;
     backend *b = r->b;
     const ops *op = b->ops;
     slide_window(r, s, rows);
-    const piece_rows p = place_rows(r, s, codes, rows);
+    const chunk_rows p = place_rows(r, s, codes, rows);
     op->embed_sum(b, &m->embd, p.codes, rows, m->groups, m->codebook, 1.0f / (float)m->groups, r->x);
     transform(r, s, p.first, p.end, rows); /* x[frames, hidden] */
     s->filled += rows;

@@ -5,8 +5,8 @@
  * convolution, residual units with dilated convolutions); SnakeBeta; a convolution to one channel; clamp to [-1, 1].
  *
  * Everything in it is causal but the transposed convolutions, whose trimmed left edge makes a sample need the frame after it.
- * With the attention window, the convolutions' tails and the transposed convolutions' overlap kept from piece to piece,
- * pieces of any size join to what one pass over all frames gives. A push returns the samples that are final; what the
+ * With the attention window, the convolutions' tails and the transposed convolutions' overlap kept from chunk to chunk,
+ * chunks of any size join to what one pass over all frames gives. A push returns the samples that are final; what the
  * reference trims at the right edge (code2wav_trimmed samples) is never due, so the end of a stream needs no flush. */
 #ifndef OMNI_MODEL_CODE2WAV_H
 #define OMNI_MODEL_CODE2WAV_H
@@ -18,9 +18,9 @@
 #include "tensor/ops.h"
 
 typedef struct code2wav code2wav;
-/* Working memory for one piece at a time. Several runners may work on different streams at once, each on its own backend and thread. */
+/* Working memory for one chunk at a time. Several runners may work on different streams at once, each on its own backend and thread. */
 typedef struct code2wav_runner code2wav_runner;
-/* What one stream keeps between its pieces. Its memory does not grow with the length of the stream. */
+/* What one stream keeps between its chunks. Its memory does not grow with the length of the stream. */
 typedef struct code2wav_stream code2wav_stream;
 
 /* The weights, from a talker file. The file and the backend must outlive the model. */
@@ -36,11 +36,11 @@ int64_t code2wav_trimmed(const code2wav *m);
 /* Length of the waveform of so many frames, in samples. */
 int64_t code2wav_length(const code2wav *m, int64_t frames);
 
-/* max_frames: the largest piece that is computed at once (longer pushes are cut); memory for activations grows with it. b computes: NULL is
+/* max_frames: the largest chunk that is computed at once (longer pushes are cut); memory for activations grows with it. b computes: NULL is
  * the model's own backend; another must take the memory and the weights of that one, as two CPU backends do. */
 omni_status code2wav_runner_create(const code2wav *m, backend *b, int64_t max_frames, code2wav_runner **out, omni_error *err);
 void code2wav_runner_destroy(code2wav_runner *r); /* NULL is fine */
-/* max_frames: the largest piece that any runner will compute of it at once (longer pushes are cut). */
+/* max_frames: the largest chunk that any runner will compute of it at once (longer pushes are cut). */
 omni_status code2wav_stream_create(const code2wav *m, int64_t max_frames, code2wav_stream **out, omni_error *err);
 void code2wav_stream_reset(code2wav_stream *s);   /* to its beginning */
 void code2wav_stream_destroy(code2wav_stream *s); /* NULL is fine */

@@ -4,7 +4,7 @@
  *     h = x + o(attention(rope(norm(q(n))), rope(norm(k(n))), v(n)))     n = rms_norm(x)
  *     y = h + moe(rms_norm(h))
  *
- * One forward pass takes rows of any number of sequences, prompt pieces and single steps mixed. Everything it needs is
+ * One forward pass takes rows of any number of sequences, prompt chunks and single steps mixed. Everything it needs is
  * allocated by decoder_create for a stated number of rows; a pass only queues operations on the backend, and what it has to say of its rows goes
  * there in one upload. */
 #ifndef OMNI_MODEL_DECODER_H

@@ -13,15 +13,15 @@ int64_t prompt_visual_rows(const prompt_markup *m, const prompt_media *media) {
 
 /* ------------------------------------------------------------------------------------------------ get_rope_index */
 
-/* The positions made so far. Appending in pieces matters: the next block starts at the largest id of the last piece + 1. */
+/* The positions made so far. Appending in chunks matters: the next block starts at the largest id of the last chunk + 1. */
 typedef struct counter {
     float (*positions)[3];
     int64_t n, room;
-    float piece_max; /* of the last piece */
+    float chunk_max; /* of the last chunk */
 } counter;
 
 static float next_start(const counter *c) {
-    return c->n ? c->piece_max + 1.0f : 0.0f;
+    return c->n ? c->chunk_max + 1.0f : 0.0f;
 }
 
 static omni_status room_for(const counter *c, int64_t rows, omni_error *err) {
@@ -39,7 +39,7 @@ static omni_status append_text(counter *c, int64_t rows, float start, omni_error
         float id = (float)i + start;
         c->positions[c->n][0] = c->positions[c->n][1] = c->positions[c->n][2] = id;
         c->n++;
-        c->piece_max = id;
+        c->chunk_max = id;
     }
     return OMNI_OK;
 }
@@ -61,7 +61,7 @@ static void vision_position(const vision_grid *g, int64_t row, float out[3]) {
     out[2] = (float)w + g->start;
 }
 
-/* Rows [begin, end) as one piece. */
+/* Rows [begin, end) as one chunk. */
 static void append_vision(counter *c, const vision_grid *g, int64_t begin, int64_t end) {
     float largest = -INFINITY;
     for (int64_t i = begin; i < end; i++) {
@@ -70,7 +70,7 @@ static void append_vision(counter *c, const vision_grid *g, int64_t begin, int64
         largest = fmaxf(largest, fmaxf(p[0], fmaxf(p[1], p[2])));
     }
     if (end > begin) {
-        c->piece_max = largest;
+        c->chunk_max = largest;
     }
 }
 

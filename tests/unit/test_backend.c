@@ -144,7 +144,7 @@ enum { MOST_STEPS = 100 };
 
 typedef struct step_counts {
     queueing_counts n;
-    int pieces; /* of sound */
+    int chunks; /* of sound */
 } step_counts;
 
 /* Every step of one answer to a short text, or of speaking it, on one thread: nothing is decoded beside. */
@@ -170,7 +170,7 @@ static int record(omni_model *m, bool speak, step_counts *steps) {
         omni_engine_step(e);
         steps[n] = (step_counts){.n = queueing_backend_count(m->b)};
         while (!done && omni_request_next(r, 0, &event)) {
-            steps[n].pieces += event.kind == OMNI_EVENT_AUDIO;
+            steps[n].chunks += event.kind == OMNI_EVENT_AUDIO;
             done = event.kind == OMNI_EVENT_DONE;
             assert_true(!done || event.status == OMNI_OK);
         }
@@ -211,7 +211,7 @@ static void a_token_takes_one_upload(void **state) {
 }
 
 /* A frame of speech: what its row is made of and what the talker's pass is about up, its codes down; the code predictor has been told everything when
- * it was made. A piece of sound takes one more each way. */
+ * it was made. A chunk of sound takes one more each way. */
 static void a_frame_takes_two_uploads(void **state) {
     backend *b;
     must(queueing_backend_create(1, true, &b, &err));
@@ -219,15 +219,15 @@ static void a_frame_takes_two_uploads(void **state) {
     step_counts steps[MOST_STEPS];
     const int n = record(m, true, steps);
     const decoder_config *c = &m->talker->c.decoder, *p = &m->talker->predictor.config;
-    int frames = 0, pieces = 0;
+    int frames = 0, chunks = 0;
     for (int i = 1; i < n && steps[i].n.operations > 0; i++) { /* the first step reads the prompt */
         const queueing_counts *s = &steps[i].n;
-        assert_int_equal(s->uploads, 2 + steps[i].pieces);
-        assert_int_equal(s->downloads, 1 + steps[i].pieces);
-        assert_true(s->uploaded <= 1024 + 1024 * steps[i].pieces);
+        assert_int_equal(s->uploads, 2 + steps[i].chunks);
+        assert_int_equal(s->downloads, 1 + steps[i].chunks);
+        assert_true(s->uploaded <= 1024 + 1024 * steps[i].chunks);
         frames++;
-        pieces += steps[i].pieces;
-        if (steps[i].pieces == 0) {
+        chunks += steps[i].chunks;
+        if (steps[i].chunks == 0) {
             /* projection, last frame's sum, angles; norm, head, code 0; the sum kept */
             const int64_t own = 4 + 1 + 1 + c->layers * layer_operations(c) + 3 + 1;
             /* hidden state and code 0 in place; each pass: norm, head, code, embed, add; the first one has twice the rows */
@@ -235,7 +235,7 @@ static void a_frame_takes_two_uploads(void **state) {
             assert_int_equal(s->operations, own + predictor);
         }
     }
-    assert_true(frames > 4 && pieces > 1);
+    assert_true(frames > 4 && chunks > 1);
     omni_model_close(m);
 }
 

@@ -34,15 +34,15 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* Decodes codes in pieces of so many frames; returns the samples, *n of them. */
-static float *decode(fixture *f, code2wav_runner *r, code2wav_stream *s, const int32_t *codes, int64_t frames, int64_t piece, int64_t *n) {
+/* Decodes codes in chunks of so many frames; returns the samples, *n of them. */
+static float *decode(fixture *f, code2wav_runner *r, code2wav_stream *s, const int32_t *codes, int64_t frames, int64_t chunk, int64_t *n) {
     omni_error err = {0};
     const int groups = code2wav_groups(f->m);
     float *wav = malloc((size_t)(frames * code2wav_upsample(f->m)) * sizeof *wav + 1);
     *n = 0;
-    for (int64_t i = 0; i < frames; i += piece) {
+    for (int64_t i = 0; i < frames; i += chunk) {
         int64_t made;
-        must(code2wav_push(r, s, codes + i * groups, frames - i < piece ? frames - i : piece, wav + *n, &made, &err), &err);
+        must(code2wav_push(r, s, codes + i * groups, frames - i < chunk ? frames - i : chunk, wav + *n, &made, &err), &err);
         *n += made;
     }
     return wav;
@@ -85,7 +85,7 @@ static void test_equals_reference(void **state) {
     assert_true(worst <= 3e-5f);
 }
 
-static void test_pieces_join(void **state) {
+static void test_chunks_join(void **state) {
     fixture *f = *state;
     omni_error err = {0};
     enum { FRAMES = 310 };
@@ -109,10 +109,10 @@ static void test_pieces_join(void **state) {
     }
     assert_true(largest > 0.1f);
 
-    static const int pieces[] = {1, 2, 7, 50, 300};
+    static const int chunks[] = {1, 2, 7, 50, 300};
     for (int k = 0; k < 10; k++) {
-        const int piece = pieces[k % 5];
-        if (k >= 5) { /* the same pushes cut inside by a state made for smaller pieces */
+        const int chunk = chunks[k % 5];
+        if (k >= 5) { /* the same pushes cut inside by a state made for smaller chunks */
             code2wav_stream_destroy(s);
             code2wav_runner_destroy(r);
             must(code2wav_runner_create(f->m, NULL, 3, &r, &err), &err);
@@ -120,7 +120,7 @@ static void test_pieces_join(void **state) {
         }
         code2wav_stream_reset(s);
         int64_t n;
-        float *wav = decode(f, r, s, codes, FRAMES, piece, &n);
+        float *wav = decode(f, r, s, codes, FRAMES, chunk, &n);
         assert_int_equal(n, whole_n);
         assert_memory_equal(wav, whole, (size_t)n * sizeof *wav); /* bit for bit: rows do not depend on their neighbours */
         free(wav);
@@ -135,7 +135,7 @@ static void test_pieces_join(void **state) {
 static void test_streams_take_turns(void **state) {
     fixture *f = *state;
     omni_error err = {0};
-    enum { FRAMES = 20, PIECE = 3 };
+    enum { FRAMES = 20, CHUNK = 3 };
     const int groups = code2wav_groups(f->m);
     const int64_t up = code2wav_upsample(f->m);
     code2wav_runner *runners[2];
@@ -147,8 +147,8 @@ static void test_streams_take_turns(void **state) {
     float *alone[2], *got[2];
     int64_t want[2], n[2] = {0};
     for (int k = 0; k < 2; k++) {
-        must(code2wav_runner_create(f->m, NULL, PIECE, &runners[k], &err), &err);
-        must(code2wav_stream_create(f->m, PIECE, &streams[k], &err), &err);
+        must(code2wav_runner_create(f->m, NULL, CHUNK, &runners[k], &err), &err);
+        must(code2wav_stream_create(f->m, CHUNK, &streams[k], &err), &err);
         alone[k] = decode(f, runners[0], streams[k], codes + k * FRAMES * groups, FRAMES, FRAMES, &want[k]);
         got[k] = malloc((size_t)(FRAMES * up) * sizeof **got);
         code2wav_stream_reset(streams[k]);
@@ -278,7 +278,7 @@ int main(int argc, char **argv) {
         vectors_dir = argv[1];
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equals_reference),       cmocka_unit_test(test_pieces_join),
+        cmocka_unit_test(test_equals_reference),       cmocka_unit_test(test_chunks_join),
         cmocka_unit_test(test_streams_take_turns),     cmocka_unit_test(test_samples_come_early),
         cmocka_unit_test(test_bad_code_leaves_stream), cmocka_unit_test(test_samples_are_clamped_when_finite),
     };

@@ -89,8 +89,8 @@ static void near(const float *got, const float *want, int64_t n, const char *wha
     }
 }
 
-/* Runs the whole sequence in passes of piece rows; captured and logits receive n rows (logits only the last `outputs`). */
-static void run(int64_t piece, int64_t outputs, int layer, float *captured, float *logits) {
+/* Runs the whole sequence in passes of chunk rows; captured and logits receive n rows (logits only the last `outputs`). */
+static void run(int64_t chunk, int64_t outputs, int layer, float *captured, float *logits) {
     int64_t n, width = t->config.width, vocab = t->config.vocab;
     decoder_row *rows = make_rows(&n);
     for (int64_t i = 0; captured && i < n; i++) {
@@ -101,7 +101,7 @@ static void run(int64_t piece, int64_t outputs, int layer, float *captured, floa
     batch *x;
     must(kv_pool_create(b, DTYPE_F32, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, CONTEXT, &kv, &err));
     must(kv_seq_init(kv, CONTEXT, &seq, &err));
-    must(batch_create(b, &t->config, &t->weights, kv, piece, n, 8, &x, &err));
+    must(batch_create(b, &t->config, &t->weights, kv, chunk, n, 8, &x, &err));
     batch_options o = {.logits = true, .capture_layer = layer, .deepstack_layers = t->deepstack_layers};
     must(batch_run(x, &(batch_input){.seq = &seq, .rows = rows, .n = n, .outputs = outputs}, 1, &o, &err));
     memcpy(logits, decoder_logits(batch_decoder(x)), (size_t)(outputs * vocab) * sizeof *logits);
@@ -125,8 +125,8 @@ static void hidden_states(void **state) {
     free(logits);
 }
 
-/* In pieces, and with the last layer computed only where it is read, the results are the same bits. */
-static void pieces(void **state) {
+/* In chunks, and with the last layer computed only where it is read, the results are the same bits. */
+static void chunks(void **state) {
     int64_t n, width = t->config.width, vocab = t->config.vocab;
     values("tokens", &n);
     float *captured = calloc((size_t)(n * width), sizeof *captured), *logits = calloc((size_t)(n * vocab), sizeof *logits);
@@ -310,7 +310,7 @@ static void damaged(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(hidden_states), cmocka_unit_test(pieces),        cmocka_unit_test(opened),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(hidden_states), cmocka_unit_test(chunks),        cmocka_unit_test(opened),
                                        cmocka_unit_test(refused),       cmocka_unit_test(config_limits), cmocka_unit_test(rotary_axes),
                                        cmocka_unit_test(damaged)};
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -71,7 +71,7 @@ static void long_prompts(void **state) {
                     assert_int_equal(talks->answer.count, before + 1); /* the one is not held up */
                 }
                 assert_true(events_ended(&reads->events) || reads->seq.length >= 16 * (steps / 40)); /* nor the other */
-                assert_true(reads->piece <= 16 + 0.05 / row_costs[i] || talks->state != REQUEST_RUNNING);
+                assert_true(reads->chunk <= 16 + 0.05 / row_costs[i] || talks->state != REQUEST_RUNNING);
             }
             omni_request_free(talks);
             answered_as(reads, NULL);

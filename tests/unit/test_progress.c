@@ -157,7 +157,7 @@ static void opening(void **state) {
     check(run_open);
 }
 
-/* Pictures and sounds are seen and heard, then the prompt is read in pieces. */
+/* Pictures and sounds are seen and heard, then the prompt is read in chunks. */
 static void answering(void **state) {
     omni_error err = {0};
     omni_model *model;

@@ -146,7 +146,7 @@ static void example_begin(const example *e, talker_seq *s) {
     must(talker_begin(s, &p, e->voice, &e->sampling, &err), &err);
     const int64_t unread = talker_unread(s);
     assert_true(unread >= 8);
-    must(talker_read(s, 5, &err), &err); /* in pieces of any size */
+    must(talker_read(s, 5, &err), &err); /* in chunks of any size */
     assert_int_equal(talker_unread(s), unread - 5);
     must(talker_read(s, INT64_MAX, &err), &err);
     assert_int_equal(talker_unread(s), 0);
@@ -218,7 +218,7 @@ static void test_equals_reference(void **state) {
     const int32_t groups = talker_get_config(f->t)->groups;
     int64_t total = 0;
     for (int way = 0; way < 2; way++) {
-        talker_runner *r = make_runner(f, 1, way ? 7 : 0); /* prompts in pieces of 7 rows give the same */
+        talker_runner *r = make_runner(f, 1, way ? 7 : 0); /* prompts in chunks of 7 rows give the same */
         talker_seq *s;
         must(talker_seq_create(r, &s, &err), &err);
         for (uint32_t i = 0; i < f->count; i++) {

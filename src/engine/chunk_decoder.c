@@ -1,4 +1,4 @@
-#include "engine/piece_decoder.h"
+#include "engine/chunk_decoder.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -6,14 +6,14 @@
 #include "base/thread.h"
 #include "engine/engine.h"
 
-struct piece_decoder {
+struct chunk_decoder {
     backend *b; /* its own */
     code2wav_runner *runner;
-    code2wav_stream *stream; /* of the piece */
+    code2wav_stream *stream; /* of the chunk */
     int groups;
     int32_t *codes;
     float *samples;
-    piece piece;
+    chunk chunk;
     bool busy; /* started and not taken: the caller's side alone */
 
     pthread_t thread;
@@ -26,7 +26,7 @@ struct piece_decoder {
 };
 
 static void *work(void *arg) {
-    piece_decoder *d = arg;
+    chunk_decoder *d = arg;
     backend_enter(d->b); /* for good: nobody else has this thread */
     pthread_mutex_lock(&d->mutex);
     for (;;) {
@@ -38,8 +38,8 @@ static void *work(void *arg) {
         }
         pthread_mutex_unlock(&d->mutex);
         double start = engine_now();
-        d->status = code2wav_push(d->runner, d->stream, d->codes, d->piece.frames, d->samples, &d->piece.count, &d->err);
-        d->piece.seconds = engine_now() - start;
+        d->status = code2wav_push(d->runner, d->stream, d->codes, d->chunk.frames, d->samples, &d->chunk.count, &d->err);
+        d->chunk.seconds = engine_now() - start;
         pthread_mutex_lock(&d->mutex);
         d->wanted = false;
         d->ready = true;
@@ -49,10 +49,10 @@ static void *work(void *arg) {
     return NULL;
 }
 
-omni_status piece_decoder_create(const code2wav *m, backend *beside, int64_t max_frames, int64_t runner_frames, piece_decoder **out,
+omni_status chunk_decoder_create(const code2wav *m, backend *beside, int64_t max_frames, int64_t runner_frames, chunk_decoder **out,
                                  omni_error *err) {
     *out = NULL;
-    piece_decoder *d = calloc(1, sizeof *d);
+    chunk_decoder *d = calloc(1, sizeof *d);
     if (!d) {
         backend_destroy(beside);
         return fail(err, OMNI_ERR_MEMORY, "out of memory for the decoder of speech");
@@ -73,14 +73,14 @@ omni_status piece_decoder_create(const code2wav *m, backend *beside, int64_t max
         s = e == 0 ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "cannot start the thread that decodes speech: %s", strerror(e));
     }
     if (s != OMNI_OK) {
-        piece_decoder_destroy(d);
+        chunk_decoder_destroy(d);
         return s;
     }
     *out = d;
     return OMNI_OK;
 }
 
-void piece_decoder_destroy(piece_decoder *d) {
+void chunk_decoder_destroy(chunk_decoder *d) {
     if (!d) {
         return;
     }
@@ -100,10 +100,10 @@ void piece_decoder_destroy(piece_decoder *d) {
     free(d);
 }
 
-void piece_decoder_start(piece_decoder *d, code2wav_stream *stream, const int32_t *codes, int64_t frames) {
+void chunk_decoder_start(chunk_decoder *d, code2wav_stream *stream, const int32_t *codes, int64_t frames) {
     d->stream = stream;
     memcpy(d->codes, codes, (size_t)(frames * d->groups) * sizeof *codes);
-    d->piece = (piece){.codes = d->codes, .samples = d->samples, .frames = frames};
+    d->chunk = (chunk){.codes = d->codes, .samples = d->samples, .frames = frames};
     d->busy = true;
     pthread_mutex_lock(&d->mutex);
     d->wanted = true;
@@ -112,11 +112,11 @@ void piece_decoder_start(piece_decoder *d, code2wav_stream *stream, const int32_
     pthread_mutex_unlock(&d->mutex);
 }
 
-bool piece_decoder_busy(const piece_decoder *d) {
+bool chunk_decoder_busy(const chunk_decoder *d) {
     return d->busy;
 }
 
-bool piece_decoder_take(piece_decoder *d, bool wait, piece *out, omni_status *status, omni_error *err) {
+bool chunk_decoder_take(chunk_decoder *d, bool wait, chunk *out, omni_status *status, omni_error *err) {
     if (!d->busy) {
         return false;
     }
@@ -130,7 +130,7 @@ bool piece_decoder_take(piece_decoder *d, bool wait, piece *out, omni_status *st
         return false;
     }
     d->busy = false;
-    *out = d->piece;
+    *out = d->chunk;
     *status = d->status;
     if (d->status != OMNI_OK && err) {
         *err = d->err;
