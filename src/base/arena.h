@@ -1,33 +1,24 @@
-/* A bump allocator: one block, sized when a model is opened or a session starts, released as a whole.
- * Allocations are 64-byte aligned and zeroed. Nothing is allocated from the heap after arena_init. */
+/* Many arrays in one block of memory: arena_take hands out consecutive ranges, each at 64 bytes. Over no memory it only counts, so the function that
+ * lays a block out also tells how large the block must be:
+ *
+ *     arena count = {0};
+ *     lay_out(x, &count);                    pointers are NULL
+ *     allocate count.used bytes
+ *     lay_out(x, &(arena){.base = memory});  pointers are set */
 #ifndef OMNI_BASE_ARENA_H
 #define OMNI_BASE_ARENA_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/error.h"
-
 typedef struct arena {
-    uint8_t *base;
-    size_t size; /* bytes */
-    size_t used;
+    char *base;  /* NULL: count only. Aligned to 64 bytes; it may be memory that the host cannot reach */
+    size_t used; /* bytes; SIZE_MAX: too large to be addressed */
 } arena;
 
-/* Rounds a size up to the arena's alignment; sum these to size an arena. */
-static inline size_t arena_round(size_t bytes) {
-    return (bytes + 63) & ~(size_t)63;
-}
-
-/* a * b * c bytes rounded up, or SIZE_MAX when that overflows (which arena_init then refuses). */
-size_t arena_bytes(size_t a, size_t b, size_t c);
-
-/* Adds b to *total, keeping SIZE_MAX as "too large". */
-void arena_count(size_t *total, size_t b);
-
-omni_status arena_init(arena *a, size_t bytes, omni_error *err);
-/* Never NULL when the sizes were counted right; a miscount is a bug and aborts. */
-void *arena_alloc(arena *a, size_t bytes);
-void arena_free(arena *a);
+/* rows * width elements of so many bytes, none of the three negative. */
+void *arena_take(arena *a, int64_t rows, int64_t width, size_t element);
+/* Adds bytes to *total, keeping SIZE_MAX as "too large". */
+void arena_count(size_t *total, size_t bytes);
 
 #endif

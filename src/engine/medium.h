@@ -10,7 +10,7 @@
 #include "media/patches.h"
 #include "media/sound.h"
 #include "model/audio_encoder.h"
-#include "model/positions.h"
+#include "model/prompt.h"
 #include "model/vision_encoder.h"
 #include "omni.h"
 #include "tensor/ops.h"

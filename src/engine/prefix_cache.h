@@ -11,7 +11,7 @@
 
 #include "engine/content_hash.h"
 #include "model/kv_blocks.h"
-#include "model/positions.h"
+#include "model/prompt.h"
 
 typedef struct prefix_cache prefix_cache;
 

@@ -5,7 +5,7 @@
 #define OMNI_ENGINE_SAMPLER_H
 
 #include "base/error.h"
-#include "model/positions.h"
+#include "model/prompt.h"
 #include "omni.h"
 #include "tensor/ops.h"
 #include "text/token_mask.h"

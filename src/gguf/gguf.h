@@ -78,8 +78,11 @@ int64_t gguf_find(const gguf *g, const char *key);
 omni_status gguf_need_u32(const gguf *g, const char *key, uint32_t *out, omni_error *err);
 omni_status gguf_need_f32(const gguf *g, const char *key, float *out, omni_error *err);
 omni_status gguf_need_str(gguf *g, const char *key, const char **out, omni_error *err);
+/* An integer of [low, high], within int32_t. */
+omni_status gguf_need_int(const gguf *g, const char *key, int64_t low, int64_t high, int *out, omni_error *err);
 /* Optional values: the fallback when the key is absent; wrong type is still an error. */
 omni_status gguf_maybe_u32(const gguf *g, const char *key, uint32_t fallback, uint32_t *out, omni_error *err);
+omni_status gguf_maybe_int(const gguf *g, const char *key, int fallback, int64_t low, int64_t high, int *out, omni_error *err);
 omni_status gguf_maybe_f32(const gguf *g, const char *key, float fallback, float *out, omni_error *err);
 omni_status gguf_maybe_bool(const gguf *g, const char *key, bool fallback, bool *out, omni_error *err);
 omni_status gguf_maybe_str(gguf *g, const char *key, const char *fallback, const char **out, omni_error *err);

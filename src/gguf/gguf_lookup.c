@@ -217,6 +217,25 @@ omni_status gguf_need_u32(const gguf *g, const char *key, uint32_t *out, omni_er
     return gguf_find(g, key) < 0 ? missing(g, key, err) : gguf_maybe_u32(g, key, 0, out, err);
 }
 
+omni_status gguf_need_int(const gguf *g, const char *key, int64_t low, int64_t high, int *out, omni_error *err) {
+    uint32_t v = 0;
+    TRY(gguf_need_u32(g, key, &v, err));
+    if (v > INT32_MAX || v < low || v > high) {
+        return fail(err, OMNI_ERR_FORMAT, "%s: key %s is %u; it must be between %lld and %lld", gguf_path(g), key, v, (long long)low,
+                    (long long)high);
+    }
+    *out = (int)v;
+    return OMNI_OK;
+}
+
+omni_status gguf_maybe_int(const gguf *g, const char *key, int fallback, int64_t low, int64_t high, int *out, omni_error *err) {
+    if (gguf_find(g, key) < 0) {
+        *out = fallback;
+        return OMNI_OK;
+    }
+    return gguf_need_int(g, key, low, high, out, err);
+}
+
 omni_status gguf_maybe_f32(const gguf *g, const char *key, float fallback, float *out, omni_error *err) {
     int64_t i = gguf_find(g, key);
     if (i < 0) {

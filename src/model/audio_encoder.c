@@ -75,24 +75,6 @@ int64_t audio_encoder_rows(const audio_encoder *e, int64_t frames) {
 
 /* ---- loading ---- */
 
-static omni_status need_size(const gguf *g, const char *key, int *out, omni_error *err) {
-    uint32_t v;
-    TRY(gguf_need_u32(g, key, &v, err));
-    if (v < 1 || v > MOST) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: key %s is %u; 1 to %d is possible", gguf_path(g), key, v, MOST);
-    }
-    *out = (int)v;
-    return OMNI_OK;
-}
-
-static omni_status maybe_size(const gguf *g, const char *key, int fallback, int *out, omni_error *err) {
-    if (gguf_find(g, key) < 0) {
-        *out = fallback;
-        return OMNI_OK;
-    }
-    return need_size(g, key, out, err);
-}
-
 static omni_status read_config(audio_encoder *e, gguf *g, omni_error *err) {
     const char *projector;
     TRY(gguf_maybe_str(g, "clip.audio.projector_type", NULL, &projector, err));
@@ -105,18 +87,18 @@ static omni_status read_config(audio_encoder *e, gguf *g, omni_error *err) {
         return fail(err, OMNI_ERR_UNSUPPORTED, "%s: has no audio encoder of Qwen3-Omni (clip.audio.projector_type is \"%s\", \"qwen3a\" is wanted)",
                     gguf_path(g), projector);
     }
-    TRY(need_size(g, "clip.audio.embedding_length", &e->width, err));
-    TRY(need_size(g, "clip.audio.feed_forward_length", &e->ffn, err));
-    TRY(need_size(g, "clip.audio.block_count", &e->layers, err));
-    TRY(need_size(g, "clip.audio.attention.head_count", &e->heads, err));
+    TRY(gguf_need_int(g, "clip.audio.embedding_length", 1, MOST, &e->width, err));
+    TRY(gguf_need_int(g, "clip.audio.feed_forward_length", 1, MOST, &e->ffn, err));
+    TRY(gguf_need_int(g, "clip.audio.block_count", 1, MOST, &e->layers, err));
+    TRY(gguf_need_int(g, "clip.audio.attention.head_count", 1, MOST, &e->heads, err));
     TRY(gguf_need_f32(g, "clip.audio.attention.layer_norm_epsilon", &e->eps, err));
-    TRY(need_size(g, "clip.audio.num_mel_bins", &e->mel.bins, err));
-    TRY(maybe_size(g, "omni.audio.sampling_rate", 16000, &e->mel.rate, err));
-    TRY(maybe_size(g, "omni.audio.n_fft", 400, &e->mel.n_fft, err));
-    TRY(maybe_size(g, "omni.audio.hop_length", 160, &e->mel.hop, err));
+    TRY(gguf_need_int(g, "clip.audio.num_mel_bins", 1, MOST, &e->mel.bins, err));
+    TRY(gguf_maybe_int(g, "omni.audio.sampling_rate", 16000, 1, MOST, &e->mel.rate, err));
+    TRY(gguf_maybe_int(g, "omni.audio.n_fft", 400, 1, MOST, &e->mel.n_fft, err));
+    TRY(gguf_maybe_int(g, "omni.audio.hop_length", 160, 1, MOST, &e->mel.hop, err));
     int n_window, n_window_infer;
-    TRY(maybe_size(g, "omni.audio.n_window", 50, &n_window, err));
-    TRY(maybe_size(g, "omni.audio.n_window_infer", 800, &n_window_infer, err));
+    TRY(gguf_maybe_int(g, "omni.audio.n_window", 50, 1, MOST, &n_window, err));
+    TRY(gguf_maybe_int(g, "omni.audio.n_window_infer", 800, 1, MOST, &n_window_infer, err));
     e->chunk = 2 * n_window;
     e->window = n_window_infer / e->chunk;
     e->heights = (int)after_convolutions(e->mel.bins);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "model/code2wav_model.h"
 #include "tensor/finite.h"
 
@@ -85,52 +86,44 @@ static void scratch_sizes(const code2wav *m, int64_t rows, int64_t *x, int64_t *
     *z = largest(*z, rows);
 }
 
-/* Hands out consecutive ranges; with a NULL base it only counts. */
-typedef struct range {
-    float *base;
-    int64_t used; /* values, kept at multiples of 64 bytes */
-} range;
-
-static void *take(range *r, int64_t values) {
-    float *p = r->base ? r->base + r->used : NULL;
-    r->used += (values + 15) & ~(int64_t)15;
-    return p;
+static void *take(arena *a, int64_t values) {
+    return arena_take(a, values, 1, sizeof(float));
 }
 
-static void lay_out_runner(code2wav_runner *r, range *of) {
+static void lay_out_runner(code2wav_runner *r, arena *a) {
     const code2wav *m = r->m;
     int64_t x, y, z;
     scratch_sizes(m, r->max_frames, &x, &y, &z);
-    r->x = take(of, x);
-    r->y = take(of, y);
-    r->z = take(of, z);
-    r->cos = take(of, r->max_frames * m->head_dim / 2);
-    r->sin = take(of, r->max_frames * m->head_dim / 2);
-    r->chunk = take(of, r->max_frames * (m->groups + 5));
+    r->x = take(a, x);
+    r->y = take(a, y);
+    r->z = take(a, z);
+    r->cos = take(a, r->max_frames * m->head_dim / 2);
+    r->sin = take(a, r->max_frames * m->head_dim / 2);
+    r->chunk = take(a, r->max_frames * (m->groups + 5));
 }
 
-static void lay_out_stream(code2wav_stream *s, range *r) {
+static void lay_out_stream(code2wav_stream *s, arena *a) {
     const code2wav *m = s->m;
-    s->k = take(r, m->layers * s->kv_capacity * m->kv_heads * m->head_dim);
-    s->v = take(r, m->layers * s->kv_capacity * m->kv_heads * m->head_dim);
-    const int64_t begin = r->used;
+    s->k = take(a, m->layers * s->kv_capacity * m->kv_heads * m->head_dim);
+    s->v = take(a, m->layers * s->kv_capacity * m->kv_heads * m->head_dim);
+    const size_t begin = a->used;
     for (int i = 0; i < m->n_upsample; i++) {
         const c2w_upsample *u = &m->upsample[i];
-        s->up_tail[i] = take(r, (u->conv.kernel - u->conv.stride) * u->conv.out);
-        s->dw_tail[i] = take(r, (u->dw_kernel - 1) * m->hidden);
+        s->up_tail[i] = take(a, (u->conv.kernel - u->conv.stride) * u->conv.out);
+        s->dw_tail[i] = take(a, (u->dw_kernel - 1) * m->hidden);
     }
-    s->in_tail = take(r, past_rows(&m->conv_in) * m->conv_in.in);
+    s->in_tail = take(a, past_rows(&m->conv_in) * m->conv_in.in);
     for (int i = 0; i < m->n_blocks; i++) {
         const c2w_block *b = &m->block[i];
-        s->block_tail[i] = take(r, (b->conv.kernel - b->conv.stride) * b->conv.out);
+        s->block_tail[i] = take(a, (b->conv.kernel - b->conv.stride) * b->conv.out);
         for (int u = 0; u < b->units; u++) {
             /* The second convolution's kernel is 1 in every known model; its tail is behind the first's in case it is not. */
-            s->unit_tail[i][u] = take(r, (past_rows(&b->unit[u].conv1) + past_rows(&b->unit[u].conv2)) * b->conv.out);
+            s->unit_tail[i][u] = take(a, (past_rows(&b->unit[u].conv1) + past_rows(&b->unit[u].conv2)) * b->conv.out);
         }
     }
-    s->out_tail = take(r, past_rows(&m->conv_out) * m->conv_out.in);
-    s->tails = r->base ? r->base + begin : NULL;
-    s->tails_size = r->used - begin;
+    s->out_tail = take(a, past_rows(&m->conv_out) * m->conv_out.in);
+    s->tails = a->base ? (float *)(void *)(a->base + begin) : NULL;
+    s->tails_size = (int64_t)((a->used - begin) / sizeof *s->tails);
 }
 
 /* The window is moved to the front only when the buffer is full: seldom, even for chunks of one frame. */
@@ -140,16 +133,16 @@ static int64_t window_capacity(const code2wav *m, int64_t max_frames) {
 
 size_t code2wav_runner_memory(const code2wav *m, int64_t max_frames) {
     code2wav_runner r = {.m = m, .max_frames = max_frames};
-    range count = {0};
+    arena count = {0};
     lay_out_runner(&r, &count);
-    return (size_t)count.used * sizeof(float);
+    return count.used;
 }
 
 size_t code2wav_stream_memory(const code2wav *m, int64_t max_frames) {
     code2wav_stream s = {.m = m, .max_frames = max_frames, .kv_capacity = window_capacity(m, max_frames)};
-    range count = {0};
+    arena count = {0};
     lay_out_stream(&s, &count);
-    return (size_t)count.used * sizeof(float);
+    return count.used;
 }
 
 static omni_status check_chunk(int64_t max_frames, omni_error *err) {
@@ -177,7 +170,7 @@ omni_status code2wav_runner_create(const code2wav *m, backend *b, int64_t max_fr
         code2wav_runner_destroy(r);
         return status;
     }
-    lay_out_runner(r, &(range){.base = r->memory});
+    lay_out_runner(r, &(arena){.base = r->memory});
     *out = r;
     return OMNI_OK;
 }
@@ -202,18 +195,18 @@ omni_status code2wav_stream_create(const code2wav *m, int64_t max_frames, code2w
     s->m = m;
     s->max_frames = max_frames;
     s->kv_capacity = window_capacity(m, max_frames);
-    range count = {0};
+    arena count = {0};
     lay_out_stream(s, &count);
     s->host_zeros = calloc((size_t)(s->tails_size + 1), sizeof *s->host_zeros);
     omni_status status = s->host_zeros ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "code2wav: out of memory");
     if (status == OMNI_OK) {
-        status = m->b->ops->alloc(m->b, (size_t)count.used * sizeof(float), &s->memory, err);
+        status = m->b->ops->alloc(m->b, count.used, &s->memory, err);
     }
     if (status != OMNI_OK) {
         code2wav_stream_destroy(s);
         return status;
     }
-    lay_out_stream(s, &(range){.base = s->memory});
+    lay_out_stream(s, &(arena){.base = s->memory});
     code2wav_stream_reset(s);
     *out = s;
     return OMNI_OK;

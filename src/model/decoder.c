@@ -42,17 +42,6 @@ struct decoder {
     int32_t *host; /* [descriptor_words] host memory from which a pass is uploaded */
 };
 
-typedef struct carver {
-    char *base; /* NULL: count only */
-    size_t used;
-} carver;
-
-static void *carve(carver *c, int64_t rows, int64_t width, size_t element) {
-    void *p = c->base ? c->base + c->used : NULL;
-    arena_count(&c->used, arena_bytes((size_t)rows, (size_t)width, element));
-    return p;
-}
-
 /* Where the arrays of a pass begin in its block, in words of 32 bits; each at 64 bytes. */
 typedef struct layout {
     int64_t token, slot, position, at, output, output_at, table, words;
@@ -85,39 +74,39 @@ static int mlp_width(const decoder_config *c) {
     return c->experts ? c->shared_ffn : c->ffn;
 }
 
-static void carve_all(decoder *d, carver *k) {
+static void lay_out_memory(decoder *d, arena *a) {
     const decoder_config *c = d->c;
     int64_t rows = d->max_rows, outputs = d->max_outputs;
-    d->x = carve(k, rows, c->width, 4);
-    d->n = carve(k, rows, c->width, 4);
-    d->y = carve(k, rows, c->width, 4);
-    d->q = carve(k, rows, (int64_t)c->heads * c->head_dim, 4);
-    d->k = carve(k, rows, (int64_t)c->kv_heads * c->head_dim, 4);
-    d->v = carve(k, rows, (int64_t)c->kv_heads * c->head_dim, 4);
-    d->mixed = carve(k, rows, (int64_t)c->heads * c->head_dim, 4);
-    d->cos = carve(k, rows, c->head_dim / 2, 4);
-    d->sin = carve(k, rows, c->head_dim / 2, 4);
+    d->x = arena_take(a, rows, c->width, 4);
+    d->n = arena_take(a, rows, c->width, 4);
+    d->y = arena_take(a, rows, c->width, 4);
+    d->q = arena_take(a, rows, (int64_t)c->heads * c->head_dim, 4);
+    d->k = arena_take(a, rows, (int64_t)c->kv_heads * c->head_dim, 4);
+    d->v = arena_take(a, rows, (int64_t)c->kv_heads * c->head_dim, 4);
+    d->mixed = arena_take(a, rows, (int64_t)c->heads * c->head_dim, 4);
+    d->cos = arena_take(a, rows, c->head_dim / 2, 4);
+    d->sin = arena_take(a, rows, c->head_dim / 2, 4);
     if (c->experts) {
-        d->router = carve(k, rows, c->experts, 4);
-        d->expert_weight = carve(k, rows, c->experts_used, 4);
-        d->expert_id = carve(k, rows, c->experts_used, 4);
-        d->moe_scratch = carve(k, 1, (int64_t)d->b->ops->moe_scratch(d->b, rows, c->experts_used, c->width, c->expert_ffn), 4);
+        d->router = arena_take(a, rows, c->experts, 4);
+        d->expert_weight = arena_take(a, rows, c->experts_used, 4);
+        d->expert_id = arena_take(a, rows, c->experts_used, 4);
+        d->moe_scratch = arena_take(a, 1, (int64_t)d->b->ops->moe_scratch(d->b, rows, c->experts_used, c->width, c->expert_ffn), 4);
     }
     if (mlp_width(c)) {
-        d->gate = carve(k, rows, mlp_width(c), 4);
-        d->up = carve(k, rows, mlp_width(c), 4);
-        d->shared_gate = carve(k, rows, 1, 4);
+        d->gate = arena_take(a, rows, mlp_width(c), 4);
+        d->up = arena_take(a, rows, mlp_width(c), 4);
+        d->shared_gate = arena_take(a, rows, 1, 4);
     }
-    d->described = carve(k, descriptor_words(d), 1, 4);
-    d->hidden = carve(k, outputs, c->width, 4);
-    d->logits = carve(k, outputs, c->vocab, 4);
+    d->described = arena_take(a, descriptor_words(d), 1, 4);
+    d->hidden = arena_take(a, outputs, c->width, 4);
+    d->logits = arena_take(a, outputs, c->vocab, 4);
 }
 
 size_t decoder_memory(backend *b, const decoder_config *c, int64_t max_rows, int64_t max_outputs, int64_t max_table) {
     decoder d = {.b = b, .c = c, .max_rows = max_rows, .max_outputs = max_outputs, .max_table = max_table};
-    carver k = {0};
-    carve_all(&d, &k);
-    return k.used;
+    arena a = {0};
+    lay_out_memory(&d, &a);
+    return a.used;
 }
 
 omni_status decoder_create(backend *b, const decoder_config *c, const decoder_weights *w, int64_t max_rows, int64_t max_outputs, int64_t max_table,
@@ -142,8 +131,7 @@ omni_status decoder_create(backend *b, const decoder_config *c, const decoder_we
         decoder_destroy(d);
         return fail_in(err, status, "decoder for %lld rows", (long long)max_rows);
     }
-    carver k = {.base = d->memory};
-    carve_all(d, &k);
+    lay_out_memory(d, &(arena){.base = d->memory});
     *out = d;
     return OMNI_OK;
 }

@@ -4,11 +4,44 @@
 #include <stdlib.h>
 #include <string.h>
 
-int64_t prompt_visual_rows(const prompt_markup *m, const prompt_media *media) {
-    if (media->kind == PROMPT_AUDIO) {
-        return 0;
+/* ------------------------------------------------------------------------------------------------ media lists */
+
+omni_status position_lists_make(const prompt_media *media, const int32_t *order, int32_t count, position_lists *out, omni_error *err) {
+    *out = (position_lists){0};
+    /* One block: two lists of grids, seconds, sounds. */
+    size_t n = (size_t)count;
+    char *memory = calloc(n ? n : 1, sizeof(double) + 6 * sizeof(int32_t) + sizeof(int32_t));
+    if (!memory) {
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for the positions of %d media", count);
     }
-    return (int64_t)media->grid[0] * (media->grid[1] / m->spatial_merge) * (media->grid[2] / m->spatial_merge);
+    double *seconds = (double *)memory;
+    int32_t(*images)[3] = (int32_t(*)[3])(seconds + n), (*videos)[3] = images + n;
+    int32_t *sounds = (int32_t *)(videos + n);
+    position_media *p = &out->media;
+    for (int32_t i = 0; i < count; i++) {
+        const prompt_media *m = &media[order[i]];
+        if (m->kind == PROMPT_IMAGE) {
+            memcpy(images[p->image_count++], m->grid, sizeof m->grid);
+        } else if (m->kind == PROMPT_VIDEO) {
+            seconds[p->video_count] = m->seconds_per_grid;
+            memcpy(videos[p->video_count++], m->grid, sizeof m->grid);
+        }
+        if (m->kind == PROMPT_AUDIO || (m->kind == PROMPT_VIDEO && m->audio_rows >= 0)) {
+            sounds[p->audio_count++] = m->audio_rows;
+        }
+    }
+    p->images = (const int32_t(*)[3])images;
+    p->videos = (const int32_t(*)[3])videos;
+    p->seconds_per_grid = seconds;
+    p->audio_rows = sounds;
+    p->audio_in_video = true;
+    out->memory = memory;
+    return OMNI_OK;
+}
+
+void position_lists_free(position_lists *l) {
+    free(l->memory);
+    *l = (position_lists){0};
 }
 
 /* ------------------------------------------------------------------------------------------------ get_rope_index */

@@ -8,12 +8,8 @@ enum { KEY_SIZE = 96 };
 omni_status speech_int(const gguf *g, const char *prefix, const char *field, int64_t low, int64_t high, int64_t *out, omni_error *err) {
     char key[KEY_SIZE];
     snprintf(key, sizeof key, "%s.%s", prefix, field);
-    uint32_t v;
-    TRY(gguf_need_u32(g, key, &v, err));
-    if (v < low || v > high) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: key %s is %u; it must be between %lld and %lld", gguf_path(g), key, v, (long long)low,
-                    (long long)high);
-    }
+    int v;
+    TRY(gguf_need_int(g, key, low, high, &v, err));
     *out = v;
     return OMNI_OK;
 }

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "model/talker_model.h"
 
 enum {
@@ -15,27 +16,16 @@ talker_sampling talker_sampling_default(void) {
 
 /* ------------------------------------------------------------------------------------------------ runner */
 
-typedef struct range {
-    char *base; /* NULL: count only */
-    size_t used;
-} range;
-
-static void *take(range *r, int64_t rows, int64_t width) {
-    void *p = r->base ? r->base + r->used : NULL;
-    r->used += ((size_t)(rows * width) * 4 + 63) & ~(size_t)63;
-    return p;
-}
-
-static void lay_out(talker_runner *r, range *m) {
+static void lay_out(talker_runner *r, arena *a) {
     const talker_config *c = &r->t->c;
     const int64_t rows = r->max_rows, width = c->decoder.width;
-    r->in = take(m, rows, c->thinker_width);
-    r->mid = take(m, rows, r->t->text.inner > r->t->hidden.inner ? r->t->text.inner : r->t->hidden.inner);
-    r->packed = take(m, rows, width);
-    r->codec = take(m, rows, width);
-    r->sum = take(m, r->max_sequences, width);
-    r->ids = take(m, ROW_IDS * rows, 1);
-    r->codes = take(m, r->max_sequences, c->groups);
+    r->in = arena_take(a, rows, c->thinker_width, 4);
+    r->mid = arena_take(a, rows, r->t->text.inner > r->t->hidden.inner ? r->t->text.inner : r->t->hidden.inner, 4);
+    r->packed = arena_take(a, rows, width, 4);
+    r->codec = arena_take(a, rows, width, 4);
+    r->sum = arena_take(a, r->max_sequences, width, 4);
+    r->ids = arena_take(a, ROW_IDS * rows, 1, 4);
+    r->codes = arena_take(a, r->max_sequences, c->groups, 4);
 }
 
 static omni_status runner_fill(talker_runner *r, const talker_runner_params *params, int64_t positions, omni_error *err) {
@@ -56,10 +46,10 @@ static omni_status runner_fill(talker_runner *r, const talker_runner_params *par
     if (!r->host_ids || !r->host_codes || !r->rows || !r->made || !r->outputs || !r->slots || !r->active || !r->table || !r->samples) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for %zu rows of the talker", rows);
     }
-    range count = {0};
+    arena count = {0};
     lay_out(r, &count);
     TRY(t->b->ops->alloc(t->b, count.used, &r->memory, err));
-    lay_out(r, &(range){.base = r->memory});
+    lay_out(r, &(arena){.base = r->memory});
     TRY(decoder_create(t->b, d, &t->weights, r->max_rows, r->max_sequences, r->table_room, &r->d, err));
     r->x = decoder_input(r->d);
     return predictor_runner_create(&t->predictor, r->max_sequences, &r->predictor, err);

@@ -19,24 +19,14 @@ static const char *key(key_name *k, const thinker *t, const char *field) {
     return k->text;
 }
 
-static omni_status need_int(gguf *g, const thinker *t, const char *field, int *out, omni_error *err) {
+static omni_status need_int(const gguf *g, const thinker *t, const char *field, int *out, omni_error *err) {
     key_name k;
-    uint32_t v;
-    TRY(gguf_need_u32(g, key(&k, t, field), &v, err));
-    if (v > INT32_MAX) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: %s is %u", gguf_path(g), k.text, v);
-    }
-    *out = (int)v;
-    return OMNI_OK;
+    return gguf_need_int(g, key(&k, t, field), 0, INT32_MAX, out, err);
 }
 
-static omni_status maybe_int(gguf *g, const thinker *t, const char *field, int fallback, int *out, omni_error *err) {
+static omni_status maybe_int(const gguf *g, const thinker *t, const char *field, int fallback, int *out, omni_error *err) {
     key_name k;
-    if (gguf_find(g, key(&k, t, field)) < 0) {
-        *out = fallback;
-        return OMNI_OK;
-    }
-    return need_int(g, t, field, out, err);
+    return gguf_maybe_int(g, key(&k, t, field), fallback, 0, INT32_MAX, out, err);
 }
 
 static omni_status read_architecture(gguf *g, thinker *t, omni_error *err) {

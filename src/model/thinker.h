@@ -7,7 +7,7 @@
 
 #include "gguf/gguf.h"
 #include "model/decoder.h"
-#include "model/positions.h"
+#include "model/prompt.h"
 
 /* Ids of the chat layout; -1 where the file does not tell. */
 typedef struct thinker_ids {

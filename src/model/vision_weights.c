@@ -13,16 +13,6 @@ bool vision_encoder_present(const gguf *g) {
     return gguf_tensor(g, "v.patch_embd.weight") != NULL;
 }
 
-static omni_status read_size(gguf *g, const char *key, int low, int high, int *out, omni_error *err) {
-    uint32_t v;
-    TRY(gguf_need_u32(g, key, &v, err));
-    if (v < (uint32_t)low || v > (uint32_t)high) {
-        return fail(err, OMNI_ERR_FORMAT, "%s: key %s is %u, outside %d to %d", gguf_path(g), key, v, low, high);
-    }
-    *out = (int)v;
-    return OMNI_OK;
-}
-
 /* Values of one kind of media; absent keys leave what is there. */
 static omni_status read_pixels(const gguf *g, const char *low, const char *high, patch_params *p, omni_error *err) {
     uint32_t v;
@@ -73,12 +63,12 @@ omni_status vision_config_read(gguf *g, vision_config *c, omni_error *err) {
     if (strcmp(projector, PROJECTOR) != 0) {
         return fail(err, OMNI_ERR_UNSUPPORTED, "%s: vision projector \"%s\"; this program knows \"%s\"", gguf_path(g), projector, PROJECTOR);
     }
-    TRY(read_size(g, "clip.vision.embedding_length", 4, MAX_WIDTH, &c->hidden, err));
-    TRY(read_size(g, "clip.vision.attention.head_count", 1, MAX_HEADS, &c->heads, err));
-    TRY(read_size(g, "clip.vision.block_count", 1, MAX_LAYERS, &c->layers, err));
-    TRY(read_size(g, "clip.vision.feed_forward_length", 1, MAX_WIDTH, &c->ffn, err));
-    TRY(read_size(g, "clip.vision.projection_dim", 1, MAX_WIDTH, &c->out, err));
-    TRY(read_size(g, "clip.vision.patch_size", 1, MAX_PATCH, &c->patch, err));
+    TRY(gguf_need_int(g, "clip.vision.embedding_length", 4, MAX_WIDTH, &c->hidden, err));
+    TRY(gguf_need_int(g, "clip.vision.attention.head_count", 1, MAX_HEADS, &c->heads, err));
+    TRY(gguf_need_int(g, "clip.vision.block_count", 1, MAX_LAYERS, &c->layers, err));
+    TRY(gguf_need_int(g, "clip.vision.feed_forward_length", 1, MAX_WIDTH, &c->ffn, err));
+    TRY(gguf_need_int(g, "clip.vision.projection_dim", 1, MAX_WIDTH, &c->out, err));
+    TRY(gguf_need_int(g, "clip.vision.patch_size", 1, MAX_PATCH, &c->patch, err));
     uint32_t merge, temporal, channels;
     TRY(gguf_maybe_u32(g, "clip.vision.spatial_merge_size", 2, &merge, err));
     TRY(gguf_maybe_u32(g, "omni.vision.temporal_patch_size", 2, &temporal, err));
