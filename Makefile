@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
 .DEFAULT_GOAL = all
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check install format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,10 @@ cuda: ## the CUDA backend, build-cuda/libomni-cuda.so, for the cards CARDS=90a-r
 
 cuda-check: cuda ## the CUDA backend on this machine's card: operations and conversations against the processor's
 	@scripts/check-cuda.sh build-cuda
+
+server-check: build ## the server through the official clients (a Python environment outside the tree)
+	@scripts/setup.sh parity
+	@$$(scripts/clients-env.sh "$${OMNI_CLIENTS_ENV:-$$HOME/.cache/omni/clients}") tests/server/openai_client.py build/omni
 
 install: build ## into PREFIX (/usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))

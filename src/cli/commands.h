@@ -9,6 +9,7 @@
 
 int command_run(int argc, char **argv);
 int command_speak(int argc, char **argv);
+int command_serve(int argc, char **argv);
 int command_convert(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_imatrix(int argc, char **argv);

@@ -17,6 +17,7 @@ static const struct {
 } commands[] = {
     {"run", "answer text, images, sound and video with text and speech; without -p, a conversation", command_run},
     {"speak", "say a text", command_speak},
+    {"serve", "answer over HTTP, in the shapes of OpenAI's API", command_serve},
     {"convert", "make GGUF files of a published checkpoint", command_convert},
     {"bench", "how fast everything is on this machine", command_bench},
     {"imatrix", "what matters to a model, for quantize --imatrix", command_imatrix},

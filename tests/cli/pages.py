@@ -4,7 +4,7 @@ import os, re, shutil, subprocess, unittest
 import harness
 from harness import Case, TINY
 
-COMMANDS = ["run", "speak", "convert", "bench", "imatrix", "quantize", "split", "merge", "synth", "info", "tokenize"]
+COMMANDS = ["run", "speak", "serve", "convert", "bench", "imatrix", "quantize", "split", "merge", "synth", "info", "tokenize"]
 
 
 class Pages(Case):

@@ -8,7 +8,7 @@ from harness import Case, Terminal, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, 
 
 RUN = ["run", "-m", THINKER]
 ALL = RUN + ["--mmproj", MMPROJ, "--talker", TALKER]
-COMMANDS = ["run", "speak", "convert", "bench", "imatrix", "quantize", "split", "merge", "synth", "info", "tokenize"]
+COMMANDS = ["run", "speak", "serve", "convert", "bench", "imatrix", "quantize", "split", "merge", "synth", "info", "tokenize"]
 ENDLESS = ["--ignore-eos", "-n", 4000]  # seconds of work, unless stopped
 
 

@@ -1,0 +1,21 @@
+/* POST /v1/chat/completions: what is asked (chat_request.c) and how it is answered (chat.c). */
+#ifndef OMNI_SERVER_CHAT_H
+#define OMNI_SERVER_CHAT_H
+
+#include "server/internal.h"
+
+typedef struct chat_request {
+    omni_conversation *conversation;
+    omni_generate_params params;
+    int n;                      /* answers */
+    bool stream, include_usage; /* usage: of the stream, in a chunk of its own */
+    bool spoken, wav;           /* with sound: as WAV or as 16-bit samples alone */
+    bool one_call;              /* "parallel_tool_calls": false */
+    char voice[64];
+} chat_request;
+
+/* False: an error has been answered. */
+bool chat_request_read(server *s, exchange *x, json_t *root, chat_request *out);
+void chat_request_free(chat_request *r);
+
+#endif

@@ -1,0 +1,72 @@
+/* One HTTP request and its answer. The event thread makes it and writes its answer out; one handler reads it and answers.
+ *
+ * A handler calls reply_with once; or reply_begin, reply_write any number of times, reply_end. It may be on any thread. */
+#ifndef OMNI_SERVER_EXCHANGE_H
+#define OMNI_SERVER_EXCHANGE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "omni.h"
+
+struct server;
+struct lws;
+
+enum { EXCHANGE_HELD = 256 << 10 }; /* bytes of an answer that may wait for the client before its handler waits, too */
+
+typedef struct exchange {
+    struct server *s;
+    struct lws *wsi; /* event thread only; NULL once the connection is gone */
+    char method[8], path[256];
+    char owner[68]; /* whose cached prefixes it finds: a digest of its key; "" without keys */
+    char *body;     /* body_size bytes and a zero byte */
+    size_t body_size, body_room;
+    uint64_t body_left; /* bytes that are still to come */
+    double began;       /* server_now() when its head was there */
+    bool keep_alive, http_1_0;
+    const struct route *route;
+
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t moved; /* bytes were written, or the client is gone */
+    int status;           /* of the answer; 0: none yet */
+    char head[1024];      /* extra header lines, "name: value\n" */
+    char type[96];
+    bool chunked, ended, gone;
+    char *out; /* out_size bytes, of which out_sent have been written */
+    size_t out_size, out_sent, out_capacity;
+    uint64_t written;
+    void (*on_gone)(void *arg);
+    void *on_gone_arg;
+
+    bool admitted, dispatched, head_written; /* event thread: its body is wanted; a handler has it */
+    bool listed;                             /* server.lock */
+    struct exchange *next_write;
+    _Atomic int holders;
+    /* For the log and the metrics. */
+    int64_t prompt_tokens, cached_tokens, answer_tokens;
+} exchange;
+
+exchange *exchange_create(struct server *s);
+void exchange_release(exchange *x); /* one holder less; the last one frees it */
+
+void reply_header(exchange *x, const char *name, const char *value);
+void reply_with(exchange *x, int status, const char *type, const void *body, size_t size);
+/* An answer of unknown length. */
+void reply_begin(exchange *x, int status, const char *type);
+/* Waits while too much is held. False: the client is gone, nobody will read any more. */
+bool reply_write(exchange *x, const void *data, size_t size);
+void reply_end(exchange *x);
+/* OpenAI's form: {"error": {"message", "type", "param", "code"}}; param and code may be NULL. */
+void reply_error(exchange *x, int status, const char *param, const char *code, const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* f(arg) is called once, from the event thread, when the client goes away, or at once if it has. NULL: no more. */
+void exchange_on_gone(exchange *x, void (*f)(void *arg), void *arg);
+bool exchange_gone(exchange *x);
+
+/* What the event thread does: the client is gone. */
+void exchange_lost(exchange *x);
+
+#endif

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""omni serve through OpenAI's own Python client: tests/server/openai_client.py OMNI. Needs the package openai (scripts/clients-env.sh)."""
+import base64
+import json
+import sys
+import unittest
+
+import openai
+
+import harness
+from harness import Case
+from test_answers import PICTURE, SOUND, data_url
+
+
+class Client(Case):
+    FLAGS = ["--api-key", "k", "--parallel", 4]
+
+    def setUp(self):
+        self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{self.server.port}/v1", api_key="k", max_retries=0)
+        self.create = lambda messages="What is this?", **f: self.client.chat.completions.create(
+            model="x", messages=[{"role": "user", "content": messages}] if isinstance(messages, str) else messages, max_completion_tokens=6, seed=5, **f)
+
+    def test_chat(self):
+        r = self.create(logprobs=True, top_logprobs=2, n=2)
+        self.assertEqual(len(r.choices), 2)
+        self.assertEqual(r.choices[0].finish_reason, "length")
+        self.assertEqual(len(r.choices[0].logprobs.content), 6)
+        self.assertEqual(len(r.choices[1].logprobs.content[0].top_logprobs), 2)
+        self.assertEqual(r.usage.completion_tokens, 12)
+
+    def test_stream(self):
+        whole = self.create().choices[0].message.content
+        text, usage = "", None
+        for c in self.create(stream=True, stream_options={"include_usage": True}):
+            text += (c.choices[0].delta.content or "") if c.choices else ""
+            usage = c.usage or usage
+        self.assertEqual(text, whole)
+        self.assertEqual(usage.completion_tokens, 6)
+
+    def test_stream_helper(self):
+        key = {"X-API-Key": "k"}
+        word, end = (self.server.json("POST", "/tokenize", {"content": t, "parse_special": True}, key)["tokens"][0] for t in ["a", "<|im_end|>"])
+        ask = dict(model="x", messages=[{"role": "user", "content": "Hi"}], seed=5)
+        with self.client.chat.completions.stream(**ask, max_completion_tokens=6, logit_bias={word: 100}) as stream:
+            self.assertIn("content.delta", [e.type for e in stream])
+            self.assertRaises(openai.LengthFinishReasonError, stream.get_final_completion)
+        with self.client.chat.completions.stream(**ask, logit_bias={end: 100}) as stream:
+            self.assertEqual(stream.get_final_completion().choices[0].finish_reason, "stop")
+
+    def test_speech(self):
+        r = self.create("Hi", modalities=["text", "audio"], audio={"voice": "ethan", "format": "wav"})
+        audio = r.choices[0].message.audio
+        self.assertEqual(base64.b64decode(audio.data)[:4], b"RIFF")
+        self.assertGreater(audio.expires_at, r.created)
+        again = self.create([{"role": "user", "content": "Hi"}, {"role": "assistant", "audio": {"id": audio.id}}, {"role": "user", "content": "Go on"}])
+        self.assertGreater(again.usage.prompt_tokens, r.usage.prompt_tokens)
+
+    def test_media(self):
+        sound = data_url("", SOUND).split(",")[1]
+        r = self.create([{"role": "user", "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": data_url("image/jpeg", PICTURE)}},
+                                                      {"type": "input_audio", "input_audio": {"data": sound, "format": "ogg"}}]}])
+        self.assertGreater(r.usage.prompt_tokens, 50)
+
+    def test_tools(self):
+        tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"place": {"type": "string"}}}}}
+        r = self.create([{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": json.dumps({"place": "Oslo"})}}]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "rain"}], tools=[tool])
+        self.assertGreater(r.usage.prompt_tokens, 40)
+
+    def test_models(self):
+        models = list(self.client.models.list())
+        self.assertEqual([m.id for m in models], ["qwen3-omni-f16"])
+
+    def test_errors(self):
+        with self.assertRaises(openai.AuthenticationError):
+            openai.OpenAI(base_url=str(self.client.base_url), api_key="wrong", max_retries=0).models.list()
+        with self.assertRaises(openai.BadRequestError) as e:
+            self.create(temperature=-1)
+        self.assertEqual(e.exception.param, "temperature")
+        with self.assertRaises(openai.NotFoundError):
+            self.client.files.list()
+        with self.assertRaises(openai.InternalServerError):  # 501
+            self.client.embeddings.create(model="x", input="y")
+
+
+if __name__ == "__main__":
+    harness.OMNI = sys.argv.pop(1)
+    result = unittest.TextTestRunner(verbosity=1).run(unittest.defaultTestLoader.loadTestsFromTestCase(Client))
+    print(f"{result.testsRun - len(result.failures) - len(result.errors)} passed, {len(result.failures) + len(result.errors)} failed")
+    sys.exit(0 if result.wasSuccessful() and result.testsRun > 0 else 1)
