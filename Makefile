@@ -4,10 +4,10 @@ JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
 .DEFAULT_GOAL = all
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check page-check install format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 all: build ## the same as build, and what make does without a target
 
@@ -64,6 +64,10 @@ arm64: ## cross-compile the kernels and check them under emulation
 old-cpu: build ## check kernels and program on emulated x86-64 processors without AVX-512 and without AVX
 	@scripts/setup.sh old-cpu
 	@scripts/check-old-cpu.sh
+
+page-check: ## the server's page in headless Chromium (npm's packages go outside the tree)
+	@scripts/setup.sh page
+	@scripts/page-check.sh
 
 training: ## the training code at toy size on the CPU (builds the reference's Python environment outside the tree)
 	@$$(scripts/python-env.sh "$${OMNI_PYTHON_ENV:-$$HOME/.cache/omni/reference}") training/check.py

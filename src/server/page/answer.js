@@ -19,12 +19,14 @@ export function newAnswer(conversation, order) {
 const kept = (message) => Object.fromEntries(Object.entries(message).filter(([name]) => name !== "live"));
 
 /**
- * Makes `answer` from the turns before it. Calls `changed()` whenever it grew. Resolves when it has ended, in whatever way: answer.state says.
+ * Makes `answer` from the turns before it. Calls `changed()` whenever it grew. Resolves when it has ended, in whatever
+ * way: answer.state says, from then on.
  * `speak`: with speech, which is played while it comes if `audible()`.
  */
 export async function makeAnswer({ conversation, before, answer, signal, speak, changed, audible }) {
   const decoder = new PcmDecoder();
   let written = performance.now();
+  let state = "done"; // told when all is written: until then no other question can be asked
   try {
     const body = {
       messages: await requestMessages(conversation.system, before),
@@ -61,10 +63,9 @@ export async function makeAnswer({ conversation, before, answer, signal, speak, 
         store.putMessage(kept(answer)).catch(() => {});
       }
     }
-    answer.state = "done";
   } catch (error) {
-    answer.state = error.name === "AbortError" || signal.aborted ? "stopped" : "failed";
-    if (answer.state === "failed") {
+    state = error.name === "AbortError" || signal.aborted ? "stopped" : "failed";
+    if (state === "failed") {
       answer.error = error instanceof ApiError ? error.message : `The answer could not be read: ${error.message}`;
       answer.keyMissing = error.status === 401;
     }
@@ -80,11 +81,11 @@ export async function makeAnswer({ conversation, before, answer, signal, speak, 
       answer.error ||= error.message;
     }
   }
-  await store.putMessage(kept(answer)).catch((error) => {
-    answer.state = "failed";
+  await store.putMessage({ ...kept(answer), state }).catch((error) => {
+    state = "failed";
     answer.error = error.message;
   });
-  changed();
+  answer.state = state;
 }
 
 function hear(answer, samples, audible) {

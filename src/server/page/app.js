@@ -129,6 +129,7 @@ async function answer(conversation) {
   const shown = () => current === conversation;
   await makeAnswer({ conversation, before, answer: made, signal: control.signal, speak, changed: () => view.update(made), audible: () => shown() && settings.speak });
   running.delete(conversation.id);
+  view.update(made);
   if (!list.includes(conversation)) return store.removeConversation(conversation.id); // deleted meanwhile
   await keepConversation(conversation).catch(() => {});
   if (shown()) showAround();

@@ -104,9 +104,7 @@ export class View {
 
   #user(message) {
     const media = h("div", { class: "media" });
-    const body = h("div", { class: "bubble" }, media);
     const text = textOf(message);
-    if (text) body.append(h("p", {}, text));
     const parts = message.parts.filter((part) => part.type !== "text");
     media.hidden = parts.length === 0;
     for (const part of parts) {
@@ -117,7 +115,7 @@ export class View {
     const tools = h("div", { class: "message-tools" },
       text && iconButton("copy", "Copy", () => copyText(text)),
       iconButton("edit", "Edit and ask again", () => this.actions.edit(message)));
-    const item = h("li", { class: "message user" }, h("h2", { class: "hidden" }, "You"), body, tools);
+    const item = h("li", { class: "message user" }, h("h2", { class: "hidden" }, "You"), media, text && h("p", { class: "bubble" }, text), tools);
     return { item, update() {} };
   }
 

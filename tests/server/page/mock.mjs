@@ -12,7 +12,7 @@ import { basename, join } from "node:path";
 
 const PAGE = fileURLToPath(new URL("../../../src/server/page/", import.meta.url));
 const TYPES = { html: "text/html; charset=utf-8", css: "text/css; charset=utf-8", js: "text/javascript; charset=utf-8" };
-export const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
   + "media-src 'self' blob:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 export const MARKDOWN = `## A short walk through Markdown
@@ -126,7 +126,10 @@ export async function start({ port = 0, keys = [], speaks = true } = {}) {
         left = left.subarray(some.length);
         write({ audio: { id: "audio-1", transcript: word, data: some.toString("base64") } });
       }
-      if (i === 3 && /\bcut\b/.test(text)) return response.destroy();
+      if (i === 3 && /\bcut\b/.test(text)) {
+        await pause(200);
+        return response.destroy();
+      }
       if (i === 3 && /\berror\b/.test(text)) {
         response.write(`data: ${JSON.stringify({ error: { message: "The device is out of memory.", type: "server_error", code: null } })}\n\n`);
         return response.end();
