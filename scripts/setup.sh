@@ -8,7 +8,7 @@ build=(
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
   libjpeg-dev libpng-dev zlib1g-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libssl-dev libwebsockets-dev libjansson-dev libutf8proc-dev
 )
-test=(g++ binutils libcmocka-dev python3 ffmpeg)
+test=(g++ binutils libcmocka-dev python3 ffmpeg openssl)
 clang=(clang g++ binutils)
 sanitize=("${test[@]}")
 fuzz=(clang libclang-rt-dev)

@@ -41,6 +41,7 @@ typedef struct command {
     const char *details;   /* paragraphs under the flags; may be NULL */
     const flag *flags;
     size_t flag_count;
+    bool environment;      /* OMNI_NAME gives every flag --name that is not given */
     bool no_default_model; /* OMNI_MODEL and the configuration file give no model files */
 } command;
 

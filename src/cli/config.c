@@ -142,7 +142,30 @@ static int apply_file(const command *c, const bool *given, bool model_given, con
     return apply_text(c, given, model_given, path, config_text + (marked ? 3 : 0));
 }
 
+/* OMNI_CTX_SIZE for --ctx-size. */
+static int apply_environment(const command *c, bool *given) {
+    for (size_t i = 0; i < c->flag_count; i++) {
+        char name[72] = "OMNI_";
+        size_t n = strlen(name);
+        for (const char *s = c->flags[i].name + 2; *s && n < sizeof name - 1; s++) {
+            name[n++] = (char)(*s == '-' ? '_' : toupper((unsigned char)*s));
+        }
+        name[n] = 0;
+        const char *value = getenv(name);
+        if (!given[i] && value && *value) {
+            if (!args_set(&c->flags[i], value, name)) {
+                return 2;
+            }
+            given[i] = true;
+        }
+    }
+    return -1;
+}
+
 int config_apply(const command *c, bool *given) {
+    if (c->environment && apply_environment(c, given) >= 0) {
+        return 2;
+    }
     const flag *model = args_find(c, "--model", strlen("--model"));
     const char *folder = getenv("OMNI_MODEL");
     bool model_given = model && given[model - c->flags];

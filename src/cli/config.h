@@ -1,6 +1,7 @@
 /* Defaults of flags from the environment and from a file of the user's.
  *
  * OMNI_MODEL: what --model is when it is not given, a folder or a file.
+ * OMNI_NAME, for commands that say so: --name.
  * $XDG_CONFIG_HOME/omni/config, or ~/.config/omni/config: a flag a line, without its dashes: "threads = 4", "greedy = true". # begins a comment.
  * Lines hold for every command that has the flag; those below "[run]" for `omni run` alone. The command line comes before OMNI_MODEL, and that
  * before the file; where one of the two gives the model, the file's mmproj and talker, which belong to another, are not taken. "~/" begins the

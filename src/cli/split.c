@@ -71,7 +71,8 @@ int command_split(int argc, char **argv) {
     const char *size = NULL;
     int64_t tensors = 0;
     const flag flags[] = {
-        {"--split-max-size", NULL, FLAG_STRING, &size, "N(M|G)", "at most N MB or GB a file, unless one tensor alone takes more (default: no limit)", 0, 0},
+        {"--split-max-size", NULL, FLAG_STRING, &size, "N(M|G)", "at most N MB or GB a file, unless one tensor alone takes more (default: no limit)",
+         0, 0},
         {"--split-max-tensors", NULL, FLAG_INT, &tensors, "N", "at most N tensors a file (default 128)", 1, 1 << 20},
     };
     const command c = {.name = "split",

@@ -51,6 +51,8 @@ const route *route_find(const server *s, const char *method, const char *path, b
 /* One function an endpoint. */
 void handle_health(server *s, exchange *x);
 void handle_ready(server *s, exchange *x);
+void handle_page(server *s, exchange *x);
+void handle_page_file(server *s, exchange *x);
 void handle_models(server *s, exchange *x);
 void handle_props(server *s, exchange *x);
 void handle_slots(server *s, exchange *x);

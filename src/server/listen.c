@@ -335,6 +335,11 @@ static int begin(server *s, struct lws *wsi, connection *c, const char *path) {
         reply_error(x, 400, NULL, NULL, "Content-Length is no number");
         return 0;
     }
+    if (lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) > 0) { /* beside a length, the two would be read differently by a proxy */
+        x->keep_alive = false;
+        reply_error(x, 411, NULL, NULL, "a body must come with its Content-Length, not in chunks");
+        return 0;
+    }
     if (sends && !counted) {
         x->keep_alive = false;
         reply_error(x, 411, NULL, NULL, "Content-Length is needed");
@@ -396,6 +401,8 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         return atomic_load(&server_of(wsi)->draining) ? -1 : 0;
     case LWS_CALLBACK_FILTER_HTTP_CONNECTION:
         return 0;
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: /* libwebsockets would go over to HTTP/2 */
+        return strcasecmp(in, "h2c") == 0 ? -1 : 0;
     case LWS_CALLBACK_HTTP:
         return c->x ? -1 : begin(server_of(wsi), wsi, c, in);
     case LWS_CALLBACK_HTTP_BODY:
@@ -505,6 +512,7 @@ omni_status listen_open(struct server *s, omni_error *err) {
     info.gid = info.uid = -1;
     info.user = s;
     info.timeout_secs = (unsigned)s->p.timeout;
+    info.timeout_secs_ah_idle = (unsigned)s->p.timeout; /* until the first head is whole */
     info.keepalive_timeout = s->p.timeout;
     info.max_http_header_data = HEAD_BYTES;
     info.max_http_header_pool = CONNECTIONS_HEADS;

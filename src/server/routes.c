@@ -2,7 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "server/internal.h"
+
+enum { MOST_VALUES = 1000000 }; /* of a request, as many as of a conversation in a file */
 
 static const route routes[] = {
     {"GET", "/health", true, true, handle_health},
@@ -13,17 +16,30 @@ static const route routes[] = {
     {"GET", "/props", true, false, handle_props},
     {"GET", "/slots", true, false, handle_slots},
     {"GET", "/v1/audio/voices", true, false, handle_voices},
+    {"GET", "/", true, true, handle_page},
+    {"GET", "/page/*", true, true, handle_page_file},
     {"POST", "/tokenize", false, false, handle_tokenize},
     {"POST", "/detokenize", false, false, handle_detokenize},
     {"POST", "/v1/chat/completions", false, false, handle_chat},
     {"POST", "/v1/embeddings", false, false, handle_embeddings},
 };
 
+/* A path that ends in "*" stands for all that begin so. */
+static bool fits(const char *pattern, const char *path) {
+    const size_t n = strlen(pattern);
+    return pattern[n - 1] == '*' ? strncmp(pattern, path, n - 1) == 0 : strcmp(pattern, path) == 0;
+}
+
+/* Endpoints that a flag turns off. */
+static bool is_on(const server *s, const route *r) {
+    return (s->p.slots || r->handle != handle_slots) && (s->p.page || (r->handle != handle_page && r->handle != handle_page_file));
+}
+
 const route *route_find(const server *s, const char *method, const char *path, bool *known) {
     *known = false;
     method = strcmp(method, "HEAD") == 0 ? "GET" : method;
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
-        if (strcmp(routes[i].path, path) == 0 && (s->p.slots || strcmp(path, "/slots") != 0)) {
+        if (fits(routes[i].path, path) && is_on(s, &routes[i])) {
             *known = true;
             if (strcmp(routes[i].method, method) == 0) {
                 return &routes[i];
@@ -47,14 +63,16 @@ void answer_json(exchange *x, int status, json_t *value) {
     free(text);
 }
 
-/* The field that an error of the library begins with: "temperature" must be ... */
+/* The field that an error of the library begins with: "\"temperature\" must be ...", or "messages[0].content[1]: ...". */
 static const char *param_of(const char *text, char param[64]) {
-    const char *end = text[0] == '"' ? strchr(text + 1, '"') : NULL;
-    if (!end || end - text > 60) {
+    const bool quoted = text[0] == '"';
+    const char *name = text + quoted;
+    const size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz_0123456789.[]");
+    if (n == 0 || n >= 64 || name[n] != (quoted ? '"' : ':')) {
         return NULL;
     }
-    memcpy(param, text + 1, (size_t)(end - text - 1));
-    param[end - text - 1] = 0;
+    memcpy(param, name, n);
+    param[n] = 0;
     return param;
 }
 
@@ -102,10 +120,10 @@ json_t *error_object(omni_status status, const omni_error *err) {
 }
 
 json_t *request_object(exchange *x) {
-    json_error_t why;
-    json_t *root = json_loadb(x->body ? x->body : "", x->body_size, JSON_REJECT_DUPLICATES, &why);
-    if (!root) {
-        reply_error(x, 400, NULL, "invalid_json", "the body is no JSON: %s, line %d, column %d", why.text, why.line, why.column);
+    omni_error err;
+    json_t *root = NULL;
+    if (json_parse(x->body ? x->body : "", x->body_size, MOST_VALUES, JSON_REJECT_DUPLICATES, &root, &err) != OMNI_OK) {
+        reply_error(x, err.code == OMNI_ERR_MEMORY ? 503 : 400, NULL, "invalid_json", "the body cannot be read: %s", err.text);
     } else if (!json_is_object(root)) {
         json_decref(root);
         root = NULL;

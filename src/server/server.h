@@ -4,7 +4,7 @@
  *   worker threads (workers.c)       one for each request that is being answered: reads it, submits it to the engine, writes what comes (chat.c, ...)
  *   engine's thread                  the library's own
  *
- * What the three share is an exchange (exchange.h): one request and its answer. Only omni.h of the project is used here. */
+ * What the three share is an exchange (exchange.h): one request and its answer. Of the project only omni.h and base/ are used here. */
 #ifndef OMNI_SERVER_SERVER_H
 #define OMNI_SERVER_SERVER_H
 

@@ -151,7 +151,7 @@ class Answers(Case):
                               ({"parallel_tool_calls": 1}, "parallel_tool_calls"), ({"stream_options": {"include_usage": 1}}, "include_usage")]:
             with self.subTest(fields):
                 self.error({**ask, **fields}, param)
-        self.error({"messages": [{"role": "robot", "content": "x"}]}, None, say="role")
+        self.error({"messages": [{"role": "robot", "content": "x"}]}, "messages[0]", say="role")
         self.error({"messages": [{"role": "user", "content": "word " * 9000}]}, None, say="context")
 
     def test_bodies_that_are_no_requests(self):
