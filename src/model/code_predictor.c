@@ -222,14 +222,13 @@ omni_status predictor_run(predictor_runner *r, int64_t frames, const float *hidd
     o->copy(b, sum, code0, bytes);
     o->gather_rows(b, r->start, r->turns, 2 * frames, width, x);
     for (int32_t g = 0; g < p->groups - 1; g++) {
-        decoder_run(r->d, cache, r->pass[g], g == 0 ? 2 * frames : frames, frames);
-        o->linear(b, &p->head[g], NULL, decoder_hidden(r->d), frames, width, r->logits, p->codebook);
-        int32_t *drawn = codes + (g + 1) * frames;
-        o->sample(b, r->logits, frames, p->codebook, params, drawn);
+        int32_t *sampled = codes + (g + 1) * frames;
+        const decoder_head head = {.head = &p->head[g], .logits = r->logits, .params = params, .ids = sampled};
+        decoder_run(r->d, cache, r->pass[g], g == 0 ? 2 * frames : frames, frames, &head);
         for (int64_t i = 0; i < frames; i++) {
             params[i].code++;
         }
-        o->embed(b, &p->table[g], drawn, frames, x);
+        o->embed(b, &p->table[g], sampled, frames, x);
         o->add(b, x, frames * width, sum);
     }
     return OMNI_OK;

@@ -22,19 +22,16 @@ struct decoder {
     backend *b;
     const decoder_config *c;
     const decoder_weights *w;
+    layer_shape shape;
     int64_t max_rows, max_outputs, max_table;
-    void *memory; /* of everything below, in the backend */
-    float *x;     /* [rows, width] the residual stream */
-    float *n;     /* [rows, width] its normed copy, input of the linear maps */
-    float *y;     /* [rows, width] what a sublayer adds */
-    float *q, *k, *v, *mixed;
+    void *memory;         /* of everything below, in the backend */
+    float *x;             /* [rows, width] the residual stream */
+    float *n;             /* [rows, width] its normed copy */
+    float *q, *mixed;     /* [rows, heads, head_dim] queries, and what attention gives */
     float *cos, *sin;     /* [rows, half] of the pass */
-    float *router;        /* [rows, experts] */
     float *expert_weight; /* [rows, used] */
     int32_t *expert_id;
-    float *moe_scratch;
-    float *gate, *up;   /* [rows, ffn or shared_ffn] */
-    float *shared_gate; /* [rows] */
+    float *scratch;     /* fused_scratch, at least [rows, width] */
     int32_t *described; /* [descriptor_words] the pass */
     float *hidden;      /* [outputs, width] */
     float *logits;      /* [outputs, vocab] */
@@ -70,8 +67,17 @@ static int64_t descriptor_words(const decoder *d) {
     return lay_out(d->max_rows, d->max_rows, d->max_table).words; /* a pass checks outputs against its own rows */
 }
 
-static int mlp_width(const decoder_config *c) {
-    return c->experts ? c->shared_ffn : c->ffn;
+static layer_shape shape_of(const decoder_config *c) {
+    return (layer_shape){.width = c->width,
+                         .heads = c->heads,
+                         .kv_heads = c->kv_heads,
+                         .head_dim = c->head_dim,
+                         .experts = c->experts,
+                         .experts_used = c->experts_used,
+                         .expert_ffn = c->expert_ffn,
+                         .ffn = c->experts ? c->shared_ffn : c->ffn,
+                         .normalise_weights = c->normalise_weights,
+                         .eps = c->norm_eps};
 }
 
 static void lay_out_memory(decoder *d, arena *a) {
@@ -79,31 +85,22 @@ static void lay_out_memory(decoder *d, arena *a) {
     int64_t rows = d->max_rows, outputs = d->max_outputs;
     d->x = arena_take(a, rows, c->width, 4);
     d->n = arena_take(a, rows, c->width, 4);
-    d->y = arena_take(a, rows, c->width, 4);
     d->q = arena_take(a, rows, (int64_t)c->heads * c->head_dim, 4);
-    d->k = arena_take(a, rows, (int64_t)c->kv_heads * c->head_dim, 4);
-    d->v = arena_take(a, rows, (int64_t)c->kv_heads * c->head_dim, 4);
     d->mixed = arena_take(a, rows, (int64_t)c->heads * c->head_dim, 4);
     d->cos = arena_take(a, rows, c->head_dim / 2, 4);
     d->sin = arena_take(a, rows, c->head_dim / 2, 4);
     if (c->experts) {
-        d->router = arena_take(a, rows, c->experts, 4);
         d->expert_weight = arena_take(a, rows, c->experts_used, 4);
         d->expert_id = arena_take(a, rows, c->experts_used, 4);
-        d->moe_scratch = arena_take(a, 1, (int64_t)d->b->ops->moe_scratch(d->b, rows, c->experts_used, c->width, c->expert_ffn), 4);
     }
-    if (mlp_width(c)) {
-        d->gate = arena_take(a, rows, mlp_width(c), 4);
-        d->up = arena_take(a, rows, mlp_width(c), 4);
-        d->shared_gate = arena_take(a, rows, 1, 4);
-    }
+    d->scratch = arena_take(a, 1, (int64_t)fused_scratch(d->b, &d->shape, rows), 4);
     d->described = arena_take(a, descriptor_words(d), 1, 4);
     d->hidden = arena_take(a, outputs, c->width, 4);
     d->logits = arena_take(a, outputs, c->vocab, 4);
 }
 
 size_t decoder_memory(backend *b, const decoder_config *c, int64_t max_rows, int64_t max_outputs, int64_t max_table) {
-    decoder d = {.b = b, .c = c, .max_rows = max_rows, .max_outputs = max_outputs, .max_table = max_table};
+    decoder d = {.b = b, .c = c, .shape = shape_of(c), .max_rows = max_rows, .max_outputs = max_outputs, .max_table = max_table};
     arena a = {0};
     lay_out_memory(&d, &a);
     return a.used;
@@ -120,7 +117,7 @@ omni_status decoder_create(backend *b, const decoder_config *c, const decoder_we
     if (!d) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory for a decoder");
     }
-    *d = (decoder){.b = b, .c = c, .w = w, .max_rows = max_rows, .max_outputs = max_outputs, .max_table = max_table};
+    *d = (decoder){.b = b, .c = c, .w = w, .shape = shape_of(c), .max_rows = max_rows, .max_outputs = max_outputs, .max_table = max_table};
     omni_status status = rotation_create(b, c->rope_base, c->head_dim, c->rope_sections, &d->rope, err);
     if (status == OMNI_OK) {
         d->host = calloc((size_t)descriptor_words(d), sizeof *d->host);
@@ -293,81 +290,50 @@ static void add_deepstack(decoder *d, const decoder_batch *batch, int k) {
 }
 
 /* x += mlp(rms_norm(x)) for rows rows. */
-static void feed_forward(decoder *d, const decoder_layer *l, int64_t rows) {
-    const ops *o = d->b->ops;
-    const decoder_config *c = d->c;
-    int64_t width = c->width, ffn = mlp_width(c);
-    o->rms_norm(d->b, d->x, l->ffn_norm, c->norm_eps, rows, width, d->n);
-    if (ffn) { /* y[rows, width] = down(silu(gate n) * up n): the dense MLP, or the shared expert before its gate */
-        o->linear(d->b, &l->gate, NULL, d->n, rows, width, d->gate, ffn);
-        o->linear(d->b, &l->up, NULL, d->n, rows, width, d->up, ffn);
-        o->silu_mul(d->b, d->gate, d->up, rows * ffn, d->gate);
-    }
-    if (!c->experts) {
-        o->linear(d->b, &l->down, NULL, d->gate, rows, ffn, d->y, width);
-        o->add(d->b, d->y, rows * width, d->x);
+static void feed_forward(decoder *d, const layer_weights *l, int64_t rows) {
+    if (!d->c->experts) {
+        fused_mlp_add(d->b, &d->shape, l, rows, d->x, d->scratch);
         return;
     }
-    o->linear(d->b, &l->router, NULL, d->n, rows, width, d->router, c->experts);
-    o->route(d->b, d->router, rows, c->experts, c->experts_used, c->normalise_weights, d->expert_id, d->expert_weight);
-    o->moe(d->b, &l->gate_exps, &l->up_exps, &l->down_exps, d->n, rows, d->expert_id, d->expert_weight, c->experts_used, d->moe_scratch, d->y);
-    if (ffn) {
-        o->linear(d->b, &l->shared_router, NULL, d->n, rows, width, d->shared_gate, 1);
-        o->linear(d->b, &l->down, NULL, d->gate, rows, ffn, d->n, width); /* n is not needed any more */
-        o->add_gated(d->b, d->n, d->shared_gate, rows, width, d->y);
-    }
-    o->add(d->b, d->y, rows * width, d->x);
+    fused_moe_input(d->b, &d->shape, l, d->x, rows, d->n, d->expert_id, d->expert_weight, d->scratch);
+    fused_moe_add(d->b, &d->shape, l, d->n, rows, d->expert_id, d->expert_weight, d->x, d->scratch);
 }
 
 /* One layer. wanted_only: from the queries on, only the rows whose output is wanted; x then holds just those. */
 static void layer_forward(decoder *d, const kv_cache *cache, const pass *p, int index, bool wanted_only) {
     const ops *o = d->b->ops;
     const decoder_config *c = d->c;
-    const decoder_layer *l = &d->w->layers[index];
-    int64_t rows = p->n, width = c->width, half = c->head_dim / 2;
-    int64_t q_width = (int64_t)c->heads * c->head_dim, kv_width = (int64_t)c->kv_heads * c->head_dim;
-
-    o->rms_norm(d->b, d->x, l->attn_norm, c->norm_eps, rows, width, d->n);
-    o->linear(d->b, &l->k, NULL, d->n, rows, width, d->k, kv_width);
-    o->linear(d->b, &l->v, NULL, d->n, rows, width, d->v, kv_width);
-    o->head_norm_rope(d->b, d->k, rows, kv_width, c->kv_heads, c->head_dim, l->k_norm, c->norm_eps, p->cos, p->sin);
-    o->kv_write(d->b, cache, index, p->slot, d->k, d->v, rows);
-    const attention_row *at = p->at;
-    if (wanted_only) {
-        rows = p->outputs;
-        if (rows == 0) {
-            return;
-        }
-        at = p->output_at;
-        o->gather_rows(d->b, d->x, p->output, rows, width, d->y);
-        o->copy(d->b, d->x, d->y, (size_t)(rows * width) * sizeof(float));
-        o->gather_rows(d->b, d->n, p->output, rows, width, d->y);
-        o->copy(d->b, d->n, d->y, (size_t)(rows * width) * sizeof(float));
-        /* k and v are stored: their memory can take the rotation of the wanted rows (half <= kv_width). */
-        o->gather_rows(d->b, p->cos, p->output, rows, half, d->k);
-        o->gather_rows(d->b, p->sin, p->output, rows, half, d->v);
+    const layer_weights *l = &d->w->layers[index];
+    const int64_t rows = wanted_only ? p->outputs : p->n;
+    const layer_rows in = {.n = p->n, .cos = p->cos, .sin = p->sin, .slots = p->slot, .wanted = wanted_only ? p->output : NULL, .wanted_count = rows};
+    fused_attention_input(d->b, &d->shape, l, cache, index, &in, d->x, d->q, d->scratch);
+    if (rows == 0) {
+        return;
     }
-    o->linear(d->b, &l->q, NULL, d->n, rows, width, d->q, q_width);
-    o->head_norm_rope(d->b, d->q, rows, q_width, c->heads, c->head_dim, l->q_norm, c->norm_eps, wanted_only ? d->k : p->cos,
-                      wanted_only ? d->v : p->sin);
-    o->attention(d->b, cache, index, p->table, at, d->q, rows, c->heads, (float)pow(c->head_dim, -0.5), d->mixed);
-    o->linear(d->b, &l->o, NULL, d->mixed, rows, q_width, d->y, width);
-    o->add(d->b, d->y, rows * width, d->x);
+    if (wanted_only) {
+        o->gather_rows(d->b, d->x, p->output, rows, c->width, d->scratch);
+        o->copy(d->b, d->x, d->scratch, (size_t)(rows * c->width) * sizeof(float));
+    }
+    o->attention(d->b, cache, index, p->table, wanted_only ? p->output_at : p->at, d->q, rows, c->heads, (float)pow(c->head_dim, -0.5), d->mixed);
+    fused_linear_add(d->b, &l->o, d->mixed, rows, d->x, d->scratch);
     feed_forward(d, l, rows);
 }
 
-/* Final hidden states of the pass's outputs, from x, which holds all rows or, narrow, those. */
-static float *finish(decoder *d, const pass *p, bool narrow, int64_t offset) {
+/* Final hidden states of the pass's outputs, from x, which holds all rows or, narrow, those; and what the head makes of them. head NULL: nothing. */
+static void finish(decoder *d, const pass *p, bool narrow, int64_t offset, const decoder_head *head) {
     const ops *o = d->b->ops;
     const int64_t width = d->c->width;
     const float *x = d->x;
     if (!narrow && p->outputs < p->n) {
-        o->gather_rows(d->b, d->x, p->output, p->outputs, width, d->y);
-        x = d->y;
+        o->gather_rows(d->b, d->x, p->output, p->outputs, width, d->scratch);
+        x = d->scratch;
     }
     float *hidden = d->hidden + offset * width;
-    o->rms_norm(d->b, x, d->w->output_norm, d->c->norm_eps, p->outputs, width, hidden);
-    return hidden;
+    if (head) {
+        fused_head_sample(d->b, d->w->output_norm, d->c->norm_eps, head->head, x, p->outputs, hidden, head->logits, head->params, head->ids);
+    } else {
+        o->rms_norm(d->b, x, d->w->output_norm, d->c->norm_eps, p->outputs, width, hidden);
+    }
 }
 
 omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_batch *batch, omni_error *err) {
@@ -410,10 +376,8 @@ omni_status decoder_forward(decoder *d, const kv_cache *cache, const decoder_bat
     if (batch->output_count == 0) {
         return OMNI_OK;
     }
-    const float *hidden = finish(d, &p, narrow, batch->output_offset);
-    if (batch->logits) {
-        o->linear(d->b, &d->w->output, NULL, hidden, batch->output_count, width, d->logits + batch->output_offset * c->vocab, c->vocab);
-    }
+    const decoder_head head = {.head = &d->w->output, .logits = d->logits + batch->output_offset * c->vocab};
+    finish(d, &p, narrow, batch->output_offset, batch->logits ? &head : NULL);
     return OMNI_OK;
 }
 
@@ -457,7 +421,7 @@ void decoder_prepared_free(decoder *d, decoder_prepared *x) {
     }
 }
 
-void decoder_run(decoder *d, const kv_cache *cache, const decoder_prepared *x, int64_t rows, int64_t outputs) {
+void decoder_run(decoder *d, const kv_cache *cache, const decoder_prepared *x, int64_t rows, int64_t outputs, const decoder_head *head) {
     pass p = x->p;
     p.n = rows < p.n ? rows : p.n;
     p.outputs = outputs < p.outputs ? outputs : p.outputs;
@@ -466,6 +430,6 @@ void decoder_run(decoder *d, const kv_cache *cache, const decoder_prepared *x, i
         layer_forward(d, cache, &p, i, i == d->c->layers - 1 && narrow);
     }
     if (p.outputs > 0) {
-        finish(d, &p, narrow, 0);
+        finish(d, &p, narrow, 0, head);
     }
 }

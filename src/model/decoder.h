@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "model/weights.h"
-#include "tensor/ops.h"
+#include "tensor/fused.h"
 
 typedef struct decoder_config {
     int layers, width, heads, kv_heads, head_dim;
@@ -32,20 +32,8 @@ typedef struct decoder_config {
 /* Fails when sizes are out of range or do not fit each other; what names the part in the error ("talker"). */
 omni_status decoder_config_check(const decoder_config *c, const char *what, omni_error *err);
 
-typedef struct decoder_layer {
-    const float *attn_norm, *ffn_norm; /* [width] */
-    const float *q_norm, *k_norm;      /* [head_dim] */
-    tensor q, k, v;                    /* {width, heads * head_dim}, {width, kv_heads * head_dim} */
-    tensor o;                          /* {heads * head_dim, width} */
-    tensor router;                     /* {width, experts} */
-    tensor gate_exps, up_exps;         /* {width, expert_ffn, experts} */
-    tensor down_exps;                  /* {expert_ffn, width, experts} */
-    tensor shared_router;              /* {width, 1} */
-    tensor gate, up, down;             /* shared expert, or the dense MLP */
-} decoder_layer;
-
 typedef struct decoder_weights {
-    decoder_layer *layers;
+    layer_weights *layers;
     const float *output_norm; /* [width] */
     tensor token_embd;        /* {width, vocab} when the config has a vocabulary */
     tensor output;            /* {width, vocab}; the token table itself where the file has no head of its own */
@@ -112,8 +100,17 @@ float *decoder_input(decoder *d);
 typedef struct decoder_prepared decoder_prepared;
 omni_status decoder_prepare(decoder *d, const kv_cache *cache, const decoder_batch *batch, decoder_prepared **out, omni_error *err);
 void decoder_prepared_free(decoder *d, decoder_prepared *p); /* NULL is fine */
-/* Queues a pass over the first rows of it, for the first outputs of it, which must be among them: hidden states from row 0 of decoder_hidden on. */
-void decoder_run(decoder *d, const kv_cache *cache, const decoder_prepared *p, int64_t rows, int64_t outputs);
+/* What becomes of the hidden states of decoder_run: logits[outputs, vocab] of a head {width, vocab}, and the tokens sampled from them; ids and logits
+ * in the backend's memory, params in the host's. */
+typedef struct decoder_head {
+    const tensor *head;
+    float *logits;
+    const sample_row *params;
+    int32_t *ids;
+} decoder_head;
+/* Queues a pass over the first rows of it, for the first outputs of it, which must be among them: hidden states from row 0 of decoder_hidden on. head
+ * NULL: nothing but those. */
+void decoder_run(decoder *d, const kv_cache *cache, const decoder_prepared *p, int64_t rows, int64_t outputs, const decoder_head *head);
 
 /* Results, in the backend's memory, until a pass overwrites them: final hidden states after the last norm [max_outputs, width],
  * and logits [max_outputs, vocab] where they were asked for. Writable (samplers overwrite logits). */

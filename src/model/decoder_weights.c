@@ -43,7 +43,7 @@ omni_status decoder_config_check(const decoder_config *c, const char *what, omni
     return OMNI_OK;
 }
 
-static omni_status load_layer(weights *w, const char *prefix, const decoder_config *c, int i, decoder_layer *l, omni_error *err) {
+static omni_status load_layer(weights *w, const char *prefix, const decoder_config *c, int i, layer_weights *l, omni_error *err) {
     int64_t width = c->width, q_width = (int64_t)c->heads * c->head_dim, kv_width = (int64_t)c->kv_heads * c->head_dim;
     TRY(weights_vector(w, &l->attn_norm, err, width, "%sblk.%d.attn_norm.weight", prefix, i));
     TRY(weights_vector(w, &l->ffn_norm, err, width, "%sblk.%d.ffn_norm.weight", prefix, i));

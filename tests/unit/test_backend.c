@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "model/talker_model.h"
 #include "queueing_backend.h"
+#include "tensor/fused.h"
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
 
@@ -138,6 +139,85 @@ static void queued_with_a_backend_beside(void **state) {
     check_same(2, true, false, 48);
 }
 
+/* ---- fused operations ---- */
+
+/* A backend that does all of a layer's steps by itself: it counts them, and composes them like everybody. */
+static int fused_calls[6];
+
+static void own_attention_input(backend *b, const layer_shape *s, const layer_weights *w, const kv_cache *cache, int layer, const layer_rows *rows,
+                                const float *x, float *q, float *scratch) {
+    fused_calls[0]++;
+    ops_composed.attention_input(b, s, w, cache, layer, rows, x, q, scratch);
+}
+
+static void own_linear_add(backend *b, const tensor *w, const float *x, int64_t rows, float *y, float *scratch) {
+    fused_calls[1]++;
+    ops_composed.linear_add(b, w, x, rows, y, scratch);
+}
+
+static void own_moe_input(backend *b, const layer_shape *s, const layer_weights *w, const float *x, int64_t rows, float *n, int32_t *ids,
+                          float *expert_weights, float *scratch) {
+    fused_calls[2]++;
+    ops_composed.moe_input(b, s, w, x, rows, n, ids, expert_weights, scratch);
+}
+
+static void own_moe_add(backend *b, const layer_shape *s, const layer_weights *w, float *n, int64_t rows, const int32_t *ids,
+                        const float *expert_weights, float *x, float *scratch) {
+    fused_calls[3]++;
+    ops_composed.moe_add(b, s, w, n, rows, ids, expert_weights, x, scratch);
+}
+
+static void own_mlp_add(backend *b, const layer_shape *s, const layer_weights *w, int64_t rows, float *x, float *scratch) {
+    fused_calls[4]++;
+    ops_composed.mlp_add(b, s, w, rows, x, scratch);
+}
+
+static void own_head_sample(backend *b, const float *norm, float eps, const tensor *head, const float *x, int64_t rows, float *hidden, float *logits,
+                            const sample_row *params, int32_t *ids) {
+    fused_calls[5]++;
+    ops_composed.head_sample(b, norm, eps, head, x, rows, hidden, logits, params, ids);
+}
+
+/* Much more than composing takes, all of which is then there. */
+static size_t own_scratch(backend *b, const layer_shape *s, int64_t rows) {
+    return 3 * ops_composed.scratch(b, s, rows);
+}
+
+static void a_backend_has_some_steps_in_one(void **state) {
+    static const fused_ops all = {.scratch = own_scratch,
+                                  .attention_input = own_attention_input,
+                                  .linear_add = own_linear_add,
+                                  .moe_input = own_moe_input,
+                                  .moe_add = own_moe_add,
+                                  .mlp_add = own_mlp_add,
+                                  .head_sample = own_head_sample},
+                           one = {.linear_add = own_linear_add};
+    const fused_ops *const lists[] = {NULL, &all, &one};
+    heard h[3];
+    for (int i = 0; i < 3; i++) {
+        backend *b;
+        memset(fused_calls, 0, sizeof fused_calls);
+        must(queueing_backend_create(1, true, &b, &err));
+        b->fused = lists[i];
+        const layer_shape s = {.width = 64, .heads = 4, .kv_heads = 2, .head_dim = 16, .ffn = 128};
+        assert_int_equal(fused_scratch(b, &s, 10), (i == 1 ? 3 : 1) * ops_composed.scratch(b, &s, 10));
+        omni_model *m = open_on(b);
+        h[i] = converse(m, true, 0);
+        for (int k = 0; k < 6; k++) {
+            assert_int_equal(fused_calls[k] > 0, i == 1 || (i == 2 && k == 1));
+        }
+        assert_int_equal(fused_calls[2], fused_calls[3]);
+        assert_int_equal(h[i].text_size, h[0].text_size);
+        assert_memory_equal(h[i].text, h[0].text, h[0].text_size);
+        assert_int_equal(h[i].count, h[0].count);
+        assert_memory_equal(h[i].samples, h[0].samples, h[0].count * sizeof *h[0].samples);
+        omni_model_close(m);
+    }
+    for (int i = 0; i < 3; i++) {
+        free(h[i].samples);
+    }
+}
+
 /* ---- what a step says to the backend ---- */
 
 enum { MOST_STEPS = 100 };
@@ -230,8 +310,9 @@ static void a_frame_takes_two_uploads(void **state) {
         if (steps[i].chunks == 0) {
             /* projection, last frame's sum, angles; norm, head, code 0; the sum kept */
             const int64_t own = 4 + 1 + 1 + c->layers * layer_operations(c) + 3 + 1;
-            /* hidden state and code 0 in place; each pass: norm, head, code, embed, add; the first one has twice the rows */
-            const int64_t predictor = 4 + (m->talker->c.groups - 1) * (p->layers * layer_operations(p) + 5) + 6;
+            /* hidden state and code 0 in place; each pass: norm, head, code, embed, add; the first one has twice the rows, of which half are
+             * gathered: normed rows, cos, sin, and x, which is copied back */
+            const int64_t predictor = 4 + (m->talker->c.groups - 1) * (p->layers * layer_operations(p) + 5) + 5;
             assert_int_equal(s->operations, own + predictor);
         }
     }
@@ -368,6 +449,7 @@ int main(void) {
         cmocka_unit_test(every_modality_at_once),
         cmocka_unit_test(every_modality_queued),
         cmocka_unit_test(queued_with_a_backend_beside),
+        cmocka_unit_test(a_backend_has_some_steps_in_one),
         cmocka_unit_test(a_token_takes_one_upload),
         cmocka_unit_test(a_frame_takes_two_uploads),
     };
