@@ -192,7 +192,7 @@ async function readAloud(message, button) {
     speaker.play(live);
   } catch (error) {
     button.disabled = false;
-    complain(error.message);
+    complain(error.status === 404 ? "This server does not read texts aloud." : error.message);
   }
 }
 
@@ -223,7 +223,7 @@ async function meet() {
     $("row-model").hidden = names.length < 2;
     $("s-voice").disabled = voices.length === 0;
     $("model").textContent = settings.model || names[0] || "";
-    composer.showSpeak(voices.length > 0 && props.modalities?.speech !== false);
+    composer.showSpeak(voices.length > 0 && (props.output_modalities || ["audio"]).includes("audio"));
     complain("");
     return true;
   } catch (error) {

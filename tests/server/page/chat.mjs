@@ -126,8 +126,7 @@ test("errors in words", async () => {
 
 test("asks for the key", async () => {
   const mock = await start({ keys: ["right"] });
-  const page = await open(mock.url, { expected: /401/, prepare: () => { document.addEventListener("DOMContentLoaded", () => { document.documentElement.dataset.ready = ""; }); } });
-  await page.waitForSelector("#ask[open]");
+  const page = await open(mock.url, { expected: /401/, waits: "#ask[open]" });
   await page.fill("#ask-input", "wrong");
   await page.keyboard.press("Enter");
   await until(async () => (await page.inputValue("#ask-input").catch(() => "")) === "wrong" && await page.locator("#ask").isVisible(), "asks again");

@@ -1,9 +1,10 @@
-// Every check of the page against the stand-in server. usage: OMNI_NODE_ENV=FOLDER node check.mjs [--screenshots FOLDER] [WORD...]
+// Every check of the page, against the stand-in server and against OMNI (build/omni). usage: OMNI_NODE_ENV=FOLDER node check.mjs [--screenshots FOLDER] [WORD...]
 import { end, runTests } from "./harness.mjs";
 import { picturesTo } from "./screens.mjs";
 import "./chat.mjs";
 import "./media.mjs";
 import "./history.mjs";
+import "./real.mjs";
 
 const words = process.argv.slice(2);
 const at = words.indexOf("--screenshots");

@@ -12,7 +12,7 @@ const require = createRequire(join(process.env.OMNI_NODE_ENV, "package.json"));
 const { chromium } = require("playwright-core");
 const axeSource = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
-const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), "omni-page-"));
 const make = (name, ...arguments_) => {
   execFileSync("ffmpeg", ["-v", "error", "-y", ...arguments_, join(scratch, name)]);
@@ -62,10 +62,10 @@ export async function until(holds, what, ms = 15000) {
 }
 
 /**
- * A page of its own storage, open at `url`, ready. What it writes to the console as a warning or error, any exception and any request to
+ * A page of its own storage, open at `url`, ready (or when `waits` is there). `prepare`, a function or a text, runs before the page does. What it writes to the console as a warning or error, any exception and any request to
  * another host is a failure when finish() is called, but for those that match `expected`.
  */
-export async function open(url, { options = {}, expected = null, prepare = null } = {}) {
+export async function open(url, { options = {}, expected = null, prepare = null, waits = "html[data-ready]" } = {}) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, acceptDownloads: true, ...options });
   const page = await context.newPage();
   const faults = [];
@@ -73,9 +73,9 @@ export async function open(url, { options = {}, expected = null, prepare = null 
   page.on("console", (message) => { if (["error", "warning"].includes(message.type())) faults.push(`console: ${message.text()}`); });
   page.on("pageerror", (error) => faults.push(`exception: ${error.message}`));
   page.on("request", (request) => { if (!/^(blob|data):/.test(request.url()) && !request.url().startsWith(url)) faults.push(`request: ${request.url()}`); });
-  if (prepare) await page.addInitScript(prepare);
+  if (prepare) await page.addInitScript(typeof prepare === "string" ? { content: prepare } : prepare);
   await page.goto(url);
-  await page.waitForSelector("html[data-ready]");
+  await page.waitForSelector(waits);
   page.faults = faults;
   page.finish = async () => {
     await context.close();
@@ -94,7 +94,7 @@ export async function say(page, text, { wait = true } = {}) {
   if (wait) await answered(page);
 }
 
-export const answered = (page) => page.waitForSelector(".assistant:last-child[aria-busy=false]");
+export const answered = (page, timeout = 15000) => page.waitForSelector(".assistant:last-child[aria-busy=false]", { timeout });
 export const lastAnswer = (page) => page.locator(".assistant").last().locator(".prose").last().innerText();
 
 /** Drops files as a user's file manager does. */

@@ -168,7 +168,7 @@ export async function start({ port = 0, keys = [], speaks = true } = {}) {
     const body = request.method === "POST" ? JSON.parse(Buffer.concat(pieces).toString()) : null;
     if (body) state.requests.push({ path, body });
     if (path === "/v1/models") json({ object: "list", data: [{ id: "omni-mock", object: "model", created: 1, owned_by: "omni" }] });
-    else if (path === "/props") json({ modalities: { vision: true, audio: true, video: true, speech: state.speaks }, total_slots: 4 });
+    else if (path === "/props") json({ model: "omni-mock", total_slots: 4, output_modalities: state.speaks ? ["text", "audio"] : ["text"], realtime: false });
     else if (path === "/v1/audio/voices") json({ voices: state.speaks ? [{ id: "chelsie", name: "chelsie" }, { id: "ethan", name: "ethan" }] : [] });
     else if (path === "/v1/audio/speech") {
       response.writeHead(200, { "Content-Type": "audio/wav" });
