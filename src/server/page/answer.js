@@ -12,11 +12,14 @@ const KEEP_EVERY = 1500; // milliseconds between writes of an answer that grows
 
 /** An empty answer, running. */
 export function newAnswer(conversation, order) {
-  return { id: store.newId(), conversation, order, role: "assistant", state: "running", text: "", reasoning: "", calls: [], error: "", finish: "", speech: null };
+  return {
+    id: store.newId(), conversation, order, role: "assistant", state: "running", text: "", reasoning: "", calls: [], error: "", finish: "",
+    speech: null,
+  };
 }
 
 /** What is written of a message: not the sound that is still arriving. */
-const kept = (message) => Object.fromEntries(Object.entries(message).filter(([name]) => name !== "live"));
+export const kept = (message) => Object.fromEntries(Object.entries(message).filter(([name]) => name !== "live"));
 
 /**
  * Makes `answer` from the turns before it. Calls `changed()` whenever it grew. Resolves when it has ended, in whatever
@@ -52,7 +55,9 @@ export async function makeAnswer({ conversation, before, answer, signal, speak, 
       }
       if (delta.audio?.data) hear(answer, decoder.decode(delta.audio.data), audible);
       for (const call of delta.tool_calls || []) {
-        const known = (answer.calls[call.index ?? 0] ||= { name: "", arguments: "" });
+        const index = call.index ?? 0;
+        let known = answer.calls.find((other) => other.index === index);
+        if (!known) answer.calls.push(known = { index, name: "", arguments: "" });
         known.name += call.function?.name || "";
         known.arguments += call.function?.arguments || "";
       }
@@ -71,24 +76,24 @@ export async function makeAnswer({ conversation, before, answer, signal, speak, 
     }
   }
   delete answer.fromTranscript;
-  answer.calls = answer.calls.filter(Boolean);
-  if (answer.live) {
-    answer.live.finish();
-    try {
-      answer.speech = summary(answer.live, await store.putMedia(conversation.id, answer.live.blob(), "answer.wav"));
-    } catch (error) {
-      answer.speech = null;
-      answer.error ||= error.message;
-    }
-  }
-  await store.putMessage({ ...kept(answer), state }).catch((error) => {
-    state = "failed";
-    answer.error = error.message;
-  });
-  answer.state = state;
+  await endAnswer(answer, state);
 }
 
-function hear(answer, samples, audible) {
+/** Keeps an answer, with its speech, and then sets its state. May be done again, when it was cut short later. */
+export async function endAnswer(answer, state) {
+  answer.live?.finish();
+  try {
+    if (answer.live) answer.speech = summary(answer.live, await store.putMedia(answer.conversation, answer.live.blob(), "answer.wav", answer.speech?.media));
+    await store.putMessage({ ...kept(answer), state });
+    answer.state = state;
+  } catch (error) {
+    answer.error = error.message;
+    answer.state = "failed";
+  }
+}
+
+/** Adds to an answer's speech, which begins to play if it is `audible()`. */
+export function hear(answer, samples, audible) {
   if (!answer.live) {
     answer.live = new Track(24000);
     if (audible()) speaker.play(answer.live);

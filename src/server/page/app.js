@@ -7,6 +7,7 @@ import { makeAnswer, newAnswer } from "./answer.js";
 import { Composer } from "./composer.js";
 import { asJson, asMarkdown, fileName } from "./export.js";
 import { textOf, titleOf } from "./model.js";
+import { HandsFree } from "./handsfree.js";
 import { ask, change, connectSettings, offer, settings, showSettings } from "./settings.js";
 import { connectDrawer, drawerOpen, openDrawer, showConversations } from "./sidebar.js";
 import { Track, speaker } from "./speaker.js";
@@ -18,9 +19,10 @@ let current = null; // the one shown; not in the list until its first message
 let messages = []; // of the one shown
 const running = new Map(); // conversation id -> AbortController
 let voices = [];
+let handsFree = null; // while it is on
 
 const view = new View({ regenerate, edit, readAloud, key: (message) => askKey().then((given) => given && regenerate(message)), canSpeak: () => voices.length > 0 });
-const composer = new Composer({ send, stop, complain, busy: () => running.has(current.id) });
+const composer = new Composer({ send, stop, complain, busy: () => running.has(current.id), endHandsFree });
 
 // Conversations
 
@@ -31,6 +33,7 @@ function fresh() {
 
 /** Shows a conversation; without one, an empty new one. */
 async function choose(conversation) {
+  endHandsFree();
   speaker.pause();
   current = conversation || fresh();
   messages = conversation ? await store.messagesOf(conversation.id) : [];
@@ -86,6 +89,7 @@ async function remove(conversation) {
 // Asking and answering
 
 async function send(text, files) {
+  endHandsFree();
   const conversation = current;
   const parts = [];
   try {
@@ -94,19 +98,25 @@ async function send(text, files) {
     }
     if (text) parts.push({ type: "text", text });
     const message = { id: store.newId(), conversation: conversation.id, order: nextOrder(), role: "user", parts };
-    if (!messages.length && conversation.title === "New conversation") conversation.title = titleOf(message);
-    await keepConversation(conversation);
     await store.putMessage(message);
-    messages.push(message);
-    view.add(message);
+    await append(message);
     view.toEnd();
   } catch (error) {
     complain(error.message);
     composer.fill(text, files.map(({ blob, name }) => new File([blob], name, { type: blob.type })));
     return;
   }
-  history.replaceState(null, "", `#${conversation.id}`);
   await answer(conversation);
+}
+
+/** Adds a message to the conversation shown, which is kept from its first one on. */
+async function append(message) {
+  if (!messages.length && current.title === "New conversation" && message.role === "user") current.title = titleOf(message);
+  messages.push(message);
+  view.add(message);
+  history.replaceState(null, "", `#${current.id}`);
+  await keepConversation(current);
+  showAround();
 }
 
 const nextOrder = () => (messages.at(-1)?.order ?? 0) + 1;
@@ -196,6 +206,51 @@ async function readAloud(message, button) {
   }
 }
 
+// Without hands
+
+async function beginHandsFree() {
+  if (handsFree) return endHandsFree();
+  if (running.has(current.id)) return undefined;
+  speaker.unlock();
+  speaker.pause();
+  complain("");
+  const conversation = current;
+  const here = handsFree = new HandsFree({
+    conversation, complain, nextOrder,
+    messages: () => messages,
+    add: (message) => (current === conversation ? append(message) : undefined),
+    update: (message) => view.update(message),
+    state: (text) => { if (handsFree === here) composer.showHandsFree(text); },
+    level: (peak) => { if (handsFree === here) composer.showLevel(peak); },
+    audible: () => current === conversation,
+    ended: (reason) => {
+      if (reason) complain(reason);
+      if (handsFree === here) endHandsFree();
+    },
+  });
+  composer.showHandsFree("Opening");
+  try {
+    await here.start();
+    if (handsFree !== here) here.stop();
+    else announce("Listening. Speak whenever you like.");
+  } catch (error) {
+    if (handsFree === here) endHandsFree();
+    complain(error.message);
+  }
+  return undefined;
+}
+
+function endHandsFree() {
+  const was = handsFree;
+  if (!was) return;
+  handsFree = null;
+  was.stop();
+  speaker.pause();
+  composer.showHandsFree(null);
+  announce("No longer listening");
+  $("message").focus();
+}
+
 // The server
 
 /** Says in words what went wrong; "" takes it back. */
@@ -224,6 +279,7 @@ async function meet() {
     $("s-voice").disabled = voices.length === 0;
     $("model").textContent = settings.model || names[0] || "";
     composer.showSpeak(voices.length > 0 && (props.output_modalities || ["audio"]).includes("audio"));
+    $("handsfree").hidden = !props.realtime || voices.length === 0;
     complain("");
     return true;
   } catch (error) {
@@ -246,6 +302,7 @@ function connect() {
     if (name === "model") $("model").textContent = settings.model;
   });
   $("new").addEventListener("click", begin);
+  $("handsfree").addEventListener("click", beginHandsFree);
   $("open-settings").addEventListener("click", () => showSettings(current.system));
   $("export-markdown").addEventListener("click", () => save(asMarkdown, "md"));
   $("export-json").addEventListener("click", () => save(asJson, "json"));
@@ -277,6 +334,7 @@ function keys(event) {
   const typing = event.target.closest("input, textarea, select");
   if (event.key === "Escape") {
     if (composer.recording) composer.cancel();
+    else if (handsFree) endHandsFree();
     else if ($("export").open) { $("export").open = false; $("export").firstElementChild.focus(); }
     else if (drawerOpen()) openDrawer(false);
     else if (running.has(current.id) || speaker.playing) stop();

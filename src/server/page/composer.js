@@ -16,7 +16,7 @@ export class Composer {
   #pressed = 0;
   #starting = null;
 
-  /** `actions`: send(text, [{blob, kind, name, spoken}]), stop(), complain(text), busy() */
+  /** `actions`: send(text, [{blob, kind, name, spoken}]), stop(), complain(text), busy(), endHandsFree() */
   constructor(actions) {
     this.actions = actions;
     this.text = $("message");
@@ -187,7 +187,7 @@ export class Composer {
     button.addEventListener("keyup", (event) => { if (event.key === " " || event.key === "Enter") release(); });
     // Assistive technology clicks without pressing.
     button.addEventListener("click", (event) => { if (event.detail === 0 && event.pointerType === "" && !this.#pressed) this.talk(); });
-    $("cancel-recording").addEventListener("click", () => this.cancel());
+    $("cancel-recording").addEventListener("click", () => (this.handsFree ? this.actions.endHandsFree() : this.cancel()));
     window.addEventListener("pagehide", () => this.cancel());
   }
 
@@ -200,13 +200,12 @@ export class Composer {
   }
 
   async #begin() {
-    if (this.actions.busy()) return;
+    if (this.actions.busy() || this.handsFree) return;
     speaker.unlock();
     speaker.pause();
     this.#levels = [];
     const recorder = this.#recorder = new Recorder((peak, seconds) => {
-      this.#levels.push(peak);
-      drawBars($("level"), this.#levels.slice(-80), 1, Math.min(1, this.#levels.length / 80));
+      this.showLevel(peak);
       $("recording-time").textContent = clock(seconds);
       if (seconds >= LONGEST) this.#finish();
     });
@@ -245,6 +244,24 @@ export class Composer {
     this.#starting?.then(() => recorder.close(), () => {});
     this.#showRecording(false);
     announce("Recording thrown away");
+  }
+
+  /** The bar of the hands-free mode: "Listening", "Thinking" and so on; null when it has ended. */
+  showHandsFree(state) {
+    this.handsFree = state !== null;
+    this.#levels = state === null || $("recording").hidden ? [] : this.#levels;
+    $("recording").hidden = state === null;
+    $("recording-text").textContent = state ?? "Listening";
+    $("recording-time").textContent = "";
+    $("cancel-recording").textContent = state === null ? "Cancel" : "End";
+    $("handsfree").setAttribute("aria-pressed", String(this.handsFree));
+    $("talk").disabled = this.handsFree;
+  }
+
+  showLevel(peak) {
+    this.#levels.push(peak);
+    if (this.#levels.length > 80) this.#levels.shift();
+    drawBars($("level"), this.#levels, 1, Math.min(1, this.#levels.length / 80));
   }
 
   #showRecording(on) {

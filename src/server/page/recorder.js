@@ -14,18 +14,10 @@ function reason(error) {
   }[error.name] || `The microphone cannot be used: ${error.message}`;
 }
 
-export class Recorder {
-  /** `onlevel(peak, seconds)` is called for every piece of about 40 ms. */
-  constructor(onlevel) {
-    this.onlevel = onlevel;
-    this.pieces = [];
-    this.length = 0;
-  }
-
-  get seconds() { return this.context ? this.length / this.context.sampleRate : 0; }
-
-  /** Resolves when recording has begun. */
-  async start() {
+/** What the microphone gives, in pieces of 2048 float samples at the rate of the machine's sound. */
+export class Microphone {
+  /** Resolves when it hears: `onpiece(samples)` is called from then on. */
+  async start(onpiece) {
     if (!navigator.mediaDevices?.getUserMedia) throw new Error("Browsers give the microphone only to pages over https or from localhost.");
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true } });
@@ -34,16 +26,14 @@ export class Recorder {
     }
     this.context = new AudioContext();
     await this.context.audioWorklet.addModule(new URL("recorder-worklet.js", import.meta.url));
-    this.node = new AudioWorkletNode(this.context, "omni-recorder", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
-    this.node.port.onmessage = ({ data }) => {
-      this.pieces.push(data);
-      this.length += data.length;
-      this.onlevel(data.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0), this.seconds);
-    };
+    const node = new AudioWorkletNode(this.context, "omni-recorder", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
+    node.port.onmessage = ({ data }) => onpiece(data);
     this.source = this.context.createMediaStreamSource(this.stream);
-    this.source.connect(this.node);
+    this.source.connect(node);
     await this.context.resume();
   }
+
+  get rate() { return this.context?.sampleRate || 48000; }
 
   /** Lets the microphone go. */
   close() {
@@ -51,17 +41,43 @@ export class Recorder {
     this.source?.disconnect();
     this.context?.close().catch(() => {});
   }
+}
+
+export const loudest = (samples) => samples.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
+
+/** Records from start() to stop(). */
+export class Recorder {
+  #microphone = new Microphone();
+  #pieces = [];
+  #length = 0;
+
+  /** `onlevel(peak, seconds)` is called for every piece of about 40 ms. */
+  constructor(onlevel) {
+    this.onlevel = onlevel;
+  }
+
+  get seconds() { return this.#length / this.#microphone.rate; }
+
+  /** Resolves when recording has begun. */
+  start() {
+    return this.#microphone.start((samples) => {
+      this.#pieces.push(samples);
+      this.#length += samples.length;
+      this.onlevel(loudest(samples), this.seconds);
+    });
+  }
+
+  close() { this.#microphone.close(); }
 
   /** Stops and resolves to a WAV blob, or to null if there was next to nothing to hear (under 0.2 s). */
   async stop() {
     const { seconds } = this;
-    const rate = this.context.sampleRate;
     this.close();
     if (seconds < 0.2) return null;
     const offline = new OfflineAudioContext(1, Math.ceil(seconds * RATE), RATE);
-    const buffer = offline.createBuffer(1, this.length, rate);
+    const buffer = offline.createBuffer(1, this.#length, this.#microphone.rate);
     let at = 0;
-    for (const piece of this.pieces) {
+    for (const piece of this.#pieces) {
       buffer.copyToChannel(piece, 0, at);
       at += piece.length;
     }

@@ -30,6 +30,14 @@ export class Track extends EventTarget {
     this.dispatchEvent(new Event("grow"));
   }
 
+  /** Forgets what comes after this many seconds. */
+  cut(seconds) {
+    this.length = Math.min(this.length, Math.round(seconds * this.rate));
+    this.pieces = this.pieces.filter(({ start }) => start < this.length).map(({ start, samples }) => ({ start, samples: samples.subarray(0, this.length - start) }));
+    this.peaks.length = Math.ceil(this.length / Math.round(PEAK_SECONDS * this.rate));
+    this.finish();
+  }
+
   finish() {
     this.done = true;
     this.dispatchEvent(new Event("grow"));

@@ -70,9 +70,8 @@ export const mediaOf = (conversation) => all("media", conversation);
 export const putConversation = (conversation) => put("conversations", conversation);
 export const putMessage = (message) => put("messages", message);
 
-/** Keeps a blob and returns its id. */
-export async function putMedia(conversation, blob, name) {
-  const id = newId();
+/** Keeps a blob and returns its id; one that is given is written anew. */
+export async function putMedia(conversation, blob, name, id = newId()) {
   await put("media", { id, conversation, blob, name, mime: blob.type });
   return id;
 }

@@ -59,3 +59,38 @@ export class PcmDecoder {
 export function toInt16(samples) {
   return Int16Array.from(samples, (value) => Math.round(Math.max(-1, Math.min(1, value)) * 32767));
 }
+
+/** 16-bit samples as base64. */
+export function toBase64(samples) {
+  const bytes = new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength);
+  let binary = "";
+  for (let at = 0; at < bytes.length; at += 8192) binary += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  return btoa(binary);
+}
+
+/** Lowers the rate of sound that comes in pieces. Each sample is the mean of the time that it stands for: enough for a voice. */
+export class Downsampler {
+  #step;
+  #sum = 0;
+  #weight = 0; // of the sample being made, in input samples
+
+  constructor(from, to) {
+    this.#step = from / to;
+  }
+
+  push(samples) {
+    const out = [];
+    for (const value of samples) {
+      let left = 1;
+      while (this.#weight + left >= this.#step) {
+        const part = this.#step - this.#weight;
+        out.push((this.#sum + value * part) / this.#step);
+        left -= part;
+        this.#sum = this.#weight = 0;
+      }
+      this.#sum += value * left;
+      this.#weight += left;
+    }
+    return Float32Array.from(out);
+  }
+}

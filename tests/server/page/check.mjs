@@ -4,6 +4,7 @@ import { picturesTo } from "./screens.mjs";
 import "./chat.mjs";
 import "./media.mjs";
 import "./history.mjs";
+import "./handsfree.mjs";
 import "./real.mjs";
 
 const words = process.argv.slice(2);

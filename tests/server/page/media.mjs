@@ -152,7 +152,7 @@ test("a model that does not speak", async () => {
 });
 
 /** How strong a tone of `frequency` is among all of the samples, 0 to 1 (Goertzel's algorithm over windows of 50 ms, the best of them). */
-function toneShare(samples, rate, frequency) {
+export function toneShare(samples, rate, frequency) {
   const size = Math.round(rate / 20);
   let best = 0;
   for (let from = 0; from + size <= samples.length; from += size) {

@@ -9,6 +9,7 @@ import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { basename, join } from "node:path";
+import { realtime } from "./mock_realtime.mjs";
 
 const PAGE = fileURLToPath(new URL("../../../src/server/page/", import.meta.url));
 const TYPES = { html: "text/html; charset=utf-8", css: "text/css; charset=utf-8", js: "text/javascript; charset=utf-8" };
@@ -95,8 +96,8 @@ function replyTo(body) {
   return { text, answer };
 }
 
-export async function start({ port = 0, keys = [], speaks = true } = {}) {
-  const state = { keys, speaks, requests: [] };
+export async function start({ port = 0, keys = [], speaks = true, hears = false } = {}) {
+  const state = { keys, speaks, requests: [], sessions: [] };
 
   async function chat(request, response, body) {
     const { text, answer } = replyTo(body);
@@ -142,6 +143,7 @@ export async function start({ port = 0, keys = [], speaks = true } = {}) {
     return undefined;
   }
 
+  const sockets = new Set();
   const server = createServer(async (request, response) => {
     const path = new URL(request.url, "http://x").pathname;
     const json = (value, status = 200) => {
@@ -168,7 +170,7 @@ export async function start({ port = 0, keys = [], speaks = true } = {}) {
     const body = request.method === "POST" ? JSON.parse(Buffer.concat(pieces).toString()) : null;
     if (body) state.requests.push({ path, body });
     if (path === "/v1/models") json({ object: "list", data: [{ id: "omni-mock", object: "model", created: 1, owned_by: "omni" }] });
-    else if (path === "/props") json({ model: "omni-mock", total_slots: 4, output_modalities: state.speaks ? ["text", "audio"] : ["text"], realtime: false });
+    else if (path === "/props") json({ model: "omni-mock", total_slots: 4, output_modalities: state.speaks ? ["text", "audio"] : ["text"], realtime: hears });
     else if (path === "/v1/audio/voices") json({ voices: state.speaks ? [{ id: "chelsie", name: "chelsie" }, { id: "ethan", name: "ethan" }] : [] });
     else if (path === "/v1/audio/speech") {
       response.writeHead(200, { "Content-Type": "audio/wav" });
@@ -176,9 +178,17 @@ export async function start({ port = 0, keys = [], speaks = true } = {}) {
     } else if (path === "/v1/chat/completions") await chat(request, response, body);
     else json({ error: { message: "No such address." } }, 404);
   });
+  server.on("upgrade", (request, socket) => {
+    state.sessions.push(realtime(request, socket, voice));
+    sockets.add(socket);
+  });
   await new Promise((resolve) => server.listen(port, "127.0.0.1", resolve));
   state.url = `http://127.0.0.1:${server.address().port}/`;
-  state.close = () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); });
+  state.close = () => new Promise((resolve) => {
+    server.close(resolve);
+    server.closeAllConnections();
+    for (const socket of sockets) socket.destroy();
+  });
   return state;
 }
 
