@@ -65,7 +65,7 @@ old-cpu: build ## check kernels and program on emulated x86-64 processors withou
 	@scripts/setup.sh old-cpu
 	@scripts/check-old-cpu.sh
 
-page-check: ## the server's page in headless Chromium (npm's packages go outside the tree)
+page-check: build ## the server's page in headless Chromium (npm's packages go outside the tree)
 	@scripts/setup.sh page
 	@scripts/page-check.sh
 
