@@ -9,7 +9,7 @@
 enum {
     MOST_STATES = 400000,
     MOST_EDGES = 1200000,
-    MOST_INLINED = 24, /* nodes of a rule that is built in at its places, not called: its text then is the caller's own */
+    MOST_INLINED = 60, /* nodes of a rule that is built in at its places, not called: its text then is the caller's own */
 };
 
 typedef enum edge_kind { EDGE_FREE, EDGE_BYTES, EDGE_CALL } edge_kind;
