@@ -154,8 +154,9 @@ OMNI_API bool omni_conversation_last_role(omni_conversation *conversation, omni_
 OMNI_API omni_status omni_conversation_add_json(omni_conversation *conversation, const char *json, size_t size, omni_error *err);
 /* The same with a whole request, OpenAI's for chat completions, say: what stands beside its messages about the answer goes into *params
  * (temperature, top_p, top_k, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias, logprobs, top_logprobs, seed, stop,
- * max_tokens or max_completion_tokens), where omni_conversation_add_json refuses it. What params->stop and params->logit_bias point to is then the
- * conversation's, until the next such call. */
+ * max_tokens or max_completion_tokens, response_format, tool_choice, parallel_tool_calls, and llama-server's grammar and json_schema), where
+ * omni_conversation_add_json refuses it. What params->stop, logit_bias, grammar, json_schema and tool_name point to is then the conversation's, until
+ * the next such call. */
 typedef struct omni_generate_params omni_generate_params;
 OMNI_API omni_status omni_conversation_add_request(omni_conversation *conversation, const char *json, size_t size, omni_generate_params *params,
                                                    omni_error *err);
@@ -244,6 +245,13 @@ typedef struct omni_token {
     size_t size;
 } omni_token;
 
+typedef enum omni_tool_choice {
+    OMNI_TOOLS_AUTO,
+    OMNI_TOOLS_NONE,     /* no call */
+    OMNI_TOOLS_REQUIRED, /* nothing but calls */
+    OMNI_TOOLS_NAMED,    /* nothing but a call of tool_name */
+} omni_tool_choice;
+
 struct omni_generate_params {
     omni_sampling text;      /* defaults: temperature 0.7, top-k 20, top-p 0.8 */
     omni_sampling speech;    /* defaults: temperature 0.9, top-k 50, penalty 1.05; greedy makes the residual codes greedy too */
@@ -267,6 +275,12 @@ struct omni_generate_params {
      * further tokens. The answer ends only where the grammar allows it, or by max_tokens or a stop string; what a model of the Thinking kind says in
      * <think> before it is free. Grammars that a model was asked for lately are kept compiled. NULL: anything. */
     const char *grammar;
+    const char *json_schema; /* the same as a JSON Schema, JSON text (docs/constrained.md says what is supported); "{}": any JSON. One of the two */
+    /* Whether tools of the conversation are called. Where they must be, and where a tool is strict ("strict": true), arguments follow the tool's
+     * parameters, which are a JSON Schema. With json_schema and OMNI_TOOLS_AUTO the answer is such JSON or calls. */
+    omni_tool_choice tool_choice;
+    const char *tool_name;
+    bool one_tool_call; /* OpenAI's parallel_tool_calls false: where calls are forced, only one */
 
     bool logprobs;    /* on_token is called, or OMNI_EVENT_TOKEN comes: of each token of the answer but the one that ends it and those that a stop
                        * string withholds, before the text it adds to */

@@ -48,12 +48,13 @@ static void print_warning(void *arg, const char *text) {
 typedef struct run_flags {
     flag_list media, stops, biases;
     const char *messages, *system, *tools, *cache_k, *cache_v;
+    const char *grammar, *grammar_file, *schema, *schema_file;
     bool no_history, context_shift;
 } run_flags;
 
 /* Texts that flags and files gave; run_texts_free releases them. */
 typedef struct run_texts {
-    char *prompt, *system, *json, *tools;
+    char *prompt, *system, *json, *tools, *grammar, *schema; /* the last two: of files */
     size_t json_size, tools_size;
     char **stops;
     size_t stop_count;
@@ -65,7 +66,7 @@ static void run_texts_free(run_texts *t) {
     for (size_t i = 0; i < t->stop_count; i++) {
         free(t->stops[i]);
     }
-    char *const owned[] = {t->prompt, t->system, t->json, t->tools};
+    char *const owned[] = {t->prompt, t->system, t->json, t->tools, t->grammar, t->schema};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         free(owned[i]);
     }
@@ -108,7 +109,12 @@ static int check_flags(const options *o, const run_flags *f) {
         print_error("omni run: --logprobs needs --json, which tells them\n");
         return 2;
     }
-    const char **paths = calloc(f->media.count + 3, sizeof *paths);
+    if (!f->grammar + !f->grammar_file + !f->schema + !f->schema_file < 3) {
+        print_error(
+            "omni run: an answer follows one grammar or one schema: give one of --grammar, --grammar-file, --json-schema, --json-schema-file\n");
+        return 2;
+    }
+    const char **paths = calloc(f->media.count + 5, sizeof *paths);
     if (!paths) {
         print_error("omni run: out of memory\n");
         return 1;
@@ -118,11 +124,15 @@ static int check_flags(const options *o, const run_flags *f) {
     paths[1] = f->messages;
     paths[2] = f->tools;
     for (size_t i = 0; i < f->media.count; i++) {
-        paths[3 + i] = f->media.entries[i].value;
-        by_pipe |= input_is_standard(paths[3 + i]);
+        paths[5 + i] = f->media.entries[i].value;
+        by_pipe |= input_is_standard(paths[5 + i]);
     }
-    by_pipe |= f->tools && input_is_standard(f->tools);
-    const bool twice = input_read_twice("run", paths, f->media.count + 3), talks = !o->prompt && !o->file && !f->messages;
+    paths[3] = f->grammar_file;
+    paths[4] = f->schema_file;
+    for (size_t i = 2; i < 5; i++) {
+        by_pipe |= paths[i] && input_is_standard(paths[i]);
+    }
+    const bool twice = input_read_twice("run", paths, f->media.count + 5), talks = !o->prompt && !o->file && !f->messages;
     free(paths);
     if (!twice && talks && by_pipe) {
         print_error("omni run: a conversation reads standard input, which cannot be a file (-) too: give a prompt with -p\n");
@@ -138,7 +148,9 @@ static int read_texts(const options *o, const run_flags *f, run_texts *t) {
     }
     return own_stops(o, &f->stops, t) && (!f->system || (t->system = own_text(o, f->system))) &&
                    (!f->messages || (t->json = input_read(f->messages, MAX_MESSAGES_FILE, &t->json_size))) &&
-                   (!f->tools || (t->tools = input_read(f->tools, MAX_MESSAGES_FILE, &t->tools_size))) && (t->parts = input_media(&f->media))
+                   (!f->tools || (t->tools = input_read(f->tools, MAX_MESSAGES_FILE, &t->tools_size))) &&
+                   (!f->grammar_file || (t->grammar = input_read_text(f->grammar_file))) &&
+                   (!f->schema_file || (t->schema = input_read_text(f->schema_file))) && (t->parts = input_media(&f->media))
                ? -1
                : 1;
 }
@@ -148,6 +160,14 @@ typedef struct opened {
     omni_engine *engine;
     omni_conversation *conversation;
 } opened;
+
+/* The grammar or schema that flags gave, in place of what a request says. */
+static void own_form(options *o, const run_flags *f, const run_texts *t) {
+    if (f->grammar || t->grammar || f->schema || t->schema) {
+        o->generate.grammar = f->grammar ? f->grammar : t->grammar;
+        o->generate.json_schema = f->schema ? f->schema : t->schema;
+    }
+}
 
 /* Opens the model and adds what was read to a new conversation. */
 static omni_status begin(options *o, const run_flags *f, run_texts *t, opened *x, omni_error *err) {
@@ -175,6 +195,7 @@ static omni_status begin(options *o, const run_flags *f, run_texts *t, opened *x
             *err = (omni_error){.code = status};
             snprintf(err->text, sizeof err->text, "%.300s: \"logprobs\" are told with --json alone", f->messages);
         }
+        own_form(o, f, t);
         if (t->stop_count > 0) {
             o->generate.stop = (const char *const *)t->stops;
             o->generate.stop_count = t->stop_count;
@@ -199,6 +220,7 @@ static int answer_or_chat(options *o, const run_flags *f, run_texts *t) {
     o->generate.stop_count = t->stop_count;
     o->generate.logit_bias = t->biases;
     o->generate.logit_bias_count = f->biases.count;
+    own_form(o, f, t);
     answer a = {.sound_path = o->output, .json = o->json, .verbose = o->verbose, .seed = o->generate.seed};
     progress_init(&a.bar, true);
     o->model.progress = progress_show;
@@ -261,6 +283,11 @@ int command_run(int argc, char **argv) {
          "make them less likely by X for each time that the answer has them; 0: off (default 0)", -100, 100},
         {"--logit-bias", "-l", FLAG_ENTRY, &f.biases, "ID(+|-)BIAS",
          "make a token likelier or less likely, ID-inf: never; omni tokenize tells ids; may be repeated", 0, 0},
+        {"--grammar", NULL, FLAG_STRING, &f.grammar, "GBNF",
+         "what the answer must be, in llama.cpp's notation: root ::= \"yes\" | \"no\" (default: anything)", 0, 0},
+        {"--grammar-file", NULL, FLAG_STRING, &f.grammar_file, "F", "the same from a file; - reads standard input (default: none)", 0, 0},
+        {"--json-schema", "-j", FLAG_STRING, &f.schema, "SCHEMA", "what the answer must be, as a JSON schema; {} is any JSON (default: none)", 0, 0},
+        {"--json-schema-file", "-jf", FLAG_STRING, &f.schema_file, "F", "the same from a file; - reads standard input (default: none)", 0, 0},
         {"--logprobs", NULL, FLAG_INT, &o.logprobs, "N", "tell the probability of each token, and the N likeliest, with --json (default: no)", 0, 20},
         {"--max-tokens", "-n", FLAG_COUNT, &o.max_tokens, "N", "tokens of answer at most; -1: up to the context's end (default -1)", 1, 1 << 30},
         {"--ctx-size", "-c", FLAG_INT, &o.context, "N", "tokens of conversation kept; 0: as many as the model allows (default 8192, or those)", 0,

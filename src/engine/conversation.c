@@ -363,6 +363,18 @@ static omni_status take_request(omni_conversation *c, message_answer *from, omni
     t->top_k = a->top_k < 0 ? t->top_k : (int)a->top_k;
     params->seed = a->seed < 0 ? params->seed : (uint64_t)a->seed;
     params->max_tokens = a->max_tokens > 0 ? a->max_tokens : params->max_tokens;
+    if (a->grammar || a->json_schema) {
+        params->grammar = a->grammar;
+        params->json_schema = a->json_schema;
+    }
+    if (a->tools != MESSAGE_TOOLS_NOT_GIVEN) {
+        params->tool_choice = a->tools == MESSAGE_TOOLS_NONE       ? OMNI_TOOLS_NONE
+                              : a->tools == MESSAGE_TOOLS_REQUIRED ? OMNI_TOOLS_REQUIRED
+                              : a->tools == MESSAGE_TOOLS_NAMED    ? OMNI_TOOLS_NAMED
+                                                                   : OMNI_TOOLS_AUTO;
+        params->tool_name = a->tool_name;
+    }
+    params->one_tool_call |= a->one_call;
     if (a->stop_count > 0) {
         params->stop = (const char *const *)a->stop;
         params->stop_count = a->stop_count;

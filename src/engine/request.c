@@ -42,7 +42,7 @@ static omni_status copy_params(omni_request *r, const omni_generate_params *para
     p->voice = NULL;
     p->owner = NULL;   /* the chain of the rows knows it */
     p->trace = NULL;   /* r->trace */
-    p->grammar = NULL; /* r->grammar */
+    p->grammar = p->json_schema = p->tool_name = NULL; /* r->grammar */
     p->on_text = push_text;
     p->on_audio = push_audio;
     p->on_token = push_token;
@@ -336,7 +336,8 @@ omni_status request_speak(omni_engine *e, const char *text, const omni_generate_
     p.speak = true;
     p.stop_count = p.logit_bias_count = 0; /* what concerns text alone is not looked at */
     p.mask = NULL;
-    p.grammar = NULL;
+    p.grammar = p.json_schema = NULL;
+    p.tool_choice = OMNI_TOOLS_AUTO;
     p.logprobs = false;
     TRY(check_generate_params(e->model, &p, false, err));
     if (!*text) {

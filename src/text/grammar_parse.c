@@ -214,6 +214,9 @@ static int by_low(const void *a, const void *b) {
 static omni_status tidy_ranges(parser *p, int32_t first, bool turned) {
     grammar_range *r = p->t->ranges;
     int32_t n = first;
+    if (p->t->range_count == first) { /* none: [] and [^] */
+        return turned ? add_range(p, 0, LAST_CODE) : OMNI_OK;
+    }
     qsort(r + first, (size_t)(p->t->range_count - first), sizeof *r, by_low);
     for (int32_t i = first; i < p->t->range_count; i++) {
         if (n > first && r[i].low <= r[n - 1].high + 1) {

@@ -29,7 +29,7 @@ typedef struct maker {
     schema_merger merger;
     const char *name;
     text_buffer *out;
-    json_t *known; /* texts of schemas to the numbers of their rules */
+    json_t *known;    /* texts of schemas to the numbers of their rules */
     int rules, depth; /* depth: schemas in schemas */
     omni_error *err;
 } maker;
@@ -680,18 +680,21 @@ omni_status json_schema_rules(const json_t *schema, const char *name, const char
     return status != OMNI_OK || rule != NEVER ? status : fail(err, OMNI_ERR_FORMAT, "%s#: no value can be right under the schema", place);
 }
 
-omni_status json_schema_to_grammar(const char *json, size_t size, char **out, omni_error *err) {
-    json_t *schema = NULL;
-    text_buffer text = {0};
+omni_status json_schema_load(const char *json, size_t size, json_t **out, omni_error *err) {
     *out = NULL;
     if (size > MOST_TEXT) {
         return fail(err, OMNI_ERR_LIMIT, "a JSON schema of %zu bytes; up to %d are taken", size, MOST_TEXT);
     }
-    omni_status status = json_parse(json, size, MOST_VALUES, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &schema, err);
-    if (status != OMNI_OK) {
-        return fail_in(err, status, "JSON schema");
-    }
-    status = json_schema_rules(schema, "root", "JSON schema", &text, err);
+    const omni_status status = json_parse(json, size, MOST_VALUES, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, out, err);
+    return status == OMNI_OK ? OMNI_OK : fail_in(err, status, "JSON schema");
+}
+
+omni_status json_schema_to_grammar(const char *json, size_t size, char **out, omni_error *err) {
+    json_t *schema = NULL;
+    text_buffer text = {0};
+    *out = NULL;
+    TRY(json_schema_load(json, size, &schema, err));
+    omni_status status = json_schema_rules(schema, "root", "JSON schema", &text, err);
     json_decref(schema);
     json_schema_common(&text);
     if (status == OMNI_OK && text.failed) {

@@ -19,6 +19,8 @@
 /* The schema's text to the grammar's, NUL-terminated and the caller's to free. */
 omni_status json_schema_to_grammar(const char *json, size_t size, char **out, omni_error *err);
 
+/* Reads a schema's text. *out is the caller's to json_decref. */
+omni_status json_schema_load(const char *json, size_t size, json_t **out, omni_error *err);
 /* Rules of a schema as part of a larger grammar: they are called NAME, NAME1, NAME2, ... and the common ones json-...; json_schema_common adds those,
  * once. place: what errors call the schema ("" for one by itself). */
 omni_status json_schema_rules(const json_t *schema, const char *name, const char *place, text_buffer *out, omni_error *err);

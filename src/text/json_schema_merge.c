@@ -393,15 +393,19 @@ omni_status schema_flatten(schema_merger *m, const json_t *schema, const char *a
         }
         return OMNI_OK;
     }
+    omni_status status = OMNI_OK;
     if (!json_is_object(schema)) {
-        return fail(m->err, OMNI_ERR_FORMAT, "%s%s#%s: a schema must be an object, true or false", m->place, *m->place ? " " : "", at);
+        status = fail(m->err, OMNI_ERR_FORMAT, "%s%s#%s: a schema must be an object, true or false", m->place, *m->place ? " " : "", at);
     }
-    if (++m->depth > MOST_DEPTH || ++m->work > MOST_WORK) {
-        return fail(m->err, OMNI_ERR_LIMIT, "%s%s#%s: the schema is too deep, or refers to itself without end", m->place, *m->place ? " " : "", at);
+    if (status == OMNI_OK && (m->depth >= MOST_DEPTH || ++m->work > MOST_WORK)) {
+        status = fail(m->err, OMNI_ERR_LIMIT, "%s%s#%s: the schema is too deep, or refers to itself without end", m->place, *m->place ? " " : "", at);
     }
-    json_t *own = json_object();
-    omni_status status = own_keys(m, schema, at, own);
-    json_array_append_new(*out, own);
+    m->depth++;
+    if (status == OMNI_OK) {
+        json_t *own = json_object();
+        status = own_keys(m, schema, at, own);
+        json_array_append_new(*out, own);
+    }
     if (status == OMNI_OK && json_object_get(schema, "$ref")) {
         const json_t *there;
         json_t *list = NULL;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
+
 enum { LOW_DETAIL = 512 * 512, MOST_STOPS = 64 };
 #define MOST_INTEGER 9007199254740992.0
 
@@ -229,6 +231,9 @@ void message_answer_free(message_answer *a) {
     }
     free(a->stop);
     free(a->bias);
+    free(a->grammar);
+    free(a->json_schema);
+    free(a->tool_name);
     *a = message_answer_none();
 }
 
@@ -295,6 +300,80 @@ static omni_status read_logprobs(const json_t *root, message_answer *out, omni_e
     return top > 0 && !out->logprobs ? refuse(err, "top_logprobs", "needs \"logprobs\": true") : OMNI_OK;
 }
 
+static omni_status copy_json(const json_t *v, char **out, omni_error *err) {
+    free(*out);
+    *out = json_print(v, JSON_COMPACT | JSON_ENCODE_ANY);
+    return *out ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
+}
+
+/* What the answer must be: response_format as OpenAI has it, and with a "schema" beside json_object as llama-server does; its grammar and
+ * json_schema. */
+static omni_status read_form(const json_t *root, message_answer *out, omni_error *err) {
+    const json_t *format = json_object_get(root, "response_format"), *grammar = json_object_get(root, "grammar");
+    const json_t *schema = json_object_get(root, "json_schema");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    const bool json = type && strcmp(type, "json_object") == 0, by_schema = type && strcmp(type, "json_schema") == 0;
+    if (given(root, "response_format") && !json && !by_schema && (!type || strcmp(type, "text") != 0)) {
+        return refuse(err, "response_format", "must be of \"type\" text, json_object or json_schema");
+    }
+    if (given(root, "grammar") + given(root, "json_schema") + (json || by_schema) > 1) {
+        return refuse(err, given(root, "grammar") ? "grammar" : "json_schema", "cannot act beside another form of the answer: give one");
+    }
+    if (given(root, "grammar")) {
+        const char *s = json_string_value(grammar);
+        if (!s || strlen(s) != json_string_length(grammar)) {
+            return refuse(err, "grammar", "must be a text");
+        }
+        out->grammar = strdup(s);
+        return out->grammar ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    if (given(root, "json_schema")) {
+        return copy_json(schema, &out->json_schema, err);
+    }
+    if (json) {
+        TRY(only(format, "type schema", "response_format", err));
+        out->json_schema = given(format, "schema") ? NULL : strdup("{\"type\":\"object\"}");
+        return given(format, "schema") ? copy_json(json_object_get(format, "schema"), &out->json_schema, err)
+               : out->json_schema      ? OMNI_OK
+                                       : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    if (by_schema) {
+        const json_t *named = json_object_get(format, "json_schema");
+        TRY(only(format, "type json_schema", "response_format", err));
+        if (!json_is_object(named) || !given(named, "schema")) {
+            return refuse(err, "response_format", "of type json_schema needs \"json_schema\": {\"name\", \"schema\"}");
+        }
+        TRY(only(named, "name description schema strict", "response_format's json_schema", err));
+        return copy_json(json_object_get(named, "schema"), &out->json_schema, err);
+    }
+    return OMNI_OK;
+}
+
+static omni_status read_tool_choice(const json_t *root, message_answer *out, omni_error *err) {
+    static const char *const names[] = {[MESSAGE_TOOLS_AUTO] = "auto", [MESSAGE_TOOLS_NONE] = "none", [MESSAGE_TOOLS_REQUIRED] = "required"};
+    const json_t *v = json_object_get(root, "tool_choice"), *parallel = json_object_get(root, "parallel_tool_calls");
+    const char *s = json_string_value(v), *type = json_string_value(json_object_get(v, "type"));
+    if (given(root, "parallel_tool_calls") && !json_is_boolean(parallel)) {
+        return refuse(err, "parallel_tool_calls", "must be true or false");
+    }
+    out->one_call = json_is_false(parallel);
+    if (!given(root, "tool_choice")) {
+        return OMNI_OK;
+    }
+    for (int i = MESSAGE_TOOLS_AUTO; s && i <= MESSAGE_TOOLS_REQUIRED; i++) {
+        out->tools = strcmp(s, names[i]) == 0 ? (message_tools)i : out->tools;
+    }
+    const char *name = json_string_value(json_object_get(json_object_get(v, "function"), "name"));
+    if (json_is_object(v) && type && strcmp(type, "function") == 0 && name) {
+        out->tools = MESSAGE_TOOLS_NAMED;
+        out->tool_name = strdup(name);
+        return out->tool_name ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
+    }
+    return out->tools != MESSAGE_TOOLS_NOT_GIVEN
+               ? OMNI_OK
+               : refuse(err, "tool_choice", "must be auto, none, required or {\"type\": \"function\", \"function\": {\"name\": ...}}");
+}
+
 /* Keys that ask for what happens anyway, with the values that do. */
 static bool asks_for_nothing(const char *key, const json_t *v) {
     const char *s = json_string_value(v);
@@ -310,7 +389,7 @@ static bool asks_for_nothing(const char *key, const json_t *v) {
 static omni_status read_answer(const json_t *root, message_answer *out, omni_error *err) {
     static const char ours[] =
         "temperature top_p min_p top_k repetition_penalty repeat_penalty presence_penalty frequency_penalty logit_bias logprobs "
-        "top_logprobs max_tokens max_completion_tokens seed stop",
+        "top_logprobs max_tokens max_completion_tokens seed stop response_format grammar json_schema tool_choice parallel_tool_calls",
                       others[] = "messages tools fps use_audio_in_video audio";
     const char *key;
     json_t *v;
@@ -347,6 +426,8 @@ static omni_status read_answer(const json_t *root, message_answer *out, omni_err
     if (given(root, "repetition_penalty") && given(root, "repeat_penalty")) {
         return refuse(err, "repeat_penalty", "is another name of repetition_penalty: give one");
     }
+    TRY(read_form(root, out, err));
+    TRY(read_tool_choice(root, out, err));
     return given(root, "stop") ? read_stop(json_object_get(root, "stop"), out, err) : OMNI_OK;
 }
 

@@ -14,6 +14,15 @@ typedef struct message_bias {
     float bias;
 } message_bias;
 
+/* "tool_choice". */
+typedef enum message_tools {
+    MESSAGE_TOOLS_NOT_GIVEN,
+    MESSAGE_TOOLS_AUTO,
+    MESSAGE_TOOLS_NONE,
+    MESSAGE_TOOLS_REQUIRED,
+    MESSAGE_TOOLS_NAMED,
+} message_tools;
+
 /* Of an object with "messages": OpenAI's names, and those that vLLM and llama.cpp add. */
 typedef struct message_answer {
     double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty; /* NAN: not given */
@@ -26,8 +35,12 @@ typedef struct message_answer {
     message_bias *bias; /* has_bias: [bias_count]; minus infinity is not among them */
     size_t bias_count;
     bool has_logprobs, logprobs;
-    int64_t top_logprobs; /* -1: not given */
-    char named[32];       /* one of the keys above that was given; "": none was */
+    int64_t top_logprobs;        /* -1: not given */
+    char *grammar, *json_schema; /* at most one of them; NULL: not given */
+    message_tools tools;
+    char *tool_name; /* MESSAGE_TOOLS_NAMED */
+    bool one_call;   /* parallel_tool_calls false */
+    char named[32];  /* one of the keys above that was given; "": none was */
 } message_answer;
 
 /* Nothing given. */

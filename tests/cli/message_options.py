@@ -125,7 +125,8 @@ class MessageOptions(Case):
                                 ("logit_bias", [[5, 1]], '"logit_bias" must be an object'), ("logit_bias", {"x": 1}, '"x" is no token'), ("logit_bias", {"-5": 1}, '"-5" is no token'),
                                 ("logit_bias", {"5": 101}, "token 5 must be a number from -100 to 100"), ("logit_bias", {"5": None}, "token 5 must be"),
                                 ("logit_bias", {"99999999": 1}, "logit bias of token 99999999"),
-                                ("tool_choice", "required", '"tool_choice" cannot act'), ("response_format", {"type": "json_object"}, '"response_format" cannot act'),
+                                ("tool_choice", "perhaps", '"tool_choice" must be'), ("response_format", {"type": "xml"}, '"response_format" must be'),
+                                ("tool_choice", "required", "there are no tools"), ("json_schema", {"not": {}}, '"not" is not supported'),
                                 ("temprature", 1, '"temprature" cannot act'), ("temperature", -1, '"temperature" must be'), ("temperature", "1", '"temperature" must be'),
                                 ("max_tokens", 0, '"max_tokens" must be'), ("seed", 1.5, '"seed" must be'), ("stop", "", '"stop" must be'), ("stop", ["a", 1], '"stop" must be'),
                                 ("top_k", 1.5, '"top_k" must be'), ("max_completion_tokens", 9, '"max_tokens" contradicts')]:

@@ -1,5 +1,5 @@
-/* Fuzzing JSON Schemas: what becomes a grammar is one that compiles, unless it is too large or no value can be right, and the grammar's texts are JSON: a walk
- * by bytes that the input chooses ends in a value that jansson reads. The input is the schema, up to a NUL, and the choices. */
+/* Fuzzing JSON Schemas: what becomes a grammar is one that compiles, unless it is too large or no value can be right, and the grammar's texts are
+ * JSON: a walk by bytes that the input chooses ends in a value that jansson reads. The input is the schema, up to a NUL, and the choices. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* What constrained output costs: mask_time MODEL.gguf [GRAMMAR.gbnf...] walks answers at random through each grammar (without one: JSON of any
- * kind, and lists of words) over the model's vocabulary, and prints the time to compile it and the times of the masks, the first answer apart, in which
- * nothing is known yet. `vocabulary_gguf` makes such a file of a tokenizer.json alone. Times are processor time of the one thread. */
+ * kind, and lists of words) over the model's vocabulary, and prints the time to compile it and the times of the masks, the first answer apart, in
+ * which nothing is known yet. `vocabulary_gguf` makes such a file of a tokenizer.json alone. Times are processor time of the one thread. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,8 +55,8 @@ static void print_times(const char *what, double *times, size_t n) {
         sum += times[i];
     }
     qsort(times, n, sizeof *times, by_value);
-    printf("  %s: %zu masks, mean %.4f ms, median %.4f, 99%% %.4f, longest %.4f\n", what, n, 1e3 * sum / (double)(n ? n : 1), n ? 1e3 * times[n / 2] : 0,
-           n ? 1e3 * times[n * 99 / 100] : 0, n ? 1e3 * times[n - 1] : 0);
+    printf("  %s: %zu masks, mean %.4f ms, median %.4f, 99%% %.4f, longest %.4f\n", what, n, 1e3 * sum / (double)(n ? n : 1),
+           n ? 1e3 * times[n / 2] : 0, n ? 1e3 * times[n * 99 / 100] : 0, n ? 1e3 * times[n - 1] : 0);
 }
 
 static omni_status measure(const char *name, const char *text, size_t size, const tokenizer *t, const token_trie *trie, omni_error *err) {
@@ -107,8 +107,10 @@ static omni_status measure(const char *name, const char *text, size_t size, cons
 
 static omni_status measure_all(int argc, char **argv, omni_error *err) {
     static const char json[] =
-        "{\"type\": \"object\", \"properties\": {\"name\": {\"type\": \"string\"}, \"age\": {\"type\": \"integer\", \"minimum\": 0, \"maximum\": 150}, "
-        "\"tags\": {\"type\": \"array\", \"items\": {\"type\": \"string\", \"maxLength\": 200}, \"maxItems\": 10}, \"address\": {\"type\": \"object\", "
+        "{\"type\": \"object\", \"properties\": {\"name\": {\"type\": \"string\"}, \"age\": {\"type\": \"integer\", \"minimum\": 0, \"maximum\": "
+        "150}, "
+        "\"tags\": {\"type\": \"array\", \"items\": {\"type\": \"string\", \"maxLength\": 200}, \"maxItems\": 10}, \"address\": {\"type\": "
+        "\"object\", "
         "\"properties\": {\"street\": {\"type\": \"string\"}, \"zip\": {\"type\": \"string\", \"pattern\": \"^[0-9]{5}$\"}, \"country\": {\"enum\": "
         "[\"DE\", \"FR\", \"US\"]}}, \"required\": [\"street\", \"zip\"]}, \"score\": {\"type\": \"number\"}, \"born\": {\"type\": \"string\", "
         "\"format\": \"date\"}}, \"required\": [\"name\", \"age\", \"tags\"]}",

@@ -197,10 +197,137 @@ static void test_refused(void **state) {
     omni_conversation_free(c);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_grammar), cmocka_unit_test(test_shared),  cmocka_unit_test(test_mask_besides),
-        cmocka_unit_test(test_ends),    cmocka_unit_test(test_refused),
+/* ---- schemas and tools, as requests in JSON ask for them ---- */
+
+static const char tools[] =
+    "\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"paint\", \"strict\": true, \"parameters\": {\"type\": \"object\", "
+    "\"properties\": {\"color\": {\"enum\": [\"red\", \"blue\"]}}, \"required\": [\"color\"], \"additionalProperties\": false}}}, "
+    "{\"type\": \"function\", \"function\": {\"name\": \"wait\"}}]";
+
+typedef struct called {
+    char text[4096], names[256], arguments[4096];
+    int calls;
+    omni_status status;
+    omni_finish finish;
+} called;
+
+/* Asks with what stands beside the messages. */
+static omni_status ask_json(const char *beside, uint64_t seed, called *got) {
+    char json[4096];
+    omni_conversation *c;
+    omni_request *r = NULL;
+    omni_generate_params p = omni_generate_params_default();
+    p.seed = seed;
+    p.max_tokens = 300;
+    p.tool_calls_apart = true;
+    p.text.temperature = 2;
+    snprintf(json, sizeof json, "{\"messages\": [{\"role\": \"user\", \"content\": \"Well?\"}], %s}", beside);
+    must(omni_conversation_create(model, NULL, &c, &err));
+    omni_status status = omni_conversation_add_request(c, json, strlen(json), &p, &err);
+    status = status == OMNI_OK ? omni_request_submit(engine, c, &p, &r, &err) : status;
+    omni_conversation_free(c); /* and the texts of its request with it: the engine has copies of what it needs */
+    *got = (called){.status = status};
+    omni_event e = {.kind = OMNI_EVENT_TEXT};
+    while (r && e.kind != OMNI_EVENT_DONE) {
+        if (!omni_request_next(r, -1, &e)) {
+            continue;
+        }
+        if (e.kind == OMNI_EVENT_TEXT) {
+            strncat(got->text, e.text, e.size);
+        } else if (e.kind == OMNI_EVENT_TOOL_CALL) {
+            got->calls++;
+            snprintf(got->names + strlen(got->names), sizeof got->names - strlen(got->names), "%s ", e.name);
+            snprintf(got->arguments, sizeof got->arguments, "%s", e.text);
+        }
+    }
+    if (r) {
+        got->status = e.status;
+        got->finish = e.result->finish;
+        omni_request_free(r);
+    }
+    return got->status;
+}
+
+static void test_schema(void **state) {
+    called got;
+    int ended = 0;
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        must(ask_json(
+            "\"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"n\", \"schema\": {\"type\": \"array\", \"items\": "
+            "{\"type\": \"integer\", \"minimum\": 0, \"maximum\": 9}, \"minItems\": 2, \"maxItems\": 2}}}",
+            seed, &got));
+        int a = -1, b = -1, read = 0;
+        if (got.finish == OMNI_FINISH_STOP) {
+            assert_int_equal(sscanf(got.text, " [ %d , %d ]%n", &a, &b, &read), 2);
+            assert_true(a >= 0 && a <= 9 && b >= 0 && b <= 9 && (size_t)read == strlen(got.text));
+            ended++;
+        }
+    }
+    assert_true(ended >= 6);
+    must(ask_json("\"response_format\": {\"type\": \"json_object\"}", 1, &got));
+    assert_int_equal(got.text[0], '{');
+    must(ask_json("\"grammar\": \"root ::= \\\"x\\\"{3}\"", 1, &got));
+    assert_string_equal(got.text, "xxx");
+    must(ask_json("\"json_schema\": {\"const\": 7}", 1, &got));
+    assert_string_equal(got.text, "7");
+    must(ask_json("\"response_format\": {\"type\": \"text\"}, \"max_tokens\": 3", 1, &got));
+    static const struct {
+        const char *beside, *says;
+    } wrong[] = {
+        {"\"response_format\": {\"type\": \"xml\"}", "response_format"},
+        {"\"response_format\": {\"type\": \"json_schema\"}", "response_format"},
+        {"\"grammar\": \"root ::= \\\"a\\\"\", \"json_schema\": {}", "cannot act beside"},
+        {"\"json_schema\": {\"not\": {}}", "\"not\" is not supported"},
+        {"\"grammar\": 3", "\"grammar\" must be a text"},
+        {"\"tool_choice\": \"required\"", "there are no tools"},
+        {"\"tool_choice\": \"perhaps\"", "tool_choice"},
     };
-    return cmocka_run_group_tests_name("constraint", tests, set_up, tear_down);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_not_equal(ask_json(wrong[i].beside, 1, &got), OMNI_OK);
+        if (!strstr(err.text, wrong[i].says)) {
+            fail_msg("%s: %s", wrong[i].beside, err.text);
+        }
+    }
+}
+
+static void test_tools(void **state) {
+    called got;
+    char beside[2048];
+    int painted = 0;
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        snprintf(beside, sizeof beside, "%s, \"tool_choice\": \"required\", \"parallel_tool_calls\": false", tools);
+        must(ask_json(beside, seed, &got));
+        if (got.finish == OMNI_FINISH_STOP) {
+            assert_string_equal(got.text, "");
+            assert_int_equal(got.calls, 1);
+        }
+        snprintf(beside, sizeof beside, "%s, \"tool_choice\": {\"type\": \"function\", \"function\": {\"name\": \"paint\"}}", tools);
+        must(ask_json(beside, seed, &got));
+        if (got.finish == OMNI_FINISH_STOP) {
+            assert_string_equal(got.names, "paint ");
+            assert_true(strcmp(got.arguments, "{\"color\": \"red\"}") == 0 || strcmp(got.arguments, "{\"color\": \"blue\"}") == 0);
+            painted++;
+        }
+        snprintf(beside, sizeof beside, "%s, \"tool_choice\": \"none\"", tools);
+        must(ask_json(beside, seed, &got));
+        assert_int_equal(got.calls, 0);
+        assert_null(strstr(got.text, "<tool_call>"));
+        snprintf(beside, sizeof beside, "%s, \"json_schema\": {\"const\": 5}", tools);
+        must(ask_json(beside, seed, &got));
+        if (got.finish == OMNI_FINISH_STOP) {
+            assert_true((strcmp(got.text, "5") == 0) == (got.calls == 0));
+        }
+    }
+    assert_true(painted >= 6);
+    snprintf(beside, sizeof beside, "%s, \"tool_choice\": {\"type\": \"function\", \"function\": {\"name\": \"fly\"}}", tools);
+    assert_int_equal(ask_json(beside, 1, &got), OMNI_ERR_ARGUMENT);
+    assert_non_null(strstr(err.text, "there is no tool \"fly\""));
+}
+
+int main(void) {
+    const struct CMUnitTest tests_of_ours[] = {
+        cmocka_unit_test(test_grammar), cmocka_unit_test(test_shared), cmocka_unit_test(test_mask_besides), cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_schema), cmocka_unit_test(test_tools),
+    };
+    return cmocka_run_group_tests_name("constraint", tests_of_ours, set_up, tear_down);
 }
