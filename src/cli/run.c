@@ -287,7 +287,7 @@ int command_run(int argc, char **argv) {
          "what the answer must be, in llama.cpp's notation: root ::= \"yes\" | \"no\" (default: anything)", 0, 0},
         {"--grammar-file", NULL, FLAG_STRING, &f.grammar_file, "F", "the same from a file; - reads standard input (default: none)", 0, 0},
         {"--json-schema", "-j", FLAG_STRING, &f.schema, "SCHEMA", "what the answer must be, as a JSON schema; {} is any JSON (default: none)", 0, 0},
-        {"--json-schema-file", "-jf", FLAG_STRING, &f.schema_file, "F", "the same from a file; - reads standard input (default: none)", 0, 0},
+        {"--json-schema-file", "-jf", FLAG_STRING, &f.schema_file, "FILE", "the same from a file; - reads standard input (default: none)", 0, 0},
         {"--logprobs", NULL, FLAG_INT, &o.logprobs, "N", "tell the probability of each token, and the N likeliest, with --json (default: no)", 0, 20},
         {"--max-tokens", "-n", FLAG_COUNT, &o.max_tokens, "N", "tokens of answer at most; -1: up to the context's end (default -1)", 1, 1 << 30},
         {"--ctx-size", "-c", FLAG_INT, &o.context, "N", "tokens of conversation kept; 0: as many as the model allows (default 8192, or those)", 0,
