@@ -150,7 +150,8 @@ int command_serve(int argc, char **argv) {
         .name = "serve",
         .arguments = "",
         .summary = "Answers over HTTP, in the shapes of OpenAI's API, until SIGTERM or Ctrl+C.",
-        .details = "POST /v1/chat/completions, GET /v1/models, /v1/audio/voices, /health, /ready, /metrics, /props, POST /tokenize and /detokenize.\n"
+        .details = "POST /v1/chat/completions, /v1/responses, /v1/completions, GET /v1/models, /v1/audio/voices, /health, /ready, /metrics, /props, "
+                   "POST /tokenize and /detokenize.\n"
                    "SIGTERM lets running answers end within --grace; a second one ends them. docs/server.md has examples.\n"
                    "Every flag is also an environment variable, --ctx-size OMNI_CTX_SIZE and so on; the command line comes before it. OMNI_API_KEY "
                    "is one key.",

@@ -118,6 +118,17 @@ void reply_end(exchange *x) {
     listen_write(x);
 }
 
+/* "messages[0].content" is "input" where messages are called so: what stands where is the handler's. */
+static const char *own_name(const exchange *x, const char *param) {
+    for (const param_rename *r = param ? x->renames : NULL; r && r->old; r++) {
+        const size_t n = strlen(r->old);
+        if (strncmp(param, r->old, n) == 0 && (param[n] == 0 || param[n] == '[' || param[n] == '.')) {
+            return r->name;
+        }
+    }
+    return param;
+}
+
 void reply_error(exchange *x, int status, const char *param, const char *code, const char *format, ...) {
     char text[1200];
     va_list args;
@@ -128,8 +139,8 @@ void reply_error(exchange *x, int status, const char *param, const char *code, c
                        : status == 429                ? "rate_limit_error"
                        : status >= 500                ? "server_error"
                                                       : "invalid_request_error";
-    json_t *inner =
-        json_pack("{s:o*, s:s, s:s?, s:s?}", "message", json_stringn_nocheck(text, strlen(text)), "type", type, "param", param, "code", code);
+    json_t *inner = json_pack("{s:o*, s:s, s:s?, s:s?}", "message", json_stringn_nocheck(text, strlen(text)), "type", type, "param",
+                              own_name(x, param), "code", code);
     answer_json(x, status, json_pack("{s:o*}", "error", inner));
 }
 

@@ -17,6 +17,11 @@ struct lws;
 
 enum { EXCHANGE_HELD = 256 << 10 }; /* bytes of an answer that may wait for the client before its handler waits, too */
 
+/* Handlers that ask as chat completions do, but have other names for fields: errors name those. An entry with old NULL ends the list. */
+typedef struct param_rename {
+    const char *old, *name;
+} param_rename;
+
 typedef struct exchange {
     struct server *s;
     struct lws *wsi; /* event thread only; NULL once the connection is gone */
@@ -28,6 +33,7 @@ typedef struct exchange {
     double began;       /* server_now() when its head was there */
     bool keep_alive, http_1_0;
     const struct route *route;
+    const param_rename *renames; /* of its handler; NULL: none */
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t moved; /* bytes were written, or the client is gone */

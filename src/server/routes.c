@@ -21,6 +21,8 @@ static const route routes[] = {
     {"POST", "/tokenize", false, false, handle_tokenize},
     {"POST", "/detokenize", false, false, handle_detokenize},
     {"POST", "/v1/chat/completions", false, false, handle_chat},
+    {"POST", "/v1/completions", false, false, handle_completions},
+    {"POST", "/v1/responses", false, false, handle_responses},
     {"POST", "/v1/embeddings", false, false, handle_embeddings},
 };
 

@@ -68,6 +68,32 @@ class Client(Case):
             {"role": "tool", "tool_call_id": "call_1", "content": "rain"}], tools=[tool])
         self.assertGreater(r.usage.prompt_tokens, 40)
 
+    def test_completions(self):
+        ask = dict(model="x", prompt="What is this?", max_tokens=6, seed=5)
+        r = self.client.completions.create(**ask, n=2, logprobs=2)
+        self.assertEqual(len(r.choices), 2)
+        self.assertEqual(len(r.choices[0].logprobs.token_logprobs), 6)
+        self.assertEqual("".join(c.choices[0].text for c in self.client.completions.create(**ask, stream=True)), r.choices[0].text)
+
+    def test_responses(self):
+        ask = dict(model="x", input=[{"role": "user", "content": [{"type": "input_text", "text": "What is this?"},
+                                                                  {"type": "input_image", "detail": "auto", "image_url": data_url("image/jpeg", PICTURE)}]}],
+                   max_output_tokens=6, extra_body={"seed": 5})
+        r = self.client.responses.create(**ask, instructions="Be brief.", temperature=0.5)
+        self.assertEqual((r.status, r.incomplete_details.reason, r.temperature), ("incomplete", "max_output_tokens", 0.5))
+        self.assertEqual(r.usage.output_tokens, 6)
+        self.assertTrue(r.output_text)
+        again = self.client.responses.create(model="x", input=[*ask["input"], *[o.model_dump() for o in r.output], {"role": "user", "content": "Go on"}])
+        self.assertGreater(again.usage.input_tokens, r.usage.input_tokens)
+        with self.client.responses.stream(**ask) as stream:
+            text = "".join(e.delta for e in stream if e.type == "response.output_text.delta")
+        self.assertEqual(text, self.client.responses.create(**ask).output_text)
+        kinds = [e.type for e in self.client.responses.create(**ask, stream=True)]
+        self.assertEqual((kinds[0], kinds[-1]), ("response.created", "response.incomplete"))
+        with self.assertRaises(openai.BadRequestError) as e:
+            self.client.responses.create(model="x", input="x", previous_response_id="resp_1")
+        self.assertEqual(e.exception.param, "previous_response_id")
+
     def test_models(self):
         models = list(self.client.models.list())
         self.assertEqual([m.id for m in models], ["qwen3-omni-f16"])

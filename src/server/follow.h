@@ -1,0 +1,33 @@
+/* Answers of the engine, followed until they have ended: what endpoints share that turn events into their own shapes. */
+#ifndef OMNI_SERVER_FOLLOW_H
+#define OMNI_SERVER_FOLLOW_H
+
+#include "server/internal.h"
+
+typedef struct followed {
+    omni_conversation *conversation; /* these two are given; the conversation may go once follow_all has returned */
+    omni_generate_params params;
+    omni_request *request; /* while it runs: for omni_request_cancel */
+    bool ended;
+    omni_status status; /* once it has ended: OMNI_OK, or what err says */
+    omni_error err;
+    omni_result result;
+} followed;
+
+/* Submits all n, calls begin once when that has worked, take for each event of the i-th but its end, and ended(i) then; returns when all have ended.
+ * When the client goes away all are cancelled. An error: nothing was begun. Counts tokens and times for the log and the metrics. */
+typedef struct follow_calls {
+    void (*begin)(void *arg);
+    void (*take)(void *arg, int i, const omni_event *e);
+    void (*ended)(void *arg, int i);
+    void *arg;
+} follow_calls;
+omni_status follow_all(server *s, exchange *x, followed *list, int n, const follow_calls *calls, omni_error *err);
+
+/* A token with its logarithm of probability and those that could have been, as OpenAI has them: {"token", "logprob", "bytes", "top_logprobs"}. */
+json_t *token_logprobs(const omni_event *e);
+
+/* One event of a stream, "data: JSON", after "event: NAME" unless name is NULL. Takes value. */
+void send_event(exchange *x, const char *name, json_t *value);
+
+#endif

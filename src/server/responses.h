@@ -1,0 +1,11 @@
+/* POST /v1/responses, without memory of earlier ones: its request as one for chat completions (responses_request.c), and its answer, an object or a
+ * stream of events with the names and shapes of OpenAI's clients (responses.c). */
+#ifndef OMNI_SERVER_RESPONSES_H
+#define OMNI_SERVER_RESPONSES_H
+
+#include "server/internal.h"
+
+/* What chat completions would be asked; a new reference. NULL: an error has been answered. */
+json_t *responses_as_chat(exchange *x, const json_t *root);
+
+#endif
