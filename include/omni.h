@@ -264,7 +264,7 @@ struct omni_generate_params {
 
     const omni_logit_bias *logit_bias; /* of text; biases of the same token are added */
     size_t logit_bias_count;
-    /* Which tokens may come next: called on the thread that computes, before each token of text is drawn, with those of the answer so far. bits
+    /* Which tokens may come next: called on the thread that computes, before each token of text is sampled, with those of the answer so far. bits
      * has omni_model_vocabulary bits, token i in bit i % 32 of word i / 32, all set: clear those that may not come. When none is left, the
      * answer ends with an error. False: cancelled. Everything waits for it, so it must be quick, and it must call nothing of the library
      * but the calls that cancel. The end of the answer is a token as all others (or ignore_eos). Not called any more once the

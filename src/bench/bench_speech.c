@@ -71,7 +71,7 @@ static omni_status bench_frames(bench *x, omni_error *err) {
 typedef struct step_work {
     const talker *t;
     kv_seq seq;
-    batch *batch;
+    decoder_runner *runner;
 } step_work;
 
 static omni_status rewind_talker(void *arg, omni_error *err) {
@@ -81,12 +81,12 @@ static omni_status rewind_talker(void *arg, omni_error *err) {
 
 static omni_status step_talker(void *arg, omni_error *err) {
     step_work *s = arg;
-    batch_options o = {.logits = true};
+    runner_options o = {.logits = true};
     for (int i = 0; i < FRAMES; i++) {
         float p = (float)i;
         decoder_row row = {.token = (int32_t)((i * 37) % s->t->c.decoder.vocab), .position = {p, p, p}};
-        batch_input in = {&s->seq, &row, 1, 1};
-        TRY(batch_run(s->batch, &in, 1, &o, err));
+        runner_input in = {&s->seq, &row, 1, 1};
+        TRY(decoder_runner_run(s->runner, &in, 1, &o, err));
     }
     return OMNI_OK;
 }
@@ -101,12 +101,12 @@ static omni_status bench_talker_alone(bench *x, omni_error *err) {
     kv_pool *blocks = NULL;
     omni_status status = kv_pool_create(x->b, DTYPE_F32, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, POSITIONS, &blocks, err);
     status = status == OMNI_OK ? kv_seq_init(blocks, POSITIONS, &s.seq, err) : status;
-    status = status == OMNI_OK ? batch_create(x->b, c, &t->weights, blocks, 1, 1, POSITIONS / KV_BLOCK, &s.batch, err) : status;
+    status = status == OMNI_OK ? decoder_runner_create(x->b, c, &t->weights, blocks, 1, 1, POSITIONS / KV_BLOCK, &s.runner, err) : status;
     if (status == OMNI_OK) {
         bench_work w = {rewind_talker, step_talker, &s, FRAMES};
         status = bench_rate(x, "talker", "frames/s", &w, err);
     }
-    batch_destroy(s.batch);
+    decoder_runner_destroy(s.runner);
     kv_seq_release(&s.seq);
     kv_pool_destroy(blocks);
     return status;
@@ -297,7 +297,7 @@ static omni_status bench_question(bench *x, omni_engine *e, omni_conversation *c
         TRY(omni_generate(e, c, &p, &r, err));
         double total = engine_now() - start;
         if (i > 0 && usable(&r)) {
-            first_text[n] = r.seconds_media + r.seconds_prompt; /* random tokens have no text; the first is drawn at once after the prompt */
+            first_text[n] = r.seconds_media + r.seconds_prompt; /* random tokens have no text; the first is sampled at once after the prompt */
             first_sound[n] = r.seconds_first_audio;
             factor[n++] = total * omni_model_sample_rate(x->model) / (double)r.samples;
         }

@@ -1,4 +1,4 @@
-/* Prefill, decode at a depth, and batches. Token ids are random, and nothing is drawn from the logits, which are computed: as llama-bench does. */
+/* Prefill, decode at a depth, and batches. Token ids are random, and nothing is sampled from the logits, which are computed: as llama-bench does. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@ enum { CHUNK = 512, MAX_BATCH = 16, BATCH_STEPS = 16 };
 typedef struct thinker_bench {
     omni_model *m;
     kv_pool *pool;
-    batch *batch;
+    decoder_runner *runner;
     kv_seq seq[MAX_BATCH];
     decoder_row *rows; /* [longest prompt] */
     int sequences;     /* of this row */
@@ -37,21 +37,21 @@ static omni_status read_prompt(void *arg, omni_error *err) {
     for (int64_t i = 0; i < t->prompt; i++) {
         t->rows[i] = row_at(t, t->depth + i);
     }
-    batch_input in = {&t->seq[0], t->rows, t->prompt, 1};
-    batch_options o = {.logits = true};
-    return batch_run(t->batch, &in, 1, &o, err);
+    runner_input in = {&t->seq[0], t->rows, t->prompt, 1};
+    runner_options o = {.logits = true};
+    return decoder_runner_run(t->runner, &in, 1, &o, err);
 }
 
 static omni_status decode(void *arg, omni_error *err) {
     thinker_bench *t = arg;
-    batch_input in[MAX_BATCH];
-    batch_options o = {.logits = true};
+    runner_input in[MAX_BATCH];
+    runner_options o = {.logits = true};
     for (int64_t step = 0; step < t->steps; step++) {
         for (int i = 0; i < t->sequences; i++) {
             t->rows[i] = row_at(t, t->depth + step);
-            in[i] = (batch_input){&t->seq[i], &t->rows[i], 1, 1};
+            in[i] = (runner_input){&t->seq[i], &t->rows[i], 1, 1};
         }
-        TRY(batch_run(t->batch, in, t->sequences, &o, err));
+        TRY(decoder_runner_run(t->runner, in, t->sequences, &o, err));
     }
     return OMNI_OK;
 }
@@ -93,7 +93,7 @@ static omni_status open_memory(bench *x, thinker_bench *t, int64_t room, int64_t
     const dtype k = engine_cache_type(x->params->cache_type_k), v = engine_cache_type(x->params->cache_type_v);
     TRY(kv_pool_create(t->m->b, k, v, c->layers, c->kv_heads, c->head_dim, room, &t->pool, err));
     int64_t blocks = kv_pool_cache(t->pool)->blocks;
-    TRY(batch_create(t->m->b, c, &th->weights, t->pool, longest < CHUNK ? longest : CHUNK, MAX_BATCH, blocks, &t->batch, err));
+    TRY(decoder_runner_create(t->m->b, c, &th->weights, t->pool, longest < CHUNK ? longest : CHUNK, MAX_BATCH, blocks, &t->runner, err));
     for (int i = 0; i < t->sequences; i++) {
         TRY(kv_seq_init(t->pool, room, &t->seq[i], err));
     }
@@ -102,7 +102,7 @@ static omni_status open_memory(bench *x, thinker_bench *t, int64_t room, int64_t
 }
 
 static void close_memory(thinker_bench *t) {
-    batch_destroy(t->batch);
+    decoder_runner_destroy(t->runner);
     for (int i = 0; i < MAX_BATCH; i++) {
         kv_seq_release(&t->seq[i]);
     }

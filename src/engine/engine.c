@@ -69,7 +69,7 @@ static omni_status create(omni_engine *e, omni_error *err) {
     const int64_t parallel = p->parallel, blocks = (p->context + KV_BLOCK - 1) / KV_BLOCK, rows = p->batch + parallel, width = c->width;
     TRY(kv_pool_create(m->b, k, v, c->layers, c->kv_heads, c->head_dim, p->cache_tokens, &e->pool, err));
     TRY(prefix_cache_create(e->pool, &e->prefixes, err));
-    TRY(batch_create(m->b, c, &m->thinker->weights, e->pool, rows, parallel, parallel * (blocks + 1), &e->batch, err));
+    TRY(decoder_runner_create(m->b, c, &m->thinker->weights, e->pool, rows, parallel, parallel * (blocks + 1), &e->runner, err));
     TRY(m->b->ops->alloc(m->b, (size_t)parallel * (sizeof *e->sampled + sizeof(sample_logprobs)), (void **)&e->sampled, err));
     if (m->talker) {
         const int64_t slots = kv_pool_cache(e->pool)->blocks * KV_BLOCK;
@@ -191,7 +191,7 @@ void omni_engine_destroy(omni_engine *e) {
     backend *b = e->model->b;
     speech_destroy(e->speech);
     pthread_mutex_unlock(&e->model->computing);
-    batch_destroy(e->batch);
+    decoder_runner_destroy(e->runner);
     prefix_cache_destroy(e->prefixes);
     kv_pool_destroy(e->pool);
     void *const memory[] = {e->sampled, e->hidden};

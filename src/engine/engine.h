@@ -6,8 +6,8 @@
 #include <stdatomic.h>
 
 #include "base/pool.h"
-#include "engine/batch.h"
 #include "engine/constraint.h"
+#include "engine/decoder_runner.h"
 #include "engine/media_item.h"
 #include "engine/medium.h"
 #include "model/code2wav.h"

@@ -24,7 +24,7 @@ typedef struct output {
 omni_status output_open(output *o, const tokenizer *t, receiver *to, bool speak, omni_error *err);
 void output_close(output *o); /* right for a zeroed struct, too */
 
-/* A token was drawn: shows what it completes. p: where params.logprobs asks for it; else NULL. o->stopped once a stop string has come.
+/* A token was sampled: shows what it completes. p: where params.logprobs asks for it; else NULL. o->stopped once a stop string has come.
  * OMNI_CANCELLED: nobody reads any more. */
 omni_status output_token(output *o, int32_t id, const sample_logprobs *p, omni_error *err);
 /* The answer has ended: shows what was held back. */

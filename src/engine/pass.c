@@ -120,7 +120,7 @@ static int64_t gather(omni_engine *e, int *count) {
             engine_finish(e, r, status, &err);
             continue;
         }
-        e->inputs[*count] = (batch_input){.seq = &r->seq, .rows = e->rows + rows, .n = r->chunk, .outputs = request_pending(r) == 0};
+        e->inputs[*count] = (runner_input){.seq = &r->seq, .rows = e->rows + rows, .n = r->chunk, .outputs = request_pending(r) == 0};
         e->stepping[(*count)++] = r;
         rows += r->chunk;
     }
@@ -217,7 +217,7 @@ static omni_status take_token(omni_engine *e, omni_request *r, int32_t id, const
     return request_append(r, id, err);
 }
 
-/* Before a token of r is drawn. */
+/* Before a token of r is sampled. */
 static omni_status prepare_draw(omni_engine *e, omni_request *r, omni_error *err) {
     omni_status status = r->output_open ? OMNI_OK : begin_answer(e, r, err);
     if (status == OMNI_OK && (r->params.mask || r->grammar)) {
@@ -236,7 +236,7 @@ static omni_status prepare_draw(omni_engine *e, omni_request *r, omni_error *err
 static void sample_tokens(omni_engine *e, int count) {
     backend *b = e->model->b;
     const int64_t vocab = e->model->thinker->config.vocab;
-    float *logits = decoder_logits(batch_decoder(e->batch));
+    float *logits = decoder_logits(decoder_runner_decoder(e->runner));
     int n = 0;
     for (int i = 0; i < count; i++) {
         omni_request *r = e->stepping[i];
@@ -299,13 +299,13 @@ bool engine_pass(omni_engine *e, bool whole) {
         return false;
     }
     const omni_model *m = e->model;
-    const batch_options options = {.logits = true,
-                                   .extended = true,
-                                   .capture_layer = m->talker ? talker_get_config(m->talker)->accept_hidden_layer : 0,
-                                   .deepstack_layers = m->thinker->deepstack_layers};
+    const runner_options options = {.logits = true,
+                                    .extended = true,
+                                    .capture_layer = m->talker ? talker_get_config(m->talker)->accept_hidden_layer : 0,
+                                    .deepstack_layers = m->thinker->deepstack_layers};
     omni_error err = {0};
     const double start = engine_now();
-    omni_status status = batch_run(e->batch, e->inputs, count, &options, &err);
+    omni_status status = decoder_runner_run(e->runner, e->inputs, count, &options, &err);
     pthread_mutex_lock(&e->lock); /* before anyone is told that he has his answer */
     e->counters.steps++;
     e->counters.rows += (uint64_t)rows;

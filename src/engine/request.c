@@ -296,7 +296,7 @@ static omni_status hand_in(omni_engine *e, omni_request *r, omni_error *err) {
 
 omni_status request_submit(omni_engine *e, omni_conversation *c, const omni_generate_params *params, omni_request **out, omni_error *err) {
     *out = NULL;
-    if (!e->batch) {
+    if (!e->runner) {
         return fail(err, OMNI_ERR_ARGUMENT, "the model was opened for speaking given texts only");
     }
     if (c->chat.count == 0) {

@@ -33,7 +33,7 @@ void sampler_close(sampler *s, backend *b);
  * false. */
 omni_status sampler_ask_mask(sampler *s, backend *b, int64_t vocab, const omni_generate_params *p, token_matcher *matcher, const int32_t *answer,
                              size_t count, omni_error *err);
-/* How the token behind those is drawn; the caller sets where logprobs go. */
+/* How the token behind those is sampled; the caller sets where logprobs go. */
 sample_row sampler_row(const sampler *s, int64_t vocab, const omni_generate_params *p, uint64_t turn, size_t count);
 
 #endif

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 
-#include "engine/batch.h"
+#include "engine/decoder_runner.h"
 #include "engine/request.h"
 
 /* A list of requests, the oldest first. */
@@ -37,9 +37,9 @@ struct omni_engine {
     request_list waiting, running;
     kv_pool *pool;
     prefix_cache *prefixes;
-    batch *batch;
+    decoder_runner *runner;
     float *hidden;           /* [slots of the pool, width] accepted hidden states, which the talker reads; NULL without a talker */
-    batch_input *inputs;     /* [parallel] */
+    runner_input *inputs;    /* [parallel] */
     omni_request **stepping; /* [parallel] whose inputs those are */
     decoder_row *rows;       /* [batch + parallel] */
     sample_row *samples;     /* [parallel] */

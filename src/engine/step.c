@@ -160,7 +160,7 @@ bool engine_step(omni_engine *e) {
     did |= fail_all(e);
     engine_admit(e);
     did |= encode_one(e);
-    if (e->batch) {
+    if (e->runner) {
         did |= engine_pass(e, false);
     }
     did |= fail_all(e);
@@ -170,7 +170,7 @@ bool engine_step(omni_engine *e) {
         settle_streams(e, &e->waiting);
         did = true;
     }
-    if (!did && e->batch) {
+    if (!did && e->runner) {
         did = engine_pass(e, true);
     }
     return did || e->counters.ended != ended || e->counters.preempted != preempted; /* there is room for others now */

@@ -1,7 +1,7 @@
 /* The code predictor: from the talker's hidden state and a frame's code 0 to the frame's other codes, one after the other.
  *
  * A small dense decoder with plain rotation whose sequence is one frame: the talker's hidden state, the talker's embedding of
- * code 0, then each drawn code through a table of its own; the output at position g + 1 goes through head g and gives code
+ * code 0, then each sampled code through a table of its own; the output at position g + 1 goes through head g and gives code
  * g + 1 (reference: Qwen3OmniMoeTalkerCodePredictorModelForConditionalGeneration). */
 #ifndef OMNI_MODEL_CODE_PREDICTOR_H
 #define OMNI_MODEL_CODE_PREDICTOR_H

@@ -5,7 +5,7 @@
 #include "model/talker_model.h"
 
 enum {
-    SUPPRESSED = 1024, /* the reference never draws the last 1024 ids of the talker's vocabulary but codec_eos */
+    SUPPRESSED = 1024, /* the reference never samples the last 1024 ids of the talker's vocabulary but codec_eos */
     DEFAULT_PROMPT_ROWS = 256,
     DEFAULT_POSITIONS = 8192,
 };
@@ -326,7 +326,7 @@ omni_status talker_step(talker_runner *r, talker_seq *const *seqs, int n, talker
                             g == 0 ? "talker" : "code predictor", (long long)s->frames);
             }
         }
-        /* The residual codes drawn after codec_eos are of no use, but finding it out earlier would cost a read in every frame. */
+        /* The residual codes sampled after codec_eos are of no use, but finding it out earlier would cost a read in every frame. */
         if (r->host_codes[i] == c->codec_eos) {
             s->state = SEQ_ENDED;
             events[at] = TALKER_END;

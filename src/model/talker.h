@@ -10,7 +10,7 @@
  * Each row's output gives code 0 of a frame, the code predictor the rest; code 0 = codec_eos ends the speech.
  * So speech starts with the first token of the answer and then takes one token a frame.
  *
- * As in the reference the last token that the thinker draws is not spoken: push a token when it is fed back to the thinker,
+ * As in the reference the last token that the thinker samples is not spoken: push a token when it is fed back to the thinker,
  * which the last one (<|im_end|>, or where a limit cut the answer) never is.
  *
  *     talker          weights and config, shared

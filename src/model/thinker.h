@@ -1,7 +1,7 @@
 /* The thinker: the text model that reads the conversation, media included, and answers in tokens.
  *
  * This opens its GGUF (architecture qwen3vlmoe; qwen3omnimoe and qwen3omni with the same keys under their own prefix) and turns
- * an expanded prompt into decoder rows; engine/batch.h runs them. Sources: Qwen3OmniMoeThinkerForConditionalGeneration. */
+ * an expanded prompt into decoder rows; engine/decoder_runner.h runs them. Sources: Qwen3OmniMoeThinkerForConditionalGeneration. */
 #ifndef OMNI_MODEL_THINKER_H
 #define OMNI_MODEL_THINKER_H
 
@@ -48,7 +48,7 @@ typedef struct thinker_media {
 
 /* Decoder rows of prompt rows [first, first + n): token or embedding, positions, deepstack features. media is indexed as in the
  * prompt. captured: where the accepted hidden states go, row first + i to captured + i * width; NULL: not wanted. Slots and
- * attention are batch_run's to fill. */
+ * attention are decoder_runner_run's to fill. */
 omni_status thinker_rows(const thinker *t, const prompt *p, int64_t first, int64_t n, const thinker_media *media, int32_t media_count,
                          float *captured, decoder_row *rows, omni_error *err);
 /* The row of a generated token that follows a row at `previous`; position receives its own ids. */

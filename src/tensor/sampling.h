@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Who draws. */
+/* Which model samples. */
 typedef enum sample_stage { SAMPLE_THINKER, SAMPLE_TALKER, SAMPLE_PREDICTOR } sample_stage;
 
 /* In place of an id. */
@@ -30,7 +30,7 @@ enum { SAMPLE_COUNT = 0x7fff, SAMPLE_BEFORE = 0x8000 };
  * the model's own, comparable from one setting to another, and those of tokens that were banned are there too. */
 enum { SAMPLE_TOP = 20 };
 typedef struct sample_logprobs {
-    float chosen;            /* of the token that was drawn */
+    float chosen;            /* of the token that was sampled */
     float top[SAMPLE_TOP];   /* the largest, in falling order, the lower id first on ties */
     int32_t ids[SAMPLE_TOP]; /* theirs */
 } sample_logprobs;

@@ -1,4 +1,4 @@
-/* Which tokens of an answer are spoken. Tokens come in as they are drawn, with the text that each adds; verdicts on that text (text/answer.h)
+/* Which tokens of an answer are spoken. Tokens come in as they are sampled, with the text that each adds; verdicts on that text (text/answer.h)
  * come later and byte by byte; out come the ids for the talker, in order.
  *
  * Tokens are judged in groups that end where a character does. A group whose text is spoken as a whole comes out as it is, one whose text is

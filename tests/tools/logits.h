@@ -13,13 +13,13 @@ typedef struct reader {
     omni_model *model;
     kv_pool *pool;
     kv_seq seq;
-    batch *batch;
+    decoder_runner *runner;
     decoder_row *rows;
     int64_t most, vocab;
 } reader;
 
 static void reader_close(reader *r) {
-    batch_destroy(r->batch);
+    decoder_runner_destroy(r->runner);
     kv_seq_release(&r->seq);
     kv_pool_destroy(r->pool);
     free(r->rows);
@@ -39,7 +39,7 @@ static omni_status reader_open(reader *r, const char *path, bool no_repack, int6
     r->vocab = c->vocab;
     r->rows = calloc((size_t)most, sizeof *r->rows);
     TRY(kv_pool_create(r->model->b, DTYPE_F32, DTYPE_F32, c->layers, c->kv_heads, c->head_dim, most, &r->pool, err));
-    TRY(batch_create(r->model->b, c, &t->weights, r->pool, most, most, kv_pool_cache(r->pool)->blocks, &r->batch, err));
+    TRY(decoder_runner_create(r->model->b, c, &t->weights, r->pool, most, most, kv_pool_cache(r->pool)->blocks, &r->runner, err));
     return kv_seq_init(r->pool, most, &r->seq, err);
 }
 
@@ -51,12 +51,12 @@ static omni_status reader_read(reader *r, const int32_t *ids, int64_t n, float *
         r->rows[i] = (decoder_row){.token = ids[i], .position = {p, p, p}};
     }
     kv_seq_truncate(&r->seq, 0);
-    const batch_input in = {&r->seq, r->rows, n, n};
-    const batch_options o = {.logits = true};
-    TRY(batch_run(r->batch, &in, 1, &o, err));
+    const runner_input in = {&r->seq, r->rows, n, n};
+    const runner_options o = {.logits = true};
+    TRY(decoder_runner_run(r->runner, &in, 1, &o, err));
     *logits = malloc(bytes);
     backend *b = r->model->b;
-    b->ops->download(b, *logits, decoder_logits(batch_decoder(r->batch)), bytes);
+    b->ops->download(b, *logits, decoder_logits(decoder_runner_decoder(r->runner)), bytes);
     return OMNI_OK;
 }
 

@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 #include "cpu/cpu.h"
-#include "engine/batch.h"
+#include "engine/decoder_runner.h"
 #include "gguf/safetensors.h"
 #include "model/rope.h"
 #include "model/thinker.h"
@@ -98,14 +98,14 @@ static void run(int64_t chunk, int64_t outputs, int layer, float *captured, floa
     }
     kv_pool *kv;
     kv_seq seq;
-    batch *x;
+    decoder_runner *x;
     must(kv_pool_create(b, DTYPE_F32, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, CONTEXT, &kv, &err));
     must(kv_seq_init(kv, CONTEXT, &seq, &err));
-    must(batch_create(b, &t->config, &t->weights, kv, chunk, n, 8, &x, &err));
-    batch_options o = {.logits = true, .capture_layer = layer, .deepstack_layers = t->deepstack_layers};
-    must(batch_run(x, &(batch_input){.seq = &seq, .rows = rows, .n = n, .outputs = outputs}, 1, &o, &err));
-    memcpy(logits, decoder_logits(batch_decoder(x)), (size_t)(outputs * vocab) * sizeof *logits);
-    batch_destroy(x);
+    must(decoder_runner_create(b, &t->config, &t->weights, kv, chunk, n, 8, &x, &err));
+    runner_options o = {.logits = true, .capture_layer = layer, .deepstack_layers = t->deepstack_layers};
+    must(decoder_runner_run(x, &(runner_input){.seq = &seq, .rows = rows, .n = n, .outputs = outputs}, 1, &o, &err));
+    memcpy(logits, decoder_logits(decoder_runner_decoder(x)), (size_t)(outputs * vocab) * sizeof *logits);
+    decoder_runner_destroy(x);
     kv_seq_release(&seq);
     kv_pool_destroy(kv);
     free(rows);
@@ -265,15 +265,15 @@ static void use_damaged(const void *data, size_t size, int *opened_count) {
         const decoder_config *c = &x->config;
         kv_pool *kv;
         kv_seq seq;
-        batch *runner;
+        decoder_runner *runner;
         if (thinker_memory(x, DTYPE_F16, 64, 4, 1) < (size_t)1 << 28) { /* an absurd but valid context or size */
             must(kv_pool_create(b, DTYPE_F16, DTYPE_F16, c->layers, c->kv_heads, c->head_dim, 64, &kv, &err));
             must(kv_seq_init(kv, 64, &seq, &err));
-            must(batch_create(b, c, &x->weights, kv, 4, 1, 4, &runner, &err));
+            must(decoder_runner_create(b, c, &x->weights, kv, 4, 1, 4, &runner, &err));
             decoder_row rows[4] = {{.token = 1}, {.token = 2}, {.token = 3}, {.token = 0}};
-            batch_options o = {.logits = true, .capture_layer = c->layers};
-            must(batch_run(runner, &(batch_input){.seq = &seq, .rows = rows, .n = 4, .outputs = 1}, 1, &o, &err));
-            batch_destroy(runner);
+            runner_options o = {.logits = true, .capture_layer = c->layers};
+            must(decoder_runner_run(runner, &(runner_input){.seq = &seq, .rows = rows, .n = 4, .outputs = 1}, 1, &o, &err));
+            decoder_runner_destroy(runner);
             kv_seq_release(&seq);
             kv_pool_destroy(kv);
         }

@@ -154,7 +154,7 @@ static void assert_same(const dialogue *a, const dialogue *b, const heard *x, co
     assert_string_equal(x->text, y->text);
     assert_int_equal(x->result.prompt_tokens, y->result.prompt_tokens);
     assert_int_equal(x->result.answer_tokens, y->result.answer_tokens);
-    assert_memory_equal(decoder_logits(batch_decoder(a->engine->batch)), decoder_logits(batch_decoder(b->engine->batch)),
+    assert_memory_equal(decoder_logits(decoder_runner_decoder(a->engine->runner)), decoder_logits(decoder_runner_decoder(b->engine->runner)),
                         (size_t)model->thinker->config.vocab * sizeof(float));
     assert_int_equal(x->result.frames, y->result.frames);
     assert_int_equal(x->sample_count, y->sample_count);

@@ -1,9 +1,9 @@
-#include "engine/batch.h"
+#include "engine/decoder_runner.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct batch {
+struct decoder_runner {
     decoder *d;
     kv_pool *pool;
     int64_t max_rows, max_outputs, max_table;
@@ -12,32 +12,32 @@ struct batch {
     int32_t *table;
 };
 
-omni_status batch_create(backend *b, const decoder_config *config, const decoder_weights *w, kv_pool *pool, int64_t rows, int64_t outputs,
-                         int64_t table, batch **out, omni_error *err) {
+omni_status decoder_runner_create(backend *b, const decoder_config *config, const decoder_weights *w, kv_pool *pool, int64_t rows, int64_t outputs,
+                                  int64_t table, decoder_runner **out, omni_error *err) {
     *out = NULL;
-    batch *x = calloc(1, sizeof *x);
+    decoder_runner *x = calloc(1, sizeof *x);
     if (!x) {
-        return fail(err, OMNI_ERR_MEMORY, "out of memory for a batch");
+        return fail(err, OMNI_ERR_MEMORY, "out of memory for a decoder runner");
     }
-    *x = (batch){.pool = pool, .max_rows = rows, .max_outputs = outputs, .max_table = table};
+    *x = (decoder_runner){.pool = pool, .max_rows = rows, .max_outputs = outputs, .max_table = table};
     omni_status status = decoder_create(b, config, w, rows, outputs, table, &x->d, err);
     if (status == OMNI_OK) { /* the decoder has checked the numbers */
         x->rows = malloc((size_t)rows * sizeof *x->rows);
         x->outputs = malloc((size_t)rows * sizeof *x->outputs);
         x->table = malloc((size_t)table * sizeof *x->table);
         if (!x->rows || !x->outputs || !x->table) {
-            status = fail(err, OMNI_ERR_MEMORY, "out of memory for a batch of %lld rows", (long long)rows);
+            status = fail(err, OMNI_ERR_MEMORY, "out of memory for passes of %lld rows", (long long)rows);
         }
     }
     if (status != OMNI_OK) {
-        batch_destroy(x);
+        decoder_runner_destroy(x);
         return status;
     }
     *out = x;
     return OMNI_OK;
 }
 
-void batch_destroy(batch *x) {
+void decoder_runner_destroy(decoder_runner *x) {
     if (!x) {
         return;
     }
@@ -48,15 +48,15 @@ void batch_destroy(batch *x) {
     free(x);
 }
 
-decoder *batch_decoder(batch *x) {
+decoder *decoder_runner_decoder(decoder_runner *x) {
     return x->d;
 }
 
-static omni_status check_inputs(const batch *x, const batch_input *inputs, int64_t count, int64_t *total, omni_error *err) {
+static omni_status check_inputs(const decoder_runner *x, const runner_input *inputs, int64_t count, int64_t *total, omni_error *err) {
     int64_t outputs = 0;
     *total = 0;
     for (int64_t i = 0; i < count; i++) {
-        const batch_input *in = &inputs[i];
+        const runner_input *in = &inputs[i];
         if (in->n < 0 || in->outputs < 0 || in->outputs > in->n || in->seq->pool != x->pool) {
             return fail(err, OMNI_ERR_ARGUMENT, "input %lld: %lld rows, %lld outputs, or a sequence of another pool", (long long)i, (long long)in->n,
                         (long long)in->outputs);
@@ -71,7 +71,7 @@ static omni_status check_inputs(const batch *x, const batch_input *inputs, int64
         outputs += in->outputs;
     }
     if (outputs > x->max_outputs) {
-        return fail(err, OMNI_ERR_LIMIT, "%lld results wanted at once; the batch was made for %lld", (long long)outputs, (long long)x->max_outputs);
+        return fail(err, OMNI_ERR_LIMIT, "%lld results wanted at once; the decoder runner was made for %lld", (long long)outputs, (long long)x->max_outputs);
     }
     return OMNI_OK;
 }
@@ -83,10 +83,10 @@ typedef struct cursor {
 } cursor;
 
 /* Takes rows for one pass. A sequence's blocks stand in the pass's table once, up to where its rows of this pass end. */
-static void fill_pass(batch *x, const batch_input *inputs, int64_t count, cursor *at, decoder_batch *pass) {
+static void fill_pass(decoder_runner *x, const runner_input *inputs, int64_t count, cursor *at, decoder_batch *pass) {
     *pass = (decoder_batch){.rows = x->rows, .outputs = x->outputs, .block_table = x->table, .output_offset = at->offset};
     while (at->input < count && pass->n < x->max_rows) {
-        const batch_input *in = &inputs[at->input];
+        const runner_input *in = &inputs[at->input];
         int64_t left = in->n - at->row, room = x->max_rows - pass->n, n = left < room ? left : room;
         int64_t before = in->seq->length - in->n + at->row; /* cached positions before the first of these rows */
         int64_t blocks = (before + n + KV_BLOCK - 1) / KV_BLOCK;
@@ -116,7 +116,8 @@ static void fill_pass(batch *x, const batch_input *inputs, int64_t count, cursor
     at->offset += pass->output_count;
 }
 
-static omni_status run_passes(batch *x, const batch_input *inputs, int64_t count, int64_t total, const batch_options *options, omni_error *err) {
+static omni_status run_passes(decoder_runner *x, const runner_input *inputs, int64_t count, int64_t total, const runner_options *options,
+                              omni_error *err) {
     cursor at = {0};
     for (int64_t done = 0; done < total;) {
         if (done > 0 && options->progress && !options->progress(options->arg, done, total)) {
@@ -133,7 +134,7 @@ static omni_status run_passes(batch *x, const batch_input *inputs, int64_t count
     return OMNI_OK;
 }
 
-omni_status batch_run(batch *x, const batch_input *inputs, int64_t count, const batch_options *options, omni_error *err) {
+omni_status decoder_runner_run(decoder_runner *x, const runner_input *inputs, int64_t count, const runner_options *options, omni_error *err) {
     int64_t total;
     TRY(check_inputs(x, inputs, count, &total, err));
     omni_status status = OMNI_OK;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "cpu/cpu.h"
-#include "engine/batch.h"
+#include "engine/decoder_runner.h"
 #include "model/thinker.h"
 
 #include <cmocka.h> /* its fail() macro must come after our function of that name */
@@ -85,9 +85,9 @@ static void free_conversations(conversation *all) {
     free(all);
 }
 
-static void take_result(conversation *c, batch *x, int64_t result) {
+static void take_result(conversation *c, decoder_runner *x, int64_t result) {
     int64_t vocab = t->config.vocab;
-    const float *logits = decoder_logits(batch_decoder(x)) + result * vocab;
+    const float *logits = decoder_logits(decoder_runner_decoder(x)) + result * vocab;
     int32_t best = 0;
     for (int32_t i = 1; i < vocab; i++) {
         best = logits[i] > logits[best] ? i : best;
@@ -96,25 +96,25 @@ static void take_result(conversation *c, batch *x, int64_t result) {
     c->tokens[c->made++] = best;
 }
 
-static const batch_options with_logits = {.logits = true};
+static const runner_options with_logits = {.logits = true};
 
-static void alone(conversation *c, batch *x, kv_pool *kv) {
+static void alone(conversation *c, decoder_runner *x, kv_pool *kv) {
     must(kv_seq_init(kv, CONTEXT, &c->seq, &err));
-    must(batch_run(x, &(batch_input){.seq = &c->seq, .rows = c->prompt, .n = c->length, .outputs = 1}, 1, &with_logits, &err));
+    must(decoder_runner_run(x, &(runner_input){.seq = &c->seq, .rows = c->prompt, .n = c->length, .outputs = 1}, 1, &with_logits, &err));
     take_result(c, x, 0);
     while (c->made < STEPS) {
         decoder_row row = thinker_next_row(c->tokens[c->made - 1], c->position);
-        must(batch_run(x, &(batch_input){.seq = &c->seq, .rows = &row, .n = 1, .outputs = 1}, 1, &with_logits, &err));
+        must(decoder_runner_run(x, &(runner_input){.seq = &c->seq, .rows = &row, .n = 1, .outputs = 1}, 1, &with_logits, &err));
         take_result(c, x, 0);
     }
     kv_seq_release(&c->seq);
 }
 
 /* Each call brings two more conversations: their prompts share passes with the steps of those that came before. */
-static void together(conversation *all, batch *x, kv_pool *kv) {
+static void together(conversation *all, decoder_runner *x, kv_pool *kv) {
     int started = 0;
     for (bool busy = true; busy;) {
-        batch_input inputs[SEQUENCES];
+        runner_input inputs[SEQUENCES];
         conversation *who[SEQUENCES];
         decoder_row rows[SEQUENCES];
         int64_t n = 0;
@@ -122,18 +122,18 @@ static void together(conversation *all, batch *x, kv_pool *kv) {
             conversation *c = &all[s];
             if (c->made < STEPS) {
                 rows[n] = thinker_next_row(c->tokens[c->made - 1], c->position);
-                inputs[n] = (batch_input){.seq = &c->seq, .rows = &rows[n], .n = 1, .outputs = 1};
+                inputs[n] = (runner_input){.seq = &c->seq, .rows = &rows[n], .n = 1, .outputs = 1};
                 who[n++] = c;
             }
         }
         for (int i = 0; i < 2 && started < SEQUENCES; i++, started++) {
             conversation *c = &all[started];
             must(kv_seq_init(kv, CONTEXT, &c->seq, &err));
-            inputs[n] = (batch_input){.seq = &c->seq, .rows = c->prompt, .n = c->length, .outputs = 1};
+            inputs[n] = (runner_input){.seq = &c->seq, .rows = c->prompt, .n = c->length, .outputs = 1};
             who[n++] = c;
         }
         if (n > 0) {
-            must(batch_run(x, inputs, n, &with_logits, &err));
+            must(decoder_runner_run(x, inputs, n, &with_logits, &err));
         }
         for (int64_t i = 0; i < n; i++) {
             take_result(who[i], x, i);
@@ -145,21 +145,21 @@ static void together(conversation *all, batch *x, kv_pool *kv) {
 static void compare(dtype type, int64_t rows, int64_t table) {
     conversation *one = make_conversations(), *many = make_conversations();
     kv_pool *kv;
-    batch *x;
+    decoder_runner *x;
     must(kv_pool_create(b, type, type, t->config.layers, t->config.kv_heads, t->config.head_dim, SEQUENCES * 3 * KV_BLOCK, &kv, &err));
-    must(batch_create(b, &t->config, &t->weights, kv, 512, SEQUENCES, SEQUENCES * 4, &x, &err));
+    must(decoder_runner_create(b, &t->config, &t->weights, kv, 512, SEQUENCES, SEQUENCES * 4, &x, &err));
     for (int s = 0; s < SEQUENCES; s++) {
         alone(&one[s], x, kv);
     }
-    batch_destroy(x);
-    must(batch_create(b, &t->config, &t->weights, kv, rows, SEQUENCES, table, &x, &err));
+    decoder_runner_destroy(x);
+    must(decoder_runner_create(b, &t->config, &t->weights, kv, rows, SEQUENCES, table, &x, &err));
     together(many, x, kv);
     for (int s = 0; s < SEQUENCES; s++) {
         assert_int_equal(many[s].made, STEPS);
         assert_memory_equal(one[s].tokens, many[s].tokens, sizeof one[s].tokens);
         assert_memory_equal(one[s].logits, many[s].logits, (size_t)(STEPS * t->config.vocab) * sizeof(float));
     }
-    batch_destroy(x);
+    decoder_runner_destroy(x);
     free_conversations(one);
     free_conversations(many);
     assert_int_equal(kv_pool_free(kv), SEQUENCES * 3);
@@ -183,20 +183,20 @@ static void shared_prefix(void **state) {
     conversation *all = make_conversations();
     conversation *c = &all[SEQUENCES - 1], *fork = &all[0];
     kv_pool *kv;
-    batch *x;
+    decoder_runner *x;
     must(kv_pool_create(b, DTYPE_F32, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, 8 * KV_BLOCK, &kv, &err));
-    must(batch_create(b, &t->config, &t->weights, kv, 64, 2, 16, &x, &err));
+    must(decoder_runner_create(b, &t->config, &t->weights, kv, 64, 2, 16, &x, &err));
     int64_t kept = 100;
     must(kv_seq_init(kv, CONTEXT, &c->seq, &err));
-    must(batch_run(x, &(batch_input){.seq = &c->seq, .rows = c->prompt, .n = c->length, .outputs = 1}, 1, &with_logits, &err));
+    must(decoder_runner_run(x, &(runner_input){.seq = &c->seq, .rows = c->prompt, .n = c->length, .outputs = 1}, 1, &with_logits, &err));
     take_result(c, x, 0);
     must(kv_seq_fork(&c->seq, kept, CONTEXT, &fork->seq, &err));
-    batch_input rest = {.seq = &fork->seq, .rows = c->prompt + kept, .n = c->length - kept, .outputs = 1};
-    must(batch_run(x, &rest, 1, &with_logits, &err));
+    runner_input rest = {.seq = &fork->seq, .rows = c->prompt + kept, .n = c->length - kept, .outputs = 1};
+    must(decoder_runner_run(x, &rest, 1, &with_logits, &err));
     take_result(fork, x, 0);
     assert_memory_equal(c->logits, fork->logits, (size_t)t->config.vocab * sizeof(float));
     free_conversations(all);
-    batch_destroy(x);
+    decoder_runner_destroy(x);
     kv_pool_destroy(kv);
 }
 
@@ -209,32 +209,32 @@ static bool stop_at_second(void *arg, int64_t done, int64_t total) {
 static void failures_change_nothing(void **state) {
     conversation *all = make_conversations();
     kv_pool *kv;
-    batch *x;
+    decoder_runner *x;
     must(kv_pool_create(b, DTYPE_F32, DTYPE_F32, t->config.layers, t->config.kv_heads, t->config.head_dim, 3 * KV_BLOCK, &kv, &err));
-    must(batch_create(b, &t->config, &t->weights, kv, 40, 2, 16, &x, &err));
+    must(decoder_runner_create(b, &t->config, &t->weights, kv, 40, 2, 16, &x, &err));
     conversation *a = &all[SEQUENCES - 1], *c = &all[15];
     must(kv_seq_init(kv, CONTEXT, &a->seq, &err));
     must(kv_seq_init(kv, CONTEXT, &c->seq, &err));
-    batch_input both[] = {{.seq = &c->seq, .rows = c->prompt, .n = c->length, .outputs = 1},
-                          {.seq = &a->seq, .rows = a->prompt, .n = a->length, .outputs = 1}};
-    assert_int_equal(batch_run(x, both, 2, &with_logits, &err), OMNI_ERR_LIMIT); /* the pool holds one of them */
+    runner_input both[] = {{.seq = &c->seq, .rows = c->prompt, .n = c->length, .outputs = 1},
+                           {.seq = &a->seq, .rows = a->prompt, .n = a->length, .outputs = 1}};
+    assert_int_equal(decoder_runner_run(x, both, 2, &with_logits, &err), OMNI_ERR_LIMIT); /* the pool holds one of them */
     assert_int_equal(a->seq.length + c->seq.length, 0);
     assert_int_equal(kv_pool_free(kv), 3);
-    const batch_input twice[] = {{.seq = &c->seq, .rows = c->prompt, .n = 2}, {.seq = &c->seq, .rows = c->prompt + 2, .n = 1, .outputs = 1}};
-    assert_int_equal(batch_run(x, twice, 2, &with_logits, &err), OMNI_ERR_ARGUMENT);
+    const runner_input twice[] = {{.seq = &c->seq, .rows = c->prompt, .n = 2}, {.seq = &c->seq, .rows = c->prompt + 2, .n = 1, .outputs = 1}};
+    assert_int_equal(decoder_runner_run(x, twice, 2, &with_logits, &err), OMNI_ERR_ARGUMENT);
     assert_int_equal(c->seq.length, 0);
     int calls = 0;
-    batch_options stops = {.logits = true, .progress = stop_at_second, .arg = &calls};
-    assert_int_equal(batch_run(x, both, 1, &stops, &err), OMNI_CANCELLED);
+    runner_options stops = {.logits = true, .progress = stop_at_second, .arg = &calls};
+    assert_int_equal(decoder_runner_run(x, both, 1, &stops, &err), OMNI_CANCELLED);
     assert_int_equal(calls, 2);
     assert_int_equal(c->seq.length, 0);
     c->prompt[100].token = 1 << 20;
-    assert_int_equal(batch_run(x, both, 1, &with_logits, &err), OMNI_ERR_ARGUMENT);
+    assert_int_equal(decoder_runner_run(x, both, 1, &with_logits, &err), OMNI_ERR_ARGUMENT);
     assert_int_equal(kv_pool_free(kv), 3);
     both[0].outputs = 3;
-    assert_int_equal(batch_run(x, both, 1, &with_logits, &err), OMNI_ERR_LIMIT);
+    assert_int_equal(decoder_runner_run(x, both, 1, &with_logits, &err), OMNI_ERR_LIMIT);
     free_conversations(all);
-    batch_destroy(x);
+    decoder_runner_destroy(x);
     kv_pool_destroy(kv);
 }
 
