@@ -20,14 +20,14 @@ answer() {
     "$@" build/omni run -m models/tiny/qwen3-omni-f16.gguf --mmproj models/tiny/mmproj-qwen3-omni-f16.gguf --image models/media/picture.jpg \
         -p "What is this?" --greedy --ignore-eos -n 12 2>/dev/null
 }
-# expect PROCESSOR LEVELS: test_ops must find that many levels of kernels.
+# expect PROCESSOR COUNT: test_ops must find kernels for that many instruction sets.
 expect() {
     echo "$1"
     run="qemu-x86_64 -cpu $1 $build"
     out=$($run/test_ops 2>/dev/null) || { echo "check-old-cpu: test_ops fails on $1: $out" >&2; exit 1; }
     case $out in
-    "$2 levels, 0 failures") ;;
-    *) echo "check-old-cpu: on $1 expected $2 levels: $out" >&2; exit 1 ;;
+    "$2 instruction sets, 0 failures") ;;
+    *) echo "check-old-cpu: on $1 expected kernels for $2 instruction sets: $out" >&2; exit 1 ;;
     esac
     for test in test_rows_alone test_sampling "kernels --rounds 20"; do
         $run/$test >"$build/log" 2>&1 || { tail -n 20 "$build/log"; echo "check-old-cpu: $test fails on $1" >&2; exit 1; }

@@ -46,14 +46,20 @@ static bool shortened(const char *a, const char *b) {
     return both >= dashes(a) + 3 && strncmp(a, b, both) == 0;
 }
 
+/* How far a word is from a candidate: one that begins with the other is as near as one edit, and among equals the edits decide. */
+static size_t distance(const char *word, const char *candidate) {
+    size_t e = strlen(candidate) > MAX_WORD ? MAX_WORD : edits(word, candidate);
+    return (e > 1 && shortened(word, candidate) ? 1 : e) * (MAX_WORD + 1) + e;
+}
+
 const char *args_nearest(const char *word, const char *const *candidates, size_t count) {
     const char *best = NULL;
-    size_t letters = strlen(word) - dashes(word), best_edits = (letters < 3 ? 1 : letters / 3) + 1;
+    size_t letters = strlen(word) - dashes(word), nearest = ((letters < 3 ? 1 : letters / 3) + 1) * (MAX_WORD + 1);
     for (size_t i = 0; i < count && letters > 0 && strlen(word) <= MAX_WORD; i++) {
-        size_t e = strlen(candidates[i]) > MAX_WORD ? SIZE_MAX : shortened(word, candidates[i]) ? 1 : edits(word, candidates[i]);
-        if (e < best_edits) {
+        size_t d = distance(word, candidates[i]);
+        if (d < nearest) {
             best = candidates[i];
-            best_edits = e;
+            nearest = d;
         }
     }
     return best;

@@ -249,12 +249,12 @@ omni_status constraint_open(constraint_cache *c, const tokenizer *t, int64_t voc
     return status;
 }
 
-bool constraint_model_reasons(gguf *g) {
+omni_status constraint_model_reasons(gguf *g, bool *out, omni_error *err) {
     /* The template of a checkpoint that always reasons opens <think> in its answer; one that may do so opens and closes it at wish. */
     static const char opens[] = "<|im_start|>assistant\\n<think>\\n'";
     const char *name = "", *layout = "";
-    if (gguf_maybe_str(g, "general.name", "", &name, NULL) != OMNI_OK || gguf_maybe_str(g, "tokenizer.chat_template", "", &layout, NULL) != OMNI_OK) {
-        return false;
-    }
-    return strcasestr(name, "thinking") != NULL || strstr(layout, opens) != NULL;
+    TRY(gguf_maybe_str(g, "general.name", "", &name, err));
+    TRY(gguf_maybe_str(g, "tokenizer.chat_template", "", &layout, err));
+    *out = strcasestr(name, "thinking") != NULL || strstr(layout, opens) != NULL;
+    return OMNI_OK;
 }

@@ -31,6 +31,6 @@ void constraint_cache_free(constraint_cache *c);
 omni_status constraint_open(constraint_cache *c, const tokenizer *t, int64_t vocabulary, const chat *tools, const omni_generate_params *p,
                             token_grammar **out, omni_error *err);
 /* Whether a model's answers begin with reasoning: as its file's name and chat template say. */
-bool constraint_model_reasons(gguf *g);
+omni_status constraint_model_reasons(gguf *g, bool *out, omni_error *err);
 
 #endif

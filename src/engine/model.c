@@ -92,7 +92,7 @@ static omni_status open_all(omni_model *m, const omni_model_params *p, omni_erro
     m->b->loading = (weights_progress){.tell = p->progress, .arg = p->progress_arg, .total = to_load};
     TRY(thinker_open(m->b, m->thinker_file, p->embeddings_only, &m->thinker, err));
     TRY(tokenizer_open(m->thinker_file, &m->tokenizer, err));
-    m->reasons = constraint_model_reasons(m->thinker_file);
+    TRY(constraint_model_reasons(m->thinker_file, &m->reasons, err));
     if (m->mmproj_file) {
         TRY(open_encoders(m, p->mmproj, err));
     }

@@ -45,6 +45,12 @@ static omni_status wrong(const parser *p, const char *what) {
     return wrong_at(p, p->at, what);
 }
 
+static omni_status deep_at(const parser *p, const char *at) {
+    int32_t line, column;
+    grammar_tree_place(p->t, (int32_t)(at - p->text), &line, &column);
+    return fail(p->err, OMNI_ERR_LIMIT, "grammar, line %d, column %d: parentheses are nested more than %d deep", line, column, MOST_DEPTH);
+}
+
 static omni_status no_memory(const parser *p) {
     return fail(p->err, OMNI_ERR_MEMORY, "out of memory for a grammar");
 }
@@ -378,7 +384,7 @@ static omni_status read_term(parser *p, int32_t *out) {
     if (c == '(') {
         const char *opened = p->at++;
         if (++p->depth > MOST_DEPTH) {
-            return wrong_at(p, opened, "parentheses are nested more than 200 deep");
+            return deep_at(p, opened);
         }
         TRY(read_choice(p, out));
         p->depth--;

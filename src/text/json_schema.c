@@ -15,7 +15,7 @@
 
 enum {
     MOST_TEXT = 1 << 20,
-    MOST_VALUES = 50000,
+    MOST_VALUES = 250000,
     MOST_DEPTH = 150,
     MOST_RULES = 20000,
     MOST_OUT = 4 << 20,
@@ -50,7 +50,7 @@ static omni_status new_rule(maker *m, int *out) {
     *out = m->rules++;
     return m->rules <= MOST_RULES && m->out->size < MOST_OUT
                ? OMNI_OK
-               : fail(m->err, OMNI_ERR_LIMIT, "%s the schema is too large for a grammar", m->merger.place);
+               : fail(m->err, OMNI_ERR_LIMIT, "%s: the schema is too large for a grammar", m->merger.place);
 }
 
 /* Ends a rule whose body is complete. */
@@ -233,13 +233,49 @@ static void put_key_char(text_buffer *out, const char *s, size_t n) {
     text_buffer_free(&json);
 }
 
-/* The inside of a name that is none of count sorted ones, which all begin with the same from bytes. Characters are written in one way only: as they
- * are, or with a short escape. */
-static void put_other_names(text_buffer *out, const char *const *names, size_t count, size_t from) {
+/* Names that share their first from bytes, whose rest is a rule of its own: rules nest only so deep. */
+typedef struct shared_start {
+    size_t first, count, from; /* of the sorted names */
+    int rule;
+} shared_start;
+
+/* Sorted names, and the rules of their rests that were asked for. */
+typedef struct name_rules {
+    const char **names;
+    shared_start *starts;
+    size_t count, room;
+} name_rules;
+
+static omni_status put_rest_rule(maker *m, text_buffer *out, name_rules *r, shared_start at) {
+    if (r->count == r->room) {
+        const size_t room = r->room ? 2 * r->room : 16;
+        shared_start *more = realloc(r->starts, room * sizeof *more);
+        if (!more) {
+            return fail(m->err, OMNI_ERR_MEMORY, "out of memory for a schema");
+        }
+        r->starts = more;
+        r->room = room;
+    }
+    TRY(new_rule(m, &at.rule));
+    r->starts[r->count++] = at;
+    put_rule_name(m, out, at.rule);
+    return OMNI_OK;
+}
+
+/* The inside of a name that is none of the sorted ones of at, which all begin with the same bytes. Characters are written in one way only: as they
+ * are, or with a short escape. depth: of the parentheses it stands in. */
+static omni_status put_other_names(maker *m, text_buffer *out, name_rules *r, shared_start at, int depth) {
+    enum { DEEPEST = 32 };
+    const char *const *names = r->names + at.first;
+    const size_t from = at.from;
+    if (depth == DEEPEST) {
+        return put_rest_rule(m, out, r, at);
+    }
     text_buffer taken = {0};
+    omni_status status = OMNI_OK;
     bool whole = false, first = true;
     text_puts(out, "(");
-    for (size_t i = 0; i < count;) {
+    for (size_t i = 0; i < at.count && status == OMNI_OK;) {
         if (!names[i][from]) {
             whole = true;
             i++;
@@ -248,75 +284,95 @@ static void put_other_names(text_buffer *out, const char *const *names, size_t c
         uint32_t code;
         const size_t n = utf8_decode(names[i] + from, strlen(names[i] + from), &code);
         size_t next = i;
-        while (next < count && strncmp(names[next] + from, names[i] + from, n) == 0) {
+        while (next < at.count && strncmp(names[next] + from, names[i] + from, n) == 0) {
             next++;
         }
         text_puts(out, first ? "" : " | ");
         put_key_char(out, names[i] + from, n);
         text_puts(out, " ");
-        put_other_names(out, names + i, next - i, from + n);
+        status = put_other_names(m, out, r, (shared_start){.first = at.first + i, .count = next - i, .from = from + n}, depth + 1);
         char text[16];
         snprintf(text, sizeof text, code < 0x80 ? "\\x%02x" : "\\U%08x", code);
         text_puts(&taken, text);
         first = false;
         i = next;
     }
-    text_puts(out, first ? "" : " | ");
-    text_puts(out, "[^\"\\\\\\x00-\\x1f\\x7f");
+    text_puts(out, first ? "([^" : " | ([^");
+    text_puts(out, "\"\\\\\\x00-\\x1f\\x7f");
     text_puts(out, taken.data ? taken.data : "");
-    text_puts(out, "] json-key-char*");
-    static const char escapes[] = "\"\\nrt"; /* the others, and \u, could write a taken name in another way */
+    text_puts(out, "]");
+    static const char *const escapes[] = {"\"", "\\\\", "n", "r", "t"}; /* the others, and \u, could write a taken name in another way */
     static const char codes[] = "\"\\\n\r\t";
+    bool any = false;
     for (size_t k = 0; k < 5; k++) {
         bool is_taken = false;
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; i < at.count; i++) {
             is_taken |= names[i][from] == codes[k];
         }
         if (!is_taken) {
-            char text[16];
-            text_puts(out, " | ");
-            schema_put_literal(out, (char[]){'\\', escapes[k]}, 2);
-            snprintf(text, sizeof text, " json-key-char*");
-            text_puts(out, text);
+            text_puts(out, any ? "" : " | \"\\\\\" [");
+            text_puts(out, escapes[k]);
+            any = true;
         }
     }
+    text_puts(out, any ? "]" : "");
+    text_puts(out, ") json-key-rest");
     text_puts(out, whole || from == 0 ? ")" : ")?");
     text_buffer_free(&taken);
+    return status;
 }
 
-/* NAME : VALUE of properties that are not named. */
-static omni_status put_other(maker *m, const property *list, size_t count, int value, int *rule) {
+/* The rules of rests that were asked for, and those that they ask for. */
+static omni_status put_rest_rules(maker *m, name_rules *r) {
+    for (size_t i = 0; i < r->count; i++) {
+        text_buffer body = {0};
+        const omni_status status = put_other_names(m, &body, r, r->starts[i], 0);
+        if (status != OMNI_OK) {
+            text_buffer_free(&body);
+            return status;
+        }
+        TRY(put_rule(m, r->starts[i].rule, &body));
+    }
+    return OMNI_OK;
+}
+
+/* NAME : VALUE of properties that are not among the count sorted names. */
+static omni_status put_other_property(maker *m, name_rules *r, size_t count, int value, int rule) {
     text_buffer body = {0};
-    const char **names = calloc(count + 1, sizeof *names);
-    if (!names) {
-        return fail(m->err, OMNI_ERR_MEMORY, "out of memory for a schema");
-    }
-    for (size_t i = 0; i < count; i++) {
-        names[i] = list[i].name;
-    }
-    qsort(names, count, sizeof *names, by_name);
-    omni_status status = new_rule(m, rule);
+    omni_status status = OMNI_OK;
     text_puts(&body, "\"\\\"\" ");
     if (count == 0) {
         text_puts(&body, "json-char*");
     } else {
-        put_other_names(&body, names, count, 0);
-        text_puts(&body, "?");
-        for (size_t i = 0; i < count; i++) { /* the empty name */
-            if (!*names[i]) {
-                body.data[--body.size] = 0;
-                break;
-            }
-        }
+        status = put_other_names(m, &body, r, (shared_start){.count = count}, 0);
+        text_puts(&body, *r->names[0] ? "?" : ""); /* the empty name comes first */
     }
     text_puts(&body, " \"\\\"\" json-ws \":\" json-ws ");
     put_rule_name(m, &body, value);
-    free(names);
     if (status != OMNI_OK) {
         text_buffer_free(&body);
         return status;
     }
-    return put_rule(m, *rule, &body);
+    TRY(put_rule(m, rule, &body));
+    return put_rest_rules(m, r);
+}
+
+static omni_status put_other(maker *m, const property *list, size_t count, int value, int *rule) {
+    name_rules r = {.names = calloc(count + 1, sizeof *r.names)};
+    if (!r.names) {
+        return fail(m->err, OMNI_ERR_MEMORY, "out of memory for a schema");
+    }
+    for (size_t i = 0; i < count; i++) {
+        r.names[i] = list[i].name;
+    }
+    qsort(r.names, count, sizeof *r.names, by_name);
+    omni_status status = new_rule(m, rule);
+    if (status == OMNI_OK) {
+        status = put_other_property(m, &r, count, value, *rule);
+    }
+    free(r.starts);
+    free(r.names);
+    return status;
 }
 
 /* What follows when the properties before i were decided and n were written. n counts up to what matters alone: 1 where only commas do. */
@@ -519,7 +575,7 @@ static omni_status put_values(maker *m, const json_t *flat, text_buffer *out, bo
         bool right = !type || (schema_types(flat) & type_of(v));
         if (right && has_other_keys(flat)) {
             if (++m->merger.work > 2000) {
-                return fail(m->err, OMNI_ERR_LIMIT, "%s the schema has too many values beside other keywords", m->merger.place);
+                return fail(m->err, OMNI_ERR_LIMIT, "%s: the schema has too many values beside other keywords", m->merger.place);
             }
             TRY(accepts(m, flat, v, &right));
         }
@@ -663,6 +719,7 @@ void json_schema_common(text_buffer *out) {
         "json-char ::= [^\"\\\\\\x00-\\x1f\\x7f] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" ([1-9a-cA-CefEF] [0-9a-fA-F]{3} | [dD] [0-7] [0-9a-fA-F]{2} | "
         "\"0\" ([1-9a-fA-F] [0-9a-fA-F]{2} | \"0\" ([1-9a-fA-F] [0-9a-fA-F] | \"0\" [1-9a-fA-F]))))\n"
         "json-key-char ::= [^\"\\\\\\x00-\\x1f\\x7f] | \"\\\\\" [\"\\\\nrt]\n"
+        "json-key-rest ::= json-key-char*\n"
         "json-string ::= \"\\\"\" json-char* \"\\\"\"\n"
         "json-integer ::= \"0\" | \"-\"? [1-9] [0-9]{0,15}\n"
         "json-number ::= \"-\"? (\"0\" | [1-9] [0-9]{0,15}) (\".\" [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?\n"

@@ -225,7 +225,57 @@ static void test_refused(void **state) {
     }
 }
 
+/* Names of any length, with short and long ones that they begin with: the other names are told apart from all of them. */
+static void test_long_names(void **state) {
+    enum { LONG = 5000, ROOM = 4 * LONG };
+    char *schema = malloc(ROOM), *name = malloc(LONG + 1), *value = malloc(ROOM);
+    memset(name, 'a', LONG);
+    name[LONG] = 0;
+    snprintf(
+        schema, ROOM,
+        "{\"properties\": {\"%s\": {\"const\": 1}, \"%.*s\": {\"const\": 1}, \"%.*sb\": {\"const\": 1}}, \"additionalProperties\": {\"const\": 2}}",
+        name, LONG / 2, name, LONG / 2, name);
+    char *text = NULL;
+    grammar *g = NULL;
+    assert_int_equal(json_schema_to_grammar(schema, strlen(schema), &text, &err), OMNI_OK);
+    assert_int_equal(grammar_parse(text, strlen(text), NULL, NULL, &g, &err), OMNI_OK);
+    static const struct {
+        int letters;
+        const char *end;
+        int value;
+    } names[] = {{LONG, "", 1},       {LONG / 2, "", 1},     {LONG / 2, "b", 1},     {LONG - 1, "", 2}, {LONG, "a", 2}, {LONG / 2, "c", 2},
+                 {LONG / 2, "bb", 2}, {LONG / 2 - 1, "", 2}, {LONG / 2 - 1, "b", 2}, {32, "", 2},       {31, "", 2},    {33, "x", 2},
+                 {0, "", 2}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        for (int v = 1; v <= 2; v++) {
+            snprintf(value, ROOM, "{\"%.*s%s\":%d}", names[i].letters, name, names[i].end, v);
+            if (matches(g, value) != (v == names[i].value)) {
+                fail_msg("%d letters and \"%s\": %d", names[i].letters, names[i].end, v);
+            }
+        }
+    }
+    free(text);
+    grammar_free(g);
+    free(value);
+    free(name);
+    free(schema);
+}
+
+/* What would need a stack as deep as a name is long, or more than the output holds, is refused. */
+static void test_too_large(void **state) {
+    enum { LONG = 1000000 };
+    char *schema = malloc(LONG + 100), *text = NULL;
+    size_t n = (size_t)sprintf(schema, "{\"properties\": {\"");
+    memset(schema + n, 'a', LONG);
+    strcpy(schema + n + LONG, "\": {}}, \"additionalProperties\": {}}");
+    assert_int_equal(json_schema_to_grammar(schema, strlen(schema), &text, &err), OMNI_ERR_LIMIT);
+    assert_null(text);
+    assert_non_null(strstr(err.text, "too large"));
+    free(schema);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_examples), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_examples), cmocka_unit_test(test_refused), cmocka_unit_test(test_long_names),
+                                       cmocka_unit_test(test_too_large)};
     return cmocka_run_group_tests_name("json_schema", tests, NULL, NULL);
 }

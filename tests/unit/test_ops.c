@@ -376,6 +376,6 @@ int main(void) {
     setenv("OMNI_CPU", "no such set", 1);
     backend *none;
     failures += cpu_backend_create(1, &none, NULL) == OMNI_OK;
-    printf("%d isas, %d failures\n", isas, failures);
+    printf("%d instruction sets, %d failures\n", isas, failures);
     return failures != 0;
 }
