@@ -437,10 +437,11 @@ OMNI_API omni_bench_params omni_bench_params_default(void);
 /* Calls on_row as each row is done; its strings are valid during the call. */
 OMNI_API omni_status omni_bench(const omni_bench_params *params, omni_error *err);
 
-/* ------------------------------------------------------------------------------------------------ sound files */
+/* ------------------------------------------------------------------------------------------------ sound out */
 
-/* Mono 16-bit sound written as it is made. path: FILE.wav, FILE.pcm (raw, little-endian) or "-" (a WAV stream on standard
- * output). A file appears under its name when omni_sound_close succeeds; it is a valid file however early that is. */
+/* Mono sound written as it is made. path: FILE.wav, .mp3, .opus or .ogg (Opus), .flac, .aac; the samples alone, little-endian: .pcm or .raw (16-bit),
+ * .f32 (floats), .ulaw and .alaw (8000 a second); or "-" (a WAV stream on standard output). OMNI_ERR_UNSUPPORTED: this FFmpeg lacks the encoder. A
+ * file appears under its name when omni_sound_close succeeds; it is a valid file however early that is. */
 typedef struct omni_sound omni_sound;
 OMNI_API omni_status omni_sound_open(const char *path, int sample_rate, omni_sound **out, omni_error *err);
 /* Whether omni_sound_open could: for programs that want to say so before they load a model. Nothing is left behind. */
@@ -448,6 +449,27 @@ OMNI_API omni_status omni_sound_check(const char *path, omni_error *err);
 OMNI_API omni_status omni_sound_write(omni_sound *sound, const float *samples, size_t count, omni_error *err);
 /* Frees sound whatever the outcome. */
 OMNI_API omni_status omni_sound_close(omni_sound *sound, omni_error *err);
+
+/* The same to a callback, bytes as soon as they exist: to send sound while it is made. One thread at a time. */
+typedef struct omni_encoder omni_encoder;
+typedef struct omni_encoder_params {
+    const char *format; /* "wav" (sizes unknown), "pcm16", "pcm_f32", "mulaw", "alaw", "mp3", "opus", "flac", "aac" */
+    int sample_rate;    /* of the samples, a second; mulaw and alaw always have 8000 */
+    bool (*write)(void *arg, const void *data, size_t size); /* during the calls below; false ends them with OMNI_CANCELLED */
+    void *arg;
+} omni_encoder_params;
+
+OMNI_API omni_encoder_params omni_encoder_params_default(void);
+/* The media type of a format: "audio/mpeg"; NULL: there is no such format. */
+OMNI_API const char *omni_sound_type(const char *format);
+/* OMNI_ERR_ARGUMENT: no such format; OMNI_ERR_UNSUPPORTED: this FFmpeg lacks what the format needs; the text says which. */
+OMNI_API omni_status omni_encoder_open(const omni_encoder_params *params, omni_encoder **out, omni_error *err);
+/* What comes out does not depend on how samples are cut into calls. After an error, only omni_encoder_close or _free may be called. */
+OMNI_API omni_status omni_encoder_write(omni_encoder *encoder, const float *samples, size_t count, omni_error *err);
+/* Writes what is held back, and frees encoder whatever the outcome. */
+OMNI_API omni_status omni_encoder_close(omni_encoder *encoder, omni_error *err);
+/* Without another byte; NULL is fine. */
+OMNI_API void omni_encoder_free(omni_encoder *encoder);
 
 /* ------------------------------------------------------------------------------------------------ files and tools */
 

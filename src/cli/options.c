@@ -57,7 +57,9 @@ size_t options_flags(options *o, flag *list) {
         {"--escape", "-e", FLAG_SET, &o->escape, NULL,
          "carry out \\n, \\t, \\\", \\xHH and their like in texts of flags (llama.cpp does so by default)", 0, 0},
         {"--output", "-o", FLAG_STRING, &o->output, "OUT",
-         "speech to FILE.wav, FILE.pcm (24 kHz mono 16-bit) or - for standard output (default: no speech)", 0, 0},
+         "speech to FILE.wav, .mp3, .opus, .ogg, .flac, .aac, its samples to .pcm, .raw (16-bit), .f32, .ulaw, .alaw, or WAV to - (default: no "
+         "speech)",
+         0, 0},
         {"--voice", NULL, FLAG_STRING, &o->generate.voice, "NAME", "voice of the talker file (default chelsie)", 0, 0},
         {"--seed", "-s", FLAG_INT, &o->seed, "N",
          "the same seed gives the same answer; -1: a random one, which --json and --verbose tell (default -1)", -1, 9007199254740992.0},

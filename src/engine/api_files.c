@@ -1,4 +1,4 @@
-/* The parts of omni.h that need no model: conversion, description, tokenizer, sound files. */
+/* The parts of omni.h that need no model: conversion, description, tokenizer. Sound: api_sound.c. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,6 @@
 #include "convert/synth.h"
 #include "gguf/describe.h"
 #include "gguf/gguf.h"
-#include "media/wav_writer.h"
 #include "omni.h"
 #include "text/tokenizer.h"
 
@@ -242,47 +241,4 @@ const char *omni_token_bytes(const omni_tokenizer *t, int32_t id, size_t *size) 
     size = size ? size : &own;
     *size = 0;
     return t ? tokenizer_piece(t->t, id, size) : NULL;
-}
-
-/* ---- sound files ---- */
-
-struct omni_sound {
-    wav_writer *w;
-};
-
-omni_status omni_sound_open(const char *path, int sample_rate, omni_sound **out, omni_error *err) {
-    if (out) {
-        *out = NULL;
-    }
-    if (!path || !out || sample_rate <= 0) {
-        return fail(err, OMNI_ERR_ARGUMENT, "omni_sound_open needs a path, a rate over 0 and a place for the sound");
-    }
-    omni_sound *s = calloc(1, sizeof *s);
-    omni_status status = s ? wav_writer_open(path, sample_rate, &s->w, err) : fail(err, OMNI_ERR_MEMORY, "out of memory");
-    if (status != OMNI_OK) {
-        free(s);
-        return status;
-    }
-    *out = s;
-    return OMNI_OK;
-}
-
-omni_status omni_sound_check(const char *path, omni_error *err) {
-    return path ? wav_writer_check(path, err) : fail(err, OMNI_ERR_ARGUMENT, "omni_sound_check needs a path");
-}
-
-omni_status omni_sound_write(omni_sound *s, const float *samples, size_t count, omni_error *err) {
-    if (!s || (count > 0 && !samples)) {
-        return fail(err, OMNI_ERR_ARGUMENT, "omni_sound_write needs a sound and samples");
-    }
-    return wav_writer_write(s->w, samples, count, err);
-}
-
-omni_status omni_sound_close(omni_sound *s, omni_error *err) {
-    if (!s) {
-        return OMNI_OK;
-    }
-    omni_status status = wav_writer_finish(s->w, err);
-    free(s);
-    return status;
 }

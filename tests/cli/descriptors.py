@@ -51,7 +51,7 @@ class FileSize(Case):
         limit = {"preexec_fn": file_limit(20000)}
         long = "one two three four five six seven eight nine ten " * 20
         self.write("corpus.txt", long * 20)
-        writers = [["run", "-m", TINY, "-p", long, "--greedy", "-n", 60, "--ignore-eos", "-o", "a.wav"], ["speak", "-m", TINY, "-p", long, "-o", "a.wav"],
+        writers = [["run", "-m", TINY, "-p", long, "--greedy", "-n", 60, "--ignore-eos", "-o", "a.wav"], ["speak", "-m", TINY, "-p", long, "--greedy", "-o", "a.wav"],
                    ["run", "-m", THINKER, "-p", long, "-n", 40, "--ignore-eos", "--trace", "t.safetensors"], ["quantize", THINKER, "q.gguf", "f32"],
                    ["synth", "s.gguf", "--parts", "mmproj"], ["imatrix", "-m", THINKER, "-f", "corpus.txt", "-o", "i.gguf"],
                    ["bench", "--synthetic", "q8_0", "--layers", 1, "--parts", "thinker", "--scratch", "."]]
@@ -63,6 +63,14 @@ class FileSize(Case):
                 self.assertGreater(len(self.wav(self.path("a.wav"))), 8000)
                 os.remove(self.path("a.wav"))
             self.assertEqual(set(left) - {"a.wav"}, {"corpus.txt"}, args)
+        for name in ["a.mp3", "a.opus", "a.flac", "a.aac", "a.ulaw"]:  # as much of the speech as went in can be heard
+            out, err = self.omni("speak", "-m", TINY, "-p", long, "--greedy", "--max-frames", 60, "-o", name, status=1, preexec_fn=file_limit(12000))
+            self.assertIn("File too large", err, name)
+            if name != "a.ulaw" and name in os.listdir(self.folder.name):
+                heard = self.tool("ffmpeg", "-v", "fatal", "-i", name, "-f", "s16le", "-")
+                self.assertGreater(len(heard), 8000, name)
+            os.path.exists(self.path(name)) and os.remove(self.path(name))
+            self.assertEqual(os.listdir(self.folder.name), ["corpus.txt"])
 
 
 class Stopped(Case):

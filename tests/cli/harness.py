@@ -76,6 +76,10 @@ class Case(unittest.TestCase):
             if f:
                 f.close()
 
+    def tool(self, *args):
+        """What another program prints, run in the folder."""
+        return subprocess.run(args, cwd=self.folder.name, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, timeout=LONG).stdout
+
     def wav(self, path):
         """Samples of a WAV file, after checking its header against its size."""
         with open(path, "rb") as f:

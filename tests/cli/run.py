@@ -4,7 +4,7 @@ import fcntl, json, math, os, re, resource, select, shutil, signal, struct, subp
 
 import constrained, defaults, descriptors, harness, message_options, outside_text, pages, reach, voice, writing  # by their names as arguments: run.py OMNI pages
 from chat import Conversation, Editing, Interactive
-from harness import Case, Terminal, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, VIDEOS
+from harness import Case, Terminal, TINY, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, VIDEOS
 
 RUN = ["run", "-m", THINKER]
 ALL = RUN + ["--mmproj", MMPROJ, "--talker", TALKER]
@@ -123,7 +123,7 @@ class Mistakes(Case):
         self.fails(*ALL, "-p", "x", "--audio", PICTURE, say=PICTURE)
         self.fails(*ALL, "-p", "x", "--video", THINKER, say=THINKER)
         self.fails(*RUN, "-p", "x", "--image", PICTURE, say="--mmproj")
-        for name in ["a.mp3", "a", "no/a.wav"]:
+        for name in ["a.mp4", "a", "no/a.wav", "no/a.mp3"]:
             self.fails(*ALL, "-p", "x", "-o", name, say=name)
             for command in ["run", "speak"]:  # said before a model is loaded, which may take minutes
                 self.fails(command, "-m", "no.gguf", "--talker", "no.gguf", "-p", "x", "-o", name, say=name)
@@ -246,6 +246,28 @@ class Answers(Case):
         self.assertTrue(err.startswith(text), err)
         self.assertEqual(self.omni(*common)[0], text)
         self.assertEqual(sorted(os.listdir(self.folder.name)), ["a.pcm", "a.wav"])
+
+    def test_speech_formats(self):
+        """The file's ending names the format; ffmpeg, which reads each again, is the judge."""
+        speak = ["speak", "-m", TINY, "-p", "Hello, my name is Omni.", "--greedy", "--max-frames", 30, "-o"]
+        self.omni(*speak, "a.wav")
+        samples = self.wav(self.path("a.wav"))
+        seconds = len(samples) / 24000
+        for name, codec in {"a.mp3": "mp3", "b.opus": "opus", "a.OGG": "opus", "a.flac": "flac", "a.aac": "aac"}.items():
+            self.omni(*speak, name)
+            codec_is, rate = self.tool("ffprobe", "-v", "error", "-show_entries", "stream=codec_name,sample_rate", "-of", "csv=p=0", name).decode().strip().split(",")
+            self.assertEqual((codec_is, rate), (codec, "48000" if codec == "opus" else "24000"))
+            decoded = self.tool("ffmpeg", "-v", "error", "-i", name, "-f", "s16le", "-ar", "24000", "-")
+            self.assertGreaterEqual(len(decoded), 2 * len(samples) - 4, name)
+            self.assertLess(len(decoded) / 48000, seconds + 0.2, name)
+            if codec == "flac":
+                self.assertEqual(struct.unpack(f"<{len(samples)}h", decoded), samples)
+        for name, bytes_a_second in {"a.raw": 48000, "a.f32": 96000, "a.ulaw": 8000, "a.alaw": 8000}.items():
+            self.omni(*speak, name)
+            self.assertAlmostEqual(os.path.getsize(self.path(name)) / bytes_a_second, seconds, delta=0.001)
+        self.assertEqual(len(os.listdir(self.folder.name)), 10)  # and no part of a file
+        self.omni("run", "-m", TINY, "-p", "x", "-n", 12, "--max-frames", 6, "--ignore-eos", "-o", "two.mp3", stdin="")
+        self.fails(*speak, "a.m4a", say=[".mp3", ".flac", "a.m4a"])
 
     def test_json(self):
         r = json.loads(self.omni(*ALL, "-p", 'say "x"\n\\', "--greedy", "-n", 9, "--max-frames", 5, "--json", "-o", "a.wav")[0])

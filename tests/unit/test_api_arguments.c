@@ -407,6 +407,12 @@ static void requests(void **state) {
     omni_model_close(other);
 }
 
+static bool take = true;
+
+static bool take_bytes(void *arg, const void *data, size_t size) {
+    return take;
+}
+
 static void files_and_tools(void **state) {
     char path[] = "/tmp/api-arguments-XXXXXX.wav", *text = path;
     int file = mkstemps(path, 4);
@@ -428,6 +434,34 @@ static void files_and_tools(void **state) {
     assert_int_equal(omni_sound_write(sound, NULL, 0, &err), OMNI_OK);
     assert_int_equal(omni_sound_close(sound, &err), OMNI_OK);
     assert_int_equal(omni_sound_close(NULL, &err), OMNI_OK);
+    omni_encoder *encoder = (omni_encoder *)path;
+    omni_encoder_params params = omni_encoder_params_default();
+    REFUSED(omni_encoder_open(&params, &encoder, e)); /* no callback */
+    assert_null(encoder);
+    params.write = take_bytes;
+    REFUSED(omni_encoder_open(NULL, &encoder, e));
+    REFUSED(omni_encoder_open(&params, NULL, e));
+    params.sample_rate = 0;
+    REFUSED(omni_encoder_open(&params, &encoder, e));
+    params.sample_rate = 24000;
+    params.format = NULL;
+    REFUSED(omni_encoder_open(&params, &encoder, e));
+    params.format = "mp4";
+    REFUSED(omni_encoder_open(&params, &encoder, e));
+    assert_null(omni_sound_type("mp4"));
+    assert_null(omni_sound_type(NULL));
+    params.format = "flac";
+    assert_string_equal(omni_sound_type("flac"), "audio/flac");
+    REFUSED(omni_encoder_write(NULL, (float[]){0}, 1, e));
+    assert_int_equal(omni_encoder_open(&params, &encoder, &err), OMNI_OK);
+    REFUSED(omni_encoder_write(encoder, NULL, 1, e));
+    assert_int_equal(omni_encoder_write(encoder, NULL, 0, &err), OMNI_OK);
+    assert_int_equal(omni_encoder_close(encoder, &err), OMNI_OK);
+    assert_int_equal(omni_encoder_close(NULL, &err), OMNI_OK);
+    omni_encoder_free(NULL);
+    take = false;
+    assert_int_equal(omni_encoder_open(&params, &encoder, &err), OMNI_CANCELLED);
+    take = true;
     unlink(path);
 
     REFUSED(omni_describe(NULL, false, &text, e));

@@ -505,8 +505,23 @@ static omni_status write_sound(void) {
     return status;
 }
 
+static bool take_bytes(void *arg, const void *data, size_t size) {
+    return true;
+}
+
+static omni_status encode_sound(void) {
+    static float samples[5000];
+    omni_encoder *e = NULL;
+    omni_status status = omni_encoder_open(&(omni_encoder_params){.format = "alaw", .sample_rate = 24000, .write = take_bytes}, &e, &err);
+    if (status == OMNI_OK) {
+        status = omni_encoder_write(e, samples, 5000, &err);
+    }
+    return status == OMNI_OK ? omni_encoder_close(e, &err) : (omni_encoder_free(e), status);
+}
+
 static void sounds(void **state) {
     each_allocation("sound", write_sound, EVERY);
+    each_allocation("encoder", encode_sound, EVERY);
     each_write("sound", write_sound, 100);
 }
 
