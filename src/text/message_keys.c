@@ -44,10 +44,12 @@ static omni_status count(const json_t *object, const char *key, double low, int6
 /* Whether the names, divided by blanks, have the key among them. */
 static bool among(const char *names, const char *key) {
     const size_t n = strlen(key);
-    for (const char *s = names; (s = strstr(s, key)); s += n) {
-        if ((s == names || s[-1] == ' ') && (s[n] == ' ' || s[n] == 0) && n > 0) {
+    for (const char *s = names; *s; s += strspn(s, " ")) {
+        const size_t length = strcspn(s, " ");
+        if (length == n && memcmp(s, key, n) == 0) {
             return true;
         }
+        s += length;
     }
     return false;
 }

@@ -197,6 +197,8 @@ static void errors_say_what_and_where(void **state) {
         {WITH("system", "\"name\":\"Ann\""), "messages[0]: \"name\" cannot act in a system message"},
         {WITH("assistant", "\"name\":\"Ann\""), "messages[0]: \"name\" cannot act in an assistant's message"},
         {WITH("user", "\"tool_calls\":[]"), "\"tool_calls\" cannot act"},
+        {WITH("user", "\"\":[]"), "messages[0]: \"\" cannot act"},
+        {WITH("user", "\"role content\":1"), "messages[0]: \"role content\" cannot act"},
         {WITH("user", "\"tool_call_id\":\"i\""), "\"tool_call_id\" cannot act"},
         {WITH("user", "\"cache_control\":{}"), "\"cache_control\" cannot act"},
         {WITH("system", "\"images\":[]"), "\"images\" cannot act"},
