@@ -132,9 +132,10 @@ test("real: stop frees the place", async () => {
 test("real: keys, and a server that goes away", async () => {
   const server = await serve("--model", "models/tiny", "--api-key", "sesame");
   const page = await open(server.url, { expected: /401|ERR_CONNECTION|ERR_INCOMPLETE/, waits: "#ask[open]", prepare: `if (!localStorage.getItem("omni.settings")) ${settle({ speak: false })}` });
+  const refused = page.waitForResponse((response) => response.status() === 401 && response.request().headers().authorization === "Bearer wrong");
   await page.fill("#ask-input", "wrong");
   await page.keyboard.press("Enter");
-  await page.waitForSelector("#ask:not([open])", { state: "attached" });
+  await refused;
   await page.waitForSelector("#ask[open]");
   await page.fill("#ask-input", "sesame");
   await page.keyboard.press("Enter");
