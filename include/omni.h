@@ -455,6 +455,7 @@ typedef struct omni_encoder omni_encoder;
 typedef struct omni_encoder_params {
     const char *format; /* "wav" (sizes unknown), "pcm16", "pcm_f32", "mulaw", "alaw", "mp3", "opus", "flac", "aac" */
     int sample_rate;    /* of the samples, a second; mulaw and alaw always have 8000 */
+    double speed;       /* 0.25 to 4, without a change of pitch; 2 halves the length; 0: 1 */
     bool (*write)(void *arg, const void *data, size_t size); /* during the calls below; false ends them with OMNI_CANCELLED */
     void *arg;
 } omni_encoder_params;

@@ -5,7 +5,7 @@ set -eu
 
 build=(
   gcc libc6-dev ninja-build cmake pkg-config
-  libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
+  libavformat-dev libavcodec-dev libavfilter-dev libavutil-dev libswscale-dev
   libjpeg-dev libpng-dev zlib1g-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libssl-dev libwebsockets-dev libjansson-dev libutf8proc-dev
 )
 test=(g++ binutils libcmocka-dev python3 ffmpeg openssl)

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "media/sound_encoder.h"
 #include "media/sound_file.h"
+#include "media/sound_stretch.h"
 #include "omni.h"
 
 /* ---- sound files ---- */
@@ -54,6 +55,7 @@ omni_status omni_sound_close(omni_sound *s, omni_error *err) {
 struct omni_encoder {
     omni_encoder_params p;
     sound_encoder *encoder;
+    sound_stretch *stretch; /* before it; NULL: at the speed that it has */
 };
 
 omni_encoder_params omni_encoder_params_default(void) {
@@ -68,6 +70,10 @@ const char *omni_sound_type(const char *format) {
 static omni_status hand_on(void *arg, uint64_t at, const void *data, size_t size, omni_error *err) {
     const omni_encoder *e = arg;
     return e->p.write(e->p.arg, data, size) ? OMNI_OK : fail(err, OMNI_CANCELLED, "the encoded sound was not taken");
+}
+
+static omni_status encode(void *arg, const float *samples, size_t count, omni_error *err) {
+    return sound_encoder_write(((omni_encoder *)arg)->encoder, samples, count, err);
 }
 
 omni_status omni_encoder_open(const omni_encoder_params *params, omni_encoder **out, omni_error *err) {
@@ -87,9 +93,13 @@ omni_status omni_encoder_open(const omni_encoder_params *params, omni_encoder **
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
     e->p = *params;
-    const omni_status status = sound_encoder_open(f, params->sample_rate, &(sound_sink){hand_on, e, false}, &e->encoder, err);
+    omni_status status = OMNI_OK;
+    if (params->speed != 0 && params->speed != 1) {
+        status = sound_stretch_open(params->sample_rate, params->speed, &(sound_taker){encode, e}, &e->stretch, err);
+    }
+    status = status != OMNI_OK ? status : sound_encoder_open(f, params->sample_rate, &(sound_sink){hand_on, e, false}, &e->encoder, err);
     if (status != OMNI_OK) {
-        free(e);
+        omni_encoder_free(e);
         return status;
     }
     *out = e;
@@ -100,21 +110,26 @@ omni_status omni_encoder_write(omni_encoder *e, const float *samples, size_t cou
     if (!e || (count > 0 && !samples)) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_encoder_write needs an encoder and samples");
     }
-    return sound_encoder_write(e->encoder, samples, count, err);
+    return e->stretch ? sound_stretch_write(e->stretch, samples, count, err) : sound_encoder_write(e->encoder, samples, count, err);
 }
 
 omni_status omni_encoder_close(omni_encoder *e, omni_error *err) {
     if (!e) {
         return OMNI_OK;
     }
-    const omni_status status = sound_encoder_finish(e->encoder, err);
-    free(e);
+    omni_status status = e->stretch ? sound_stretch_flush(e->stretch, err) : OMNI_OK;
+    if (status == OMNI_OK) {
+        status = sound_encoder_finish(e->encoder, err);
+        e->encoder = NULL;
+    }
+    omni_encoder_free(e);
     return status;
 }
 
 void omni_encoder_free(omni_encoder *e) {
     if (e) {
         sound_encoder_abandon(e->encoder);
+        sound_stretch_free(e->stretch);
         free(e);
     }
 }

@@ -14,7 +14,9 @@ typedef struct choice {
     omni_status status;
     omni_error err;
     omni_result result;
-    bytes text, reasoning, sound; /* sound: 16-bit samples */
+    bytes text, reasoning, sound; /* sound: what encoder made, or 16-bit samples */
+    omni_encoder *encoder;        /* NULL: WAV, whose header comes before the samples once their number is known, 16-bit samples, or no sound */
+    omni_status encoded;          /* what err says of it */
     json_t *calls, *tokens;       /* lists; tokens: those not told yet, in a stream */
     char audio_id[64];
     int64_t expires;
@@ -137,6 +139,10 @@ static void take_sound(call *c, choice *h, const omni_event *e) {
         json_object_set_new(audio, "data", base64_value(NULL, 0, piece.data, piece.size));
         bytes_free(&piece);
         tell_delta(c, h, json_pack("{s:o*}", "audio", audio), NULL);
+    } else if (h->encoder) {
+        if (h->encoded == OMNI_OK && (h->encoded = omni_encoder_write(h->encoder, e->samples, e->count, &h->err)) != OMNI_OK) {
+            omni_request_cancel(h->request);
+        }
     } else {
         bytes_add_pcm16(&h->sound, e->samples, e->count);
     }
@@ -184,9 +190,14 @@ static void end_choice(call *c, choice *h, const omni_event *e) {
     if (e->status == OMNI_CANCELLED && c->in.one_call && json_array_size(h->calls) > 0) {
         h->status = OMNI_OK;
     }
-    if (e->error) {
+    if (e->error && h->encoded == OMNI_OK) {
         h->err = *e->error;
     }
+    if (h->encoder && h->status == OMNI_OK) {
+        h->encoded = omni_encoder_close(h->encoder, &h->err);
+        h->encoder = NULL;
+    }
+    h->status = h->encoded != OMNI_OK ? h->encoded : h->status;
     if (e->result) {
         h->result = *e->result;
     }
@@ -265,6 +276,24 @@ static omni_status submit_all(call *c, omni_error *err) {
     return OMNI_OK;
 }
 
+static bool keep_bytes(void *arg, const void *data, size_t size) {
+    bytes *b = arg;
+    bytes_add(b, data, size);
+    return !b->failed;
+}
+
+/* For formats that samples do not go into as they are. */
+static omni_status open_encoders(call *c, omni_error *err) {
+    omni_encoder_params p = {.format = c->in.sound_format, .sample_rate = omni_model_sample_rate(c->s->model), .write = keep_bytes};
+    const bool needed = c->in.spoken && strcmp(p.format, "wav") != 0 && strcmp(p.format, "pcm16") != 0;
+    omni_status status = OMNI_OK;
+    for (int i = 0; needed && status == OMNI_OK && i < c->in.n; i++) {
+        p.arg = &c->choices[i].sound;
+        status = omni_encoder_open(&p, &c->choices[i].encoder, err);
+    }
+    return status;
+}
+
 static void read_all(call *c) {
     int live = c->in.n;
     while (live > 0) {
@@ -290,8 +319,8 @@ static json_t *audio_object(const call *c, const choice *h) {
     memcpy(head + 36, "data", 4);
     memcpy(head + 40, &size, 4);
     return json_pack("{s:s, s:o*, s:I, s:o*}", "id", h->audio_id, "data",
-                     base64_value(head, c->in.wav ? sizeof head : 0, h->sound.data, h->sound.size), "expires_at", (json_int_t)h->expires,
-                     "transcript", text_value(h->text.data, h->text.size));
+                     base64_value(head, strcmp(c->in.sound_format, "wav") == 0 ? sizeof head : 0, h->sound.data, h->sound.size), "expires_at",
+                     (json_int_t)h->expires, "transcript", text_value(h->text.data, h->text.size));
 }
 
 static json_t *message_object(const call *c, const choice *h) {
@@ -340,7 +369,8 @@ static void end_stream(call *c) {
 
 static void answer(call *c) {
     omni_error err = {0};
-    omni_status status = submit_all(c, &err);
+    omni_status status = open_encoders(c, &err);
+    status = status != OMNI_OK ? status : submit_all(c, &err);
     exchange_on_gone(c->x, cancel_all, c);
     if (status == OMNI_OK) {
         if (c->in.stream) {
@@ -383,6 +413,7 @@ void handle_chat(server *s, exchange *x) {
             bytes_free(&h->text);
             bytes_free(&h->reasoning);
             bytes_free(&h->sound);
+            omni_encoder_free(h->encoder);
             json_decref(h->calls);
             json_decref(h->tokens);
         }

@@ -9,7 +9,8 @@ typedef struct chat_request {
     omni_generate_params params;
     int n;                      /* answers */
     bool stream, include_usage; /* usage: of the stream, in a chunk of its own */
-    bool spoken, wav;           /* with sound: as WAV or as 16-bit samples alone */
+    bool spoken;                /* with sound */
+    const char *sound_format;   /* of omni_encoder_params; always "pcm16" in a stream */
     bool one_call;              /* "parallel_tool_calls": false */
     char voice[64];
 } chat_request;
@@ -17,5 +18,8 @@ typedef struct chat_request {
 /* False: an error has been answered. */
 bool chat_request_read(server *s, exchange *x, json_t *root, chat_request *out);
 void chat_request_free(chat_request *r);
+/* A voice as requests name it, "ethan" or {"id": "ethan"}, NULL: none is named, which leaves out empty. False: an error about param has been
+ * answered. */
+bool read_voice(server *s, exchange *x, const json_t *voice, const char *param, char out[64]);
 
 #endif

@@ -115,6 +115,21 @@ static bool read_flag(exchange *x, const json_t *root, const char *key, bool *ou
     return json_is_boolean(v) || refuse(x, key, "must be true or false");
 }
 
+bool read_voice(server *s, exchange *x, const json_t *voice, const char *param, char out[64]) {
+    const char *name = json_string_value(json_is_object(voice) ? json_object_get(voice, "id") : voice), *known = NULL;
+    omni_error err = {0};
+    out[0] = 0;
+    if (voice && !name) {
+        return refuse(x, param, "must be the name of a voice");
+    }
+    if (name && omni_model_find_voice(s->model, name, &known, &err) != OMNI_OK) {
+        reply_error(x, 400, param, "invalid_value", "%s", err.text);
+        return false;
+    }
+    snprintf(out, 64, "%s", known ? known : "");
+    return true;
+}
+
 static bool read_sound(server *s, exchange *x, const json_t *root, chat_request *out) {
     const json_t *list = json_object_get(root, "modalities"), *audio = json_object_get(root, "audio");
     size_t i;
@@ -135,27 +150,25 @@ static bool read_sound(server *s, exchange *x, const json_t *root, chat_request 
     if (!out->spoken || !given(root, "audio")) {
         return true;
     }
-    const json_t *voice = json_object_get(audio, "voice"), *format = json_object_get(audio, "format");
-    const char *name = json_string_value(json_is_object(voice) ? json_object_get(voice, "id") : voice), *known = NULL;
-    omni_error err = {0};
-    if (!json_is_object(audio) || (given(audio, "voice") && !name)) {
+    const json_t *voice = given(audio, "voice") ? json_object_get(audio, "voice") : NULL, *format = json_object_get(audio, "format");
+    if (!json_is_object(audio)) {
         return refuse(x, "audio", "must be an object with \"voice\" and \"format\"");
     }
-    if (name && omni_model_find_voice(s->model, name, &known, &err) != OMNI_OK) {
-        reply_error(x, 400, "audio.voice", "invalid_value", "%s", err.text);
+    if (!read_voice(s, x, voice, "audio.voice", out->voice)) {
         return false;
     }
-    if (known) {
-        snprintf(out->voice, sizeof out->voice, "%s", known);
+    static const char *const formats[] = {"wav", "mp3", "flac", "opus", "aac", "pcm16", NULL};
+    const char *f = json_string_value(format), *const *known = formats;
+    while (f && *known && strcmp(*known, f) != 0) {
+        known++;
     }
-    const char *f = json_string_value(format);
-    if (given(audio, "format") && (!f || (strcmp(f, "wav") != 0 && strcmp(f, "pcm16") != 0))) {
-        return refuse(x, "audio.format", "must be wav or pcm16");
+    if (given(audio, "format") && (!f || !*known)) {
+        return refuse(x, "audio.format", "must be wav, mp3, flac, opus, aac or pcm16");
     }
-    out->wav = !f || strcmp(f, "wav") == 0;
-    if (out->stream && f && out->wav) {
+    if (out->stream && f && strcmp(f, "pcm16") != 0) {
         return refuse(x, "audio.format", "must be pcm16 in a stream");
     }
+    out->sound_format = f ? *known : out->sound_format;
     return true;
 }
 
@@ -208,7 +221,7 @@ bool chat_request_read(server *s, exchange *x, json_t *root, chat_request *out) 
                                           "logprobs",     "frequency_penalty",
                                           "max_tokens",   "max_completion_tokens",
                                           "top_logprobs", NULL};
-    *out = (chat_request){.n = 1, .wav = true, .params = omni_generate_params_default()};
+    *out = (chat_request){.n = 1, .sound_format = "wav", .params = omni_generate_params_default()};
     json_t *messages = json_object_get(root, "messages");
     if (!json_is_array(messages) || json_array_size(messages) == 0) {
         return refuse(x, "messages", "must be a list of messages, one at least");

@@ -118,6 +118,14 @@ void reply_end(exchange *x) {
     listen_write(x);
 }
 
+void reply_cut(exchange *x) {
+    pthread_mutex_lock(&x->lock);
+    x->keep_alive = false;
+    x->ended = true;
+    pthread_mutex_unlock(&x->lock);
+    listen_write(x);
+}
+
 /* "messages[0].content" is "input" where messages are called so: what stands where is the handler's. */
 static const char *own_name(const exchange *x, const char *param) {
     for (const param_rename *r = param ? x->renames : NULL; r && r->old; r++) {

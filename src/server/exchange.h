@@ -1,6 +1,6 @@
 /* One HTTP request and its answer. The event thread makes it and writes its answer out; one handler reads it and answers.
  *
- * A handler calls reply_with once; or reply_begin, reply_write any number of times, reply_end. It may be on any thread. */
+ * A handler calls reply_with once; or reply_begin, reply_write any number of times, reply_end (or reply_cut). It may be on any thread. */
 #ifndef OMNI_SERVER_EXCHANGE_H
 #define OMNI_SERVER_EXCHANGE_H
 
@@ -65,6 +65,8 @@ void reply_begin(exchange *x, int status, const char *type);
 /* Waits while too much is held. False: the client is gone, nobody will read any more. */
 bool reply_write(exchange *x, const void *data, size_t size);
 void reply_end(exchange *x);
+/* In place of reply_end, after an error: the connection is closed without the end, which tells the client that the answer is not whole. */
+void reply_cut(exchange *x);
 /* OpenAI's form: {"error": {"message", "type", "param", "code"}}; param and code may be NULL. */
 void reply_error(exchange *x, int status, const char *param, const char *code, const char *format, ...) __attribute__((format(printf, 5, 6)));
 

@@ -28,7 +28,8 @@ static void cancel_all(void *arg) {
 static omni_status submit_all(server *s, following *f, omni_error *err) {
     for (int i = 0; i < f->n; i++) {
         followed *one = &f->list[i];
-        TRY(omni_request_submit(s->engine, one->conversation, &one->params, &one->request, err));
+        TRY(one->text ? omni_request_speak(s->engine, one->text, &one->params, &one->request, err)
+                      : omni_request_submit(s->engine, one->conversation, &one->params, &one->request, err));
         omni_request_set_wakeup(one->request, event_waits, &f->came);
     }
     return OMNI_OK;
@@ -43,10 +44,25 @@ static void end_one(server *s, exchange *x, followed *one, const omni_event *e) 
     if (e->result) {
         one->result = *e->result;
     }
-    metrics_tokens(&s->metrics, &one->result, 0);
+    metrics_tokens(&s->metrics, &one->result, one->seconds);
+    if (one->seconds > 0) {
+        metrics_time(&s->metrics, TIMING_REAL_TIME_FACTOR, one->result.seconds_answer / one->seconds);
+        metrics_time(&s->metrics, TIMING_STUTTER, one->stutter);
+    }
     x->prompt_tokens += one->result.prompt_tokens;
     x->cached_tokens += one->result.cached_tokens;
     x->answer_tokens += one->result.answer_tokens;
+}
+
+static void hear(server *s, const exchange *x, followed *one, size_t samples) {
+    const double now = server_now(), seconds = (double)samples / omni_model_sample_rate(s->model);
+    if (one->seconds == 0) {
+        metrics_time(&s->metrics, TIMING_FIRST_AUDIO, now - x->began);
+    } else if (now > one->heard_until) {
+        one->stutter += now - one->heard_until;
+    }
+    one->heard_until = (one->heard_until > now ? one->heard_until : now) + seconds;
+    one->seconds += seconds;
 }
 
 static void read_all(server *s, exchange *x, following *f, const follow_calls *calls) {
@@ -67,6 +83,9 @@ static void read_all(server *s, exchange *x, following *f, const follow_calls *c
                 if (!told && (e.kind == OMNI_EVENT_TEXT || e.kind == OMNI_EVENT_REASONING)) {
                     told = true;
                     metrics_time(&s->metrics, TIMING_FIRST_TOKEN, server_now() - x->began);
+                }
+                if (e.kind == OMNI_EVENT_AUDIO) {
+                    hear(s, x, one, e.count);
                 }
                 calls->take(calls->arg, i, &e);
             }

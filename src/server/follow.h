@@ -5,13 +5,16 @@
 #include "server/internal.h"
 
 typedef struct followed {
-    omni_conversation *conversation; /* these two are given; the conversation may go once follow_all has returned */
+    omni_conversation *conversation; /* these three are given; the conversation may go once follow_all has returned */
+    const char *text;                /* exactly this is said, and conversation not used; NULL: the conversation is answered */
     omni_generate_params params;
     omni_request *request; /* while it runs: for omni_request_cancel */
     bool ended;
     omni_status status; /* once it has ended: OMNI_OK, or what err says */
     omni_error err;
     omni_result result;
+    double seconds;              /* of sound so far */
+    double heard_until, stutter; /* of a listener who plays it as it comes */
 } followed;
 
 /* Submits all n, calls begin once when that has worked, take for each event of the i-th but its end, and ended(i) then; returns when all have ended.

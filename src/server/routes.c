@@ -16,6 +16,7 @@ static const route routes[] = {
     {"GET", "/props", true, false, handle_props},
     {"GET", "/slots", true, false, handle_slots},
     {"GET", "/v1/audio/voices", true, false, handle_voices},
+    {"GET", "/v1/audio/models", true, false, handle_audio_models},
     {"GET", "/", true, true, handle_page},
     {"GET", "/page/*", true, true, handle_page_file},
     {"POST", "/tokenize", false, false, handle_tokenize},
@@ -23,6 +24,7 @@ static const route routes[] = {
     {"POST", "/v1/chat/completions", false, false, handle_chat},
     {"POST", "/v1/completions", false, false, handle_completions},
     {"POST", "/v1/responses", false, false, handle_responses},
+    {"POST", "/v1/audio/speech", false, false, handle_speech},
     {"POST", "/v1/embeddings", false, false, handle_embeddings},
 };
 

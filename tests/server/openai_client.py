@@ -2,7 +2,9 @@
 """omni serve through OpenAI's own Python client: tests/server/openai_client.py OMNI. Needs the package openai (scripts/clients-env.sh)."""
 import base64
 import json
+import os
 import sys
+import tempfile
 import unittest
 
 import openai
@@ -54,6 +56,43 @@ class Client(Case):
         self.assertGreater(audio.expires_at, r.created)
         again = self.create([{"role": "user", "content": "Hi"}, {"role": "assistant", "audio": {"id": audio.id}}, {"role": "user", "content": "Go on"}])
         self.assertGreater(again.usage.prompt_tokens, r.usage.prompt_tokens)
+
+    def test_speech_to_file(self):
+        ask = dict(model="tts-1", voice="ethan", input="Hello, my name is Omni.", extra_body={"seed": 5})
+        with tempfile.TemporaryDirectory() as folder:
+            sounds = {}
+            for name in ["mp3", "opus", "aac", "flac", "wav", "pcm"]:
+                path = os.path.join(folder, "a." + name)
+                with self.client.audio.speech.with_streaming_response.create(response_format=name, instructions="Calmly.", **ask) as r:
+                    r.stream_to_file(path)
+                with open(path, "rb") as f:
+                    sounds[name] = f.read()
+        self.assertEqual(sounds["wav"][44:], sounds["pcm"])
+        self.assertEqual((sounds["opus"][:4], sounds["flac"][:4], sounds["mp3"][:1], sounds["aac"][:1]), (b"OggS", b"fLaC", b"\xff", b"\xff"))
+        whole = self.client.audio.speech.create(response_format="pcm", **ask)
+        self.assertEqual((whole.content, whole.response.headers["content-type"]), (sounds["pcm"], "audio/pcm"))
+        slow = self.client.audio.speech.create(response_format="pcm", speed=0.5, **ask).content
+        self.assertAlmostEqual(len(slow) / 48000, len(sounds["pcm"]) / 24000, delta=0.1)
+        with self.assertRaises(openai.BadRequestError) as e:
+            self.client.audio.speech.create(**{**ask, "voice": "alloy"})
+        self.assertEqual(e.exception.param, "voice")
+
+    def test_speech_in_pieces(self):
+        ask = dict(model="tts-1", voice="ethan", input="Hello, my name is Omni.", response_format="pcm", extra_body={"seed": 5})
+        whole = self.client.audio.speech.create(**ask).content
+        with self.client.audio.speech.with_streaming_response.create(**ask) as r:
+            pieces = list(r.iter_bytes())
+        self.assertEqual(b"".join(pieces), whole)
+        self.assertGreater(len(pieces), 1)
+        with self.client.audio.speech.with_streaming_response.create(stream_format="sse", **ask) as r:
+            events = [json.loads(line.removeprefix("data: ")) for line in r.iter_lines() if line]
+        self.assertEqual(b"".join(base64.b64decode(e["audio"]) for e in events[:-1]), whole)
+        self.assertEqual(events[-1]["type"], "speech.audio.done")
+
+    def test_sound_formats_of_chat(self):
+        for name, begins in {"wav": b"RIFF", "mp3": b"\xff", "flac": b"fLaC", "opus": b"OggS", "aac": b"\xff"}.items():
+            r = self.create("Hi", modalities=["text", "audio"], audio={"voice": "ethan", "format": name})
+            self.assertTrue(base64.b64decode(r.choices[0].message.audio.data).startswith(begins), name)
 
     def test_media(self):
         sound = data_url("", SOUND).split(",")[1]

@@ -448,9 +448,14 @@ static void files_and_tools(void **state) {
     REFUSED(omni_encoder_open(&params, &encoder, e));
     params.format = "mp4";
     REFUSED(omni_encoder_open(&params, &encoder, e));
+    params.format = "flac";
+    params.speed = 5;
+    REFUSED(omni_encoder_open(&params, &encoder, e));
+    params.speed = -1;
+    REFUSED(omni_encoder_open(&params, &encoder, e));
+    params.speed = 2;
     assert_null(omni_sound_type("mp4"));
     assert_null(omni_sound_type(NULL));
-    params.format = "flac";
     assert_string_equal(omni_sound_type("flac"), "audio/flac");
     REFUSED(omni_encoder_write(NULL, (float[]){0}, 1, e));
     assert_int_equal(omni_encoder_open(&params, &encoder, &err), OMNI_OK);

@@ -512,7 +512,8 @@ static bool take_bytes(void *arg, const void *data, size_t size) {
 static omni_status encode_sound(void) {
     static float samples[5000];
     omni_encoder *e = NULL;
-    omni_status status = omni_encoder_open(&(omni_encoder_params){.format = "alaw", .sample_rate = 24000, .write = take_bytes}, &e, &err);
+    omni_status status =
+        omni_encoder_open(&(omni_encoder_params){.format = "alaw", .sample_rate = 24000, .speed = 1.5, .write = take_bytes}, &e, &err);
     if (status == OMNI_OK) {
         status = omni_encoder_write(e, samples, 5000, &err);
     }
