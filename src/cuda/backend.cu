@@ -1,6 +1,7 @@
 /* The card itself: opening it, its memory, and what goes up and down. */
 #include "cuda/cuda.h"
 #include "cuda/device.cuh"
+#include "cuda/repack.cuh"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,15 +118,25 @@ static void memory_copy(backend *b, void *to, const void *from, size_t bytes) {
     }
 }
 
-/* ---- weights: as the file has them ---- */
+/* ---- weights ---- */
 
 static size_t weights_size(backend *b, weight_use use, const tensor *t) {
-    return dtype_row_bytes(t->type, t->ne[0]) * (size_t)tensor_rows(t);
+    return repacked_row_bytes(t->type, t->ne[0]) * (size_t)tensor_rows(t);
 }
 
 static void weights_pack(backend *b, weight_use use, tensor *t, void *memory, void (*done)(void *arg, size_t begin, size_t end), void *arg) {
+    cuda_backend *c = cuda_of(b);
+    const size_t bytes = dtype_row_bytes(t->type, t->ne[0]) * (size_t)tensor_rows(t);
+    const char *from = (const char *)t->data;
+    void *stored = NULL;
     t->size = weights_size(b, use, t);
-    upload_large(cuda_of(b), (char *)memory, (const char *)t->data, t->size, done, arg);
+    if (!repacks(t->type)) {
+        upload_large(c, (char *)memory, from, bytes, done, arg);
+    } else if (cuda_ok(c, cudaMallocAsync(&stored, bytes, c->stream), "cudaMallocAsync")) {
+        upload_large(c, (char *)stored, from, bytes, done, arg);
+        repack(c, t->type, (const char *)stored, tensor_rows(t), t->ne[0], (char *)memory);
+        cuda_ok(c, cudaFreeAsync(stored, c->stream), "cudaFreeAsync");
+    }
     t->data = memory;
     t->packed = true;
 }
@@ -218,6 +229,7 @@ omni_status cuda_backend_create(int device, backend **out, omni_error *err) {
         return fail(err, OMNI_ERR_MEMORY, "out of memory");
     }
     c->device = device;
+    c->multiprocessors = card.multiprocessors;
     snprintf(c->description, sizeof c->description, "cuda:%d, %s", device, card.name);
     cuda_memory_ops(&c->table);
     cuda_row_ops(&c->table);

@@ -28,7 +28,7 @@ struct window_input {
 /* The matrix of a convolution: its outputs are the last dimension, everything before is one row. */
 static weight_rows kernel_rows(const tensor *w, int64_t outs, int64_t *n) {
     *n = w->ne[0] * tensor_rows(w) / outs;
-    return {(const char *)w->data, w->size ? (int64_t)w->size / outs : (int64_t)dtype_row_bytes(w->type, *n)};
+    return {(const char *)w->data, w->size ? (int64_t)w->size / outs : (int64_t)dtype_row_bytes(w->type, *n), *n};
 }
 
 static void conv1d(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y) {

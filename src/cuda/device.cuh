@@ -15,13 +15,18 @@ extern "C" {
 
 enum { WARP = 32 };
 
+/* The shared memory that a launch asked for, as char *NAME. */
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) char name[]
+#endif
+
 /* Small things that the host tells kernels go through a ring in page-locked memory and its twin on the card. */
 enum { RING_BYTES = 4 << 20 };
 
 typedef struct cuda_backend {
     backend base; /* first: a backend pointer is one to this */
     ops table;
-    int device;
+    int device, multiprocessors;
     char description[192];
     cudaStream_t stream;
     cudaError_t error;      /* the first one that any call met; what follows it is not to be believed */

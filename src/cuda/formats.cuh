@@ -1,22 +1,23 @@
 /* Stored types as kernels read them: groups of consecutive values of a row, as float32 (tensor/blocks.h has the layouts).
  *
- * A format has GROUP, the values of a group, and load(row, g, v, n), which gives the values [g * GROUP, (g + 1) * GROUP) of a row of n values. Past
- * the row's end it gives zeros, where the type has no blocks, and what the block holds otherwise. */
+ * A format has GROUP, the values of a group, and load(row, g, v, n), which gives the values [g * GROUP, (g + 1) * GROUP) of a row that was placed
+ * with n values. Past the row's end it gives zeros. Q8_0 and Q6_K lie as repack.cu has them. */
 #ifndef OMNI_CUDA_FORMATS_CUH
 #define OMNI_CUDA_FORMATS_CUH
 
 #include "cuda/device.cuh"
 
-/* Rows of a stored matrix; stride in bytes. */
+/* Rows of a stored matrix of width values; stride in bytes. */
 struct weight_rows {
     const char *data;
-    int64_t stride;
+    int64_t stride, width;
 };
 
 /* The rows of a tensor, whose ne[0] may have been made less since it was placed. */
 static inline weight_rows rows_of(const tensor *t) {
-    const int64_t rows = tensor_rows(t);
-    return {(const char *)t->data, t->size ? (int64_t)t->size / rows : (int64_t)dtype_row_bytes(t->type, t->ne[0])};
+    const int64_t rows = tensor_rows(t), stride = t->size ? (int64_t)t->size / rows : (int64_t)dtype_row_bytes(t->type, t->ne[0]);
+    const dtype_info *type = dtype_find(t->type);
+    return {(const char *)t->data, stride, type->block > 1 ? stride / (int64_t)type->bytes * type->block : t->ne[0]};
 }
 
 template <int N, class Read> __device__ static inline void load_plain(int64_t g, float *v, int64_t n, Read read) {
@@ -100,10 +101,10 @@ struct format_q5_1 {
 struct format_q8_0 {
     enum { GROUP = 32 };
     __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
-        const block_q8_0 *b = (const block_q8_0 *)row + g;
-        const float d = half_bits_to_float(b->d);
+        const int8_t *qs = (const int8_t *)row + g * GROUP;
+        const float d = half_bits_to_float(*(const uint16_t *)(const void *)(row + n + 2 * g));
         for (int j = 0; j < GROUP; j++) {
-            v[j] = d * (float)b->qs[j];
+            v[j] = d * (float)qs[j];
         }
     }
 };
@@ -209,12 +210,14 @@ struct format_q5_k {
 struct format_q6_k {
     enum { GROUP = 32 };
     __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
-        const block_q6_k *b = (const block_q6_k *)row + g / 8;
+        const int64_t blocks = n / QK_K, block = g / 8;
+        const uint8_t *ql = (const uint8_t *)row + 128 * block, *qh = (const uint8_t *)row + 128 * blocks + 64 * block;
+        const int8_t *scales = (const int8_t *)row + 192 * blocks + 16 * block;
         const int k = (int)(g % 8), h = k / 4, low = k / 2 % 2 * 4, high = k % 4 * 2;
-        const float d = half_bits_to_float(b->d);
+        const float d = half_bits_to_float(*(const uint16_t *)(const void *)(row + 208 * blocks + 2 * block));
         for (int j = 0; j < GROUP; j++) {
-            const int q = ((b->ql[64 * h + 32 * (k & 1) + j] >> low & 15) | (b->qh[32 * h + j] >> high & 3) << 4) - 32;
-            v[j] = d * (float)b->scales[2 * k + j / 16] * (float)q;
+            const int q = ((ql[64 * h + 32 * (k & 1) + j] >> low & 15) | (qh[32 * h + j] >> high & 3) << 4) - 32;
+            v[j] = d * (float)scales[2 * k + j / 16] * (float)q;
         }
     }
 };

@@ -21,16 +21,16 @@ struct plain_input {
     }
 };
 
-/* The dot products of one output's weights with ROWS rows of the input, of which `rows` exist; the same in every lane. */
+/* The dot products of one output's weights, stored width values long, with ROWS rows of the input, of which `rows` exist; the same in every lane. */
 template <class Format, int ROWS, class Input>
-__device__ static inline void warp_products(const char *w, int64_t n, Input input, int64_t first_row, int rows, float *sum) {
+__device__ static inline void warp_products(const char *w, int64_t width, int64_t n, Input input, int64_t first_row, int rows, float *sum) {
     const int lane = threadIdx.x % WARP;
     for (int r = 0; r < ROWS; r++) {
         sum[r] = 0;
     }
     for (int64_t g = lane; g * Format::GROUP < n; g += WARP) {
         float v[Format::GROUP];
-        Format::load(w, g, v, n);
+        Format::load(w, g, v, width);
         const int64_t at = g * Format::GROUP;
         const int count = n - at < Format::GROUP ? (int)(n - at) : Format::GROUP;
         for (int r = 0; r < ROWS; r++) {
@@ -54,7 +54,7 @@ __global__ static void few_rows_kernel(weight_rows w, int64_t n, int64_t outs, c
         return; /* a whole warp */
     }
     float sum[ROWS];
-    warp_products<Format, ROWS>(w.data + out * w.stride, n, input, 0, (int)rows, sum);
+    warp_products<Format, ROWS>(w.data + out * w.stride, w.width, n, input, 0, (int)rows, sum);
     if (threadIdx.x % WARP == 0) {
         for (int r = 0; r < ROWS; r++) {
             if (r < rows) {
@@ -82,7 +82,7 @@ __device__ static inline void tile_products(weight_rows w, int64_t first_out, in
             const int o = k / GROUPS, g = k % GROUPS;
             float v[Format::GROUP] = {};
             if (o < outs && depth + g * Format::GROUP < n) {
-                Format::load(w.data + (first_out + o) * w.stride, depth / Format::GROUP + g, v, n);
+                Format::load(w.data + (first_out + o) * w.stride, depth / Format::GROUP + g, v, w.width);
             }
             for (int i = 0; i < Format::GROUP; i++) {
                 weights[g * Format::GROUP + i][o] = v[i];

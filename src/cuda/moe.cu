@@ -1,6 +1,7 @@
 /* Mixture of experts. A (row, choice) pair is a slot. A few slots: a warp an output, each slot on its own. Many: slots are sorted by expert and cut
  * into tiles of one expert's rows, so that its weights are read once a tile. */
 #include "cuda/linear.cuh"
+#include "cuda/rounded.cuh"
 
 /* ---- routing: a warp a row ---- */
 
@@ -73,7 +74,7 @@ struct expert_weights {
     weight_rows all;
     int64_t outs; /* of each */
     __host__ __device__ weight_rows of(int64_t expert) const {
-        return {all.data + expert * outs * all.stride, all.stride};
+        return {all.data + expert * outs * all.stride, all.stride, all.width};
     }
 };
 
@@ -94,8 +95,8 @@ __global__ static void few_gate_up_kernel(expert_weights gate, expert_weights up
     const int32_t expert = ids[slot];
     const plain_input input = {x + slot / used * width, width};
     float g, u;
-    warp_products<Format, 1>(gate.of(expert).data + out * gate.all.stride, width, input, 0, 1, &g);
-    warp_products<Format, 1>(up.of(expert).data + out * up.all.stride, width, input, 0, 1, &u);
+    warp_products<Format, 1>(gate.of(expert).data + out * gate.all.stride, gate.all.width, width, input, 0, 1, &g);
+    warp_products<Format, 1>(up.of(expert).data + out * up.all.stride, up.all.width, width, input, 0, 1, &u);
     if (threadIdx.x % WARP == 0) {
         hidden[slot * ffn + out] = silu(g) * u;
     }
@@ -109,7 +110,7 @@ __global__ static void few_expert_kernel(expert_weights w, const float *x, const
         return; /* a whole warp */
     }
     float sum;
-    warp_products<Format, 1>(w.of(ids[slot]).data + out * w.all.stride, width, plain_input{x + slot / used * width, width}, 0, 1, &sum);
+    warp_products<Format, 1>(w.of(ids[slot]).data + out * w.all.stride, w.all.width, width, plain_input{x + slot / used * width, width}, 0, 1, &sum);
     if (threadIdx.x % WARP == 0) {
         y[slot * ffn + out] = sum;
     }
@@ -127,11 +128,61 @@ __global__ static void few_down_kernel(expert_weights down, const float *hidden,
     for (int j = 0; j < used; j++) {
         const int64_t slot = row * used + j;
         float d;
-        warp_products<Format, 1>(down.of(ids[slot]).data + out * down.all.stride, ffn, plain_input{hidden + slot * ffn, ffn}, 0, 1, &d);
+        warp_products<Format, 1>(down.of(ids[slot]).data + out * down.all.stride, down.all.width, ffn, plain_input{hidden + slot * ffn, ffn}, 0, 1,
+                                 &d);
         sum += weights[slot] * d;
     }
     if (threadIdx.x % WARP == 0) {
         y[row * width + out] = sum;
+    }
+}
+
+/* ---- few slots, inputs rounded ---- */
+
+/* hidden[slot, o] = silu(gate x) * up x, or gate x alone without up. grid: outputs, slots. */
+template <class Format>
+__global__ static void rounded_gate_up_kernel(expert_weights gate, expert_weights up, const float *x, const int32_t *ids, int used, int64_t width,
+                                              int64_t ffn, float *hidden) {
+    DYNAMIC_SHARED(memory);
+    const rounded_rows rounded = {memory, gate.all.width};
+    const int64_t slot = blockIdx.y;
+    round_row(rounded, 0, x + slot / used * width, width);
+    __syncthreads();
+    const int32_t expert = ids[slot];
+    for (int64_t out = (int64_t)blockIdx.x * ROUNDED_WARPS + threadIdx.x / WARP; out < ffn; out += (int64_t)gridDim.x * ROUNDED_WARPS) {
+        float g, u = 0;
+        rounded_products<Format, 1>(gate.of(expert).data + out * gate.all.stride, rounded, &g);
+        if (up.all.data) {
+            rounded_products<Format, 1>(up.of(expert).data + out * up.all.stride, rounded, &u);
+        }
+        if (threadIdx.x % WARP == 0) {
+            hidden[slot * ffn + out] = up.all.data ? silu(g) * u : g;
+        }
+    }
+}
+
+/* y[row, o] = sum over its slots, in order. grid: outputs, rows. */
+template <class Format>
+__global__ static void rounded_down_kernel(expert_weights down, const float *hidden, const int32_t *ids, const float *weights, int used,
+                                           int64_t width, int64_t ffn, float *y) {
+    DYNAMIC_SHARED(memory);
+    const rounded_rows rounded = {memory, down.all.width};
+    const int64_t row = blockIdx.y;
+    for (int j = 0; j < used; j++) {
+        round_row(rounded, j, hidden + (row * used + j) * ffn, ffn);
+    }
+    __syncthreads();
+    for (int64_t out = (int64_t)blockIdx.x * ROUNDED_WARPS + threadIdx.x / WARP; out < width; out += (int64_t)gridDim.x * ROUNDED_WARPS) {
+        float sum = 0;
+        for (int j = 0; j < used; j++) {
+            const rounded_rows one = {rounded.row(j), rounded.width};
+            float d;
+            rounded_products<Format, 1>(down.of(ids[row * used + j]).data + out * down.all.stride, one, &d);
+            sum += weights[row * used + j] * d;
+        }
+        if (threadIdx.x % WARP == 0) {
+            y[row * width + out] = sum;
+        }
     }
 }
 
@@ -319,6 +370,27 @@ struct moe_call {
     }
 };
 
+/* The same steps over rounded inputs, for a few slots. */
+struct rounded_gate_up_call {
+    const moe_call *m;
+    const tensor *gate, *up; /* up: NULL for gate alone */
+    float *to;
+    template <class Format> void run() const {
+        const expert_weights second = up ? experts_of(up) : expert_weights{};
+        launch(m->c, "moe_gate_up", rounded_gate_up_kernel<Format>, dim3(rounded_blocks(m->c, m->ffn, m->slots), (unsigned)m->slots), ROUNDED_THREADS,
+               rounded_rows::bytes(rows_of(gate).width), experts_of(gate), second, m->x, m->ids, m->used, m->width, m->ffn, to);
+    }
+};
+
+struct rounded_down_call {
+    const moe_call *m;
+    template <class Format> void run() const {
+        launch(m->c, "moe_down", rounded_down_kernel<Format>, dim3(rounded_blocks(m->c, m->width, m->rows), (unsigned)m->rows), ROUNDED_THREADS,
+               (size_t)m->used * rounded_rows::bytes(rows_of(m->down).width), experts_of(m->down), m->hidden, m->ids, m->weights, m->used, m->width,
+               m->ffn, m->y);
+    }
+};
+
 struct gate_up_call {
     const moe_call *m;
     template <class Format> void run() const {
@@ -341,6 +413,13 @@ struct down_call {
         m->down_and_sum<Format>();
     }
 };
+
+/* to[slot] = x times its expert's part of w alone. */
+static void expert_matrix(const moe_call *m, const tensor *w, bool round, float *to) {
+    if (!round || !with_rounded(w->type, rounded_gate_up_call{m, w, NULL, to})) {
+        with_format(w->type, one_of_two_call{m, w, to});
+    }
+}
 
 static void moe(backend *b, const tensor *gate, const tensor *up, const tensor *down, const float *x, int64_t rows, const int32_t *ids,
                 const float *weights, int used, float *scratch, float *y) {
@@ -369,14 +448,18 @@ static void moe(backend *b, const tensor *gate, const tensor *up, const tensor *
         if (!m.few) {
             launch(m.c, "moe_sort", sort_kernel, 1, SORT_THREADS, 0, m.ids, m.slots, experts, m.order, m.tiles, most_tiles(m.slots, experts));
         }
-        if (gate->type == up->type) {
-            with_format(gate->type, gate_up_call{&m});
-        } else {
-            with_format(gate->type, one_of_two_call{&m, gate, m.hidden});
-            with_format(up->type, one_of_two_call{&m, up, m.other});
+        const bool inputs_fit = m.few && rounded_rows::bytes(rows_of(gate).width) <= MOST_ROUNDED_BYTES,
+                   hidden_fits = m.few && (size_t)used * rounded_rows::bytes(rows_of(down).width) <= MOST_ROUNDED_BYTES;
+        if (gate->type != up->type) {
+            expert_matrix(&m, gate, inputs_fit, m.hidden);
+            expert_matrix(&m, up, inputs_fit, m.other);
             b->ops->silu_mul(b, m.hidden, m.other, m.slots * ffn, m.hidden);
+        } else if (!inputs_fit || !with_rounded(gate->type, rounded_gate_up_call{&m, gate, up, m.hidden})) {
+            with_format(gate->type, gate_up_call{&m});
         }
-        with_format(down->type, down_call{&m});
+        if (!hidden_fits || !with_rounded(down->type, rounded_down_call{&m})) {
+            with_format(down->type, down_call{&m});
+        }
     }
 }
 

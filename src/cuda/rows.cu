@@ -11,7 +11,7 @@ template <class Format> __global__ static void embed_kernel(weight_rows table, c
     for (int64_t g = threadIdx.x; g * Format::GROUP < width; g += blockDim.x) {
         float v[Format::GROUP];
         if (id >= 0) {
-            Format::load(table.data + (int64_t)id * table.stride, g, v, width);
+            Format::load(table.data + (int64_t)id * table.stride, g, v, table.width);
         }
         for (int i = 0; i < Format::GROUP && g * Format::GROUP + i < width; i++) {
             y[row * width + g * Format::GROUP + i] = id >= 0 ? v[i] : nanf("");
@@ -27,7 +27,7 @@ __global__ static void embed_sum_kernel(weight_rows table, const int32_t *ids, i
         for (int64_t j = 0; j < n; j++) {
             float v[Format::GROUP];
             const int32_t id = ids[row * n + j];
-            Format::load(table.data + ((int64_t)(id < 0 ? 0 : id) + j * step) * table.stride, g, v, width);
+            Format::load(table.data + ((int64_t)(id < 0 ? 0 : id) + j * step) * table.stride, g, v, table.width);
             for (int i = 0; i < Format::GROUP; i++) {
                 sum[i] += id < 0 ? nanf("") : v[i];
             }

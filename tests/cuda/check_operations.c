@@ -1,7 +1,8 @@
 /* Every operation of the CUDA backend against the CPU's, on random shapes: check_operations [ROUNDS [SEED]].
  *
  * Linked with the emulation (tests/cuda/emulated) it runs anywhere; linked with libomni-cuda it checks a card. A case is run on both sides from the
- * same random numbers and what it gives is compared. Quantised weights are multiplied in float32 on both sides. Prints the largest error of each
+ * same random numbers and what it gives is compared. Quantised weights are multiplied in float32 on both sides, or, in the cases of rounded inputs,
+ * with int8 on both. Prints the largest error of each
  * operation, as a share of the largest value, and "N passed, N failed". */
 #include <math.h>
 #include <stdarg.h>
@@ -263,21 +264,44 @@ static double case_heads(side *s) {
     return 5e-6;
 }
 
-static double case_linear(side *s) {
-    const dtype type = types[between(s, 0, TYPES - 1)];
-    const int64_t in = width_for(s, type, 700), outs = between(s, 1, 150), rows = one_of(s, 8, 1, 1, 2, 3, 5, 8, 9, 70);
+/* Types whose products with few rows round their inputs on a card. */
+static const dtype rounded_types[] = {DTYPE_Q8_0, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
+enum { ROUNDED_TYPES = sizeof rounded_types / sizeof *rounded_types };
+
+static bool is_rounded(dtype type) {
+    for (int i = 0; i < ROUNDED_TYPES; i++) {
+        if (rounded_types[i] == type) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void linear_case(side *s, dtype type, int64_t rows) {
+    const int64_t in = width_for(s, type, 700), outs = between(s, 1, 150);
     tensor w = weights(s, WEIGHT_LINEAR, type, in, outs, 1, 1);
     const int64_t x_stride = dtype_find(type)->block == 1 && between(s, 0, 3) == 0 ? (in + 1) / 2 : in + between(s, 0, 5),
                   y_stride = outs + between(s, 0, 3);
     float *x = numbers(s, rows * x_stride + in), *bias = numbers(s, outs), *y = room(s, rows * y_stride);
     s->b->ops->linear(s->b, &w, between(s, 0, 1) ? bias : NULL, x, rows, x_stride, y, y_stride);
     result(s, y, rows * y_stride);
+}
+
+static double case_linear(side *s) {
+    const dtype type = types[between(s, 0, TYPES - 1)];
+    const int64_t rows = one_of(s, 8, 1, 1, 2, 3, 5, 8, 9, 70);
+    linear_case(s, type, is_rounded(type) && rows < 9 ? 9 : rows);
+    return 1e-5;
+}
+
+static double case_linear_rounded(side *s) {
+    linear_case(s, rounded_types[between(s, 0, ROUNDED_TYPES - 1)], between(s, 1, 8));
     return 1e-5;
 }
 
 /* Inputs short of whole blocks, as if zeros followed (ops->pack). */
 static double case_linear_short(side *s) {
-    const int64_t in = 32 * between(s, 1, 8), outs = between(s, 1, 40), rows = between(s, 1, 12);
+    const int64_t in = 32 * between(s, 1, 8), outs = between(s, 1, 40), rows = between(s, 1, 8);
     tensor w = weights(s, WEIGHT_LINEAR, DTYPE_Q8_0, in, outs, 1, 1);
     const int64_t cut = between(s, 0, 31);
     float *x = host_numbers(s, rows * in);
@@ -383,12 +407,10 @@ static double case_attention_dense(side *s) {
     return 5e-6;
 }
 
-static double case_moe(side *s) {
-    const dtype type = types[between(s, 0, TYPES - 1)], other = between(s, 0, 3) ? type : types[between(s, 0, TYPES - 1)];
+static void moe_case(side *s, dtype type, dtype other, int64_t rows) {
     const int64_t block = dtype_find(type)->block > dtype_find(other)->block ? dtype_find(type)->block : dtype_find(other)->block;
     const int64_t width = block * between(s, 1, block > 1 ? 2 : 130), ffn = block * between(s, 1, block > 1 ? 2 : 130);
     const int experts = (int)between(s, 1, 20), used = (int)between(s, 1, experts < 8 ? experts : 8);
-    const int64_t rows = one_of(s, 5, 1, 2, 7, 30, 100);
     tensor gate = weights(s, WEIGHT_EXPERTS, type, width, ffn, experts, 1), up = weights(s, WEIGHT_EXPERTS, other, width, ffn, experts, 1),
            down = weights(s, WEIGHT_EXPERTS, other, ffn, width, experts, 1);
     float *x = numbers(s, rows * width), *weight = room(s, rows * used), *y = room(s, rows * width);
@@ -399,7 +421,19 @@ static double case_moe(side *s) {
     s->count -= (size_t)(2 * rows * used); /* compared apart: their sizes differ from y's */
     s->b->ops->moe(s->b, &gate, &up, &down, x, rows, ids, weight, used, room(s, (int64_t)s->b->ops->moe_scratch(s->b, rows, used, width, ffn)), y);
     result(s, y, rows * width);
+}
+
+static double case_moe(side *s) {
+    const dtype type = types[between(s, 0, TYPES - 1)], other = between(s, 0, 3) ? type : types[between(s, 0, TYPES - 1)];
+    const int64_t rows = one_of(s, 5, 1, 2, 7, 30, 100);
+    moe_case(s, type, other, is_rounded(type) || is_rounded(other) ? 100 : rows);
     return 2e-5;
+}
+
+static double case_moe_rounded(side *s) {
+    const dtype type = rounded_types[between(s, 0, ROUNDED_TYPES - 1)];
+    moe_case(s, type, between(s, 0, 2) ? type : rounded_types[between(s, 0, ROUNDED_TYPES - 1)], between(s, 1, 8));
+    return 1e-3; /* a sum that lies between two whole numbers may be rounded to either */
 }
 
 static double case_route(side *s) {
@@ -498,21 +532,24 @@ static double case_sample(side *s) {
 static const struct {
     const char *name;
     double (*run)(side *s);
+    bool rounded; /* compared with the CPU's packed weights, which round inputs as well */
 } cases[] = {
-    {"embed", case_embed},
-    {"rows", case_rows},
-    {"norms", case_norms},
-    {"heads", case_heads},
-    {"linear", case_linear},
-    {"linear, short", case_linear_short},
-    {"conv1d", case_conv1d},
-    {"overlap_add", case_overlap},
-    {"conv2d", case_conv2d},
-    {"attention", case_attention},
-    {"attention_dense", case_attention_dense},
-    {"route", case_route},
-    {"moe", case_moe},
-    {"sample", case_sample},
+    {"embed", case_embed, false},
+    {"rows", case_rows, false},
+    {"norms", case_norms, false},
+    {"heads", case_heads, false},
+    {"linear", case_linear, false},
+    {"linear, rounded", case_linear_rounded, true},
+    {"linear, short", case_linear_short, true},
+    {"conv1d", case_conv1d, false},
+    {"overlap_add", case_overlap, false},
+    {"conv2d", case_conv2d, false},
+    {"attention", case_attention, false},
+    {"attention_dense", case_attention_dense, false},
+    {"route", case_route, false},
+    {"moe", case_moe, false},
+    {"moe, rounded", case_moe_rounded, true},
+    {"sample", case_sample, false},
 };
 
 static double run_case(int i, side *s, uint64_t seed) {
@@ -549,20 +586,22 @@ static double error_of(const side *a, const side *b) {
 int main(int argc, char **argv) {
     const int rounds = argc > 1 ? atoi(argv[1]) : 20;
     const uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-    side cpu = {0}, card = {0};
+    side plain = {0}, packed = {0}, card = {0};
     int passed = 0, failed = 0;
-    must(cpu_backend_create(1, &cpu.b, &err));
-    cpu_backend_keep_rows(cpu.b, true);
+    must(cpu_backend_create(1, &plain.b, &err));
+    cpu_backend_keep_rows(plain.b, true);
+    must(cpu_backend_create(1, &packed.b, &err));
     must(cuda_backend_create(0, &card.b, &err));
     printf("%s\n%-16s %8s %10s\n", card.b->description, "operation", "rounds", "error");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double worst = 0;
+        side *cpu = cases[i].rounded ? &packed : &plain;
         for (int round = 0; round < rounds; round++) {
             const uint64_t at = seed * 1000003 + (uint64_t)round;
-            const double bound = run_case((int)i, &cpu, at);
+            const double bound = run_case((int)i, cpu, at);
             run_case((int)i, &card, at);
             must(backend_failure(card.b, &err));
-            const double error = cpu.count == card.count ? error_of(&cpu, &card) : INFINITY;
+            const double error = cpu->count == card.count ? error_of(cpu, &card) : INFINITY;
             worst = fmax(worst, error);
             if (error <= bound) {
                 passed++;
@@ -574,9 +613,11 @@ int main(int argc, char **argv) {
         }
         printf("%-16s %8d %10.2g\n", cases[i].name, rounds, worst);
     }
-    backend_destroy(cpu.b);
+    backend_destroy(plain.b);
+    backend_destroy(packed.b);
     backend_destroy(card.b);
-    free(cpu.results);
+    free(plain.results);
+    free(packed.results);
     free(card.results);
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? 1 : 0;

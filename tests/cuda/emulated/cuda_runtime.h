@@ -19,6 +19,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __shared__ static /* one block runs at a time */
+#define DYNAMIC_SHARED(name) char *name = emulated_shared
 #define CUDART_VERSION 13000
 
 struct dim3 {
@@ -33,6 +34,7 @@ struct emulated_place {
     dim3 threadIdx, blockIdx, blockDim, gridDim;
 };
 extern emulated_place emulated_now;
+extern char *emulated_shared; /* what the launch asked for: exactly so many bytes */
 #define threadIdx emulated_now.threadIdx
 #define blockIdx emulated_now.blockIdx
 #define blockDim emulated_now.blockDim
@@ -44,7 +46,7 @@ void emulated_warp_exchange(uint64_t mine, uint64_t all[32]);
 /* Whether any thread of the block gave true. */
 bool emulated_block_any(bool mine);
 /* Runs body(argument) as every thread of every block. */
-void emulated_launch(dim3 grid, dim3 threads, void (*body)(void *argument), void *argument);
+void emulated_launch(dim3 grid, dim3 threads, size_t shared, void (*body)(void *argument), void *argument);
 
 /* ---- device functions ---- */
 
@@ -110,6 +112,17 @@ static inline uint32_t __float_as_uint(float x) {
 
 static inline long long __double_as_longlong(double x) {
     return emulated_bits<long long>(x);
+}
+
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+
+static inline int __dp4a(int a, int b, int sum) {
+    for (int i = 0; i < 32; i += 8) {
+        sum += (int8_t)(a >> i) * (int8_t)(b >> i);
+    }
+    return sum;
 }
 
 static inline double __longlong_as_double(long long x) {
@@ -181,7 +194,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
     const cudaError_t e = emulated_call(cudaErrorLaunchFailure);
     if (e == cudaSuccess) {
         emulated_arguments<Parameters...> a = {kernel, std::tuple<Parameters...>(Parameters(arguments)...)};
-        emulated_launch(config->gridDim, config->blockDim, emulated_arguments<Parameters...>::run, &a);
+        emulated_launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, emulated_arguments<Parameters...>::run, &a);
     }
     return e;
 }

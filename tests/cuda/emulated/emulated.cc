@@ -189,9 +189,11 @@ void emulated_warp_exchange(uint64_t mine, uint64_t out[32]) {
     back_to_scheduler(AT_WARP); /* nobody gives anew before all have read */
 }
 
-void emulated_launch(dim3 grid, dim3 threads, void (*body)(void *argument), void *argument) {
+char *emulated_shared;
+
+void emulated_launch(dim3 grid, dim3 threads, size_t shared, void (*body)(void *argument), void *argument) {
     all.count = threads.x * threads.y * threads.z;
-    if (all.count == 0 || all.count > MOST_THREADS || grid.y > 65535 || grid.z > 65535) {
+    if (all.count == 0 || all.count > MOST_THREADS || grid.y > 65535 || grid.z > 65535 || shared > 48 << 10) {
         fprintf(stderr, "emulated CUDA: a launch that no card takes\n");
         abort();
     }
@@ -200,6 +202,10 @@ void emulated_launch(dim3 grid, dim3 threads, void (*body)(void *argument), void
         if (all.stacks == MAP_FAILED) {
             abort();
         }
+    }
+    emulated_shared = (char *)aligned_alloc(16, (shared + 15) / 16 * 16);
+    if (!emulated_shared) {
+        abort();
     }
     all.body = body;
     all.argument = argument;
@@ -213,6 +219,7 @@ void emulated_launch(dim3 grid, dim3 threads, void (*body)(void *argument), void
             }
         }
     }
+    free(emulated_shared);
 }
 
 /* ---- the runtime ---- */
