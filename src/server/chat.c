@@ -381,9 +381,9 @@ static void answer(call *c) {
     exchange_on_gone(c->x, NULL, NULL);
     for (int i = 0; i < c->in.n; i++) {
         omni_request_free(c->choices[i].request);
-        c->x->answer_tokens += c->choices[i].result.answer_tokens;
-        c->x->prompt_tokens = c->choices[i].result.prompt_tokens;
-        c->x->cached_tokens = c->choices[i].result.cached_tokens;
+        const omni_result *r = &c->choices[i].result;
+        const bool first = i == 0; /* all have the same prompt */
+        exchange_count(c->x, first ? r->prompt_tokens : 0, first ? r->cached_tokens : 0, r->answer_tokens);
     }
     if (status != OMNI_OK) {
         answer_error(c->x, status, &err);

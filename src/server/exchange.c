@@ -169,6 +169,14 @@ bool exchange_gone(exchange *x) {
     return gone;
 }
 
+void exchange_count(exchange *x, int64_t prompt_tokens, int64_t cached_tokens, int64_t answer_tokens) {
+    pthread_mutex_lock(&x->lock);
+    x->prompt_tokens += prompt_tokens;
+    x->cached_tokens += cached_tokens;
+    x->answer_tokens += answer_tokens;
+    pthread_mutex_unlock(&x->lock);
+}
+
 void exchange_lost(exchange *x) {
     pthread_mutex_lock(&x->lock);
     if (!x->gone && x->on_gone) {

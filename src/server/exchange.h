@@ -51,8 +51,7 @@ typedef struct exchange {
     bool listed;                             /* server.lock */
     struct exchange *next_write;
     _Atomic int holders;
-    /* For the log and the metrics. */
-    int64_t prompt_tokens, cached_tokens, answer_tokens;
+    int64_t prompt_tokens, cached_tokens, answer_tokens; /* for the log; guarded by lock: the event thread logs when the client is gone */
 } exchange;
 
 exchange *exchange_create(struct server *s);
@@ -73,6 +72,8 @@ void reply_error(exchange *x, int status, const char *param, const char *code, c
 /* f(arg) is called once, from the event thread, when the client goes away, or at once if it has. NULL: no more. */
 void exchange_on_gone(exchange *x, void (*f)(void *arg), void *arg);
 bool exchange_gone(exchange *x);
+/* Adds to what the log says. */
+void exchange_count(exchange *x, int64_t prompt_tokens, int64_t cached_tokens, int64_t answer_tokens);
 
 /* What the event thread does: the client is gone. */
 void exchange_lost(exchange *x);

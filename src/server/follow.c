@@ -49,9 +49,7 @@ static void end_one(server *s, exchange *x, followed *one, const omni_event *e) 
         metrics_time(&s->metrics, TIMING_REAL_TIME_FACTOR, one->result.seconds_answer / one->seconds);
         metrics_time(&s->metrics, TIMING_STUTTER, one->stutter);
     }
-    x->prompt_tokens += one->result.prompt_tokens;
-    x->cached_tokens += one->result.cached_tokens;
-    x->answer_tokens += one->result.answer_tokens;
+    exchange_count(x, one->result.prompt_tokens, one->result.cached_tokens, one->result.answer_tokens);
 }
 
 static void hear(server *s, const exchange *x, followed *one, size_t samples) {

@@ -189,11 +189,10 @@ void listen_write(exchange *x) {
         x->next_write = s->wants_write;
         s->wants_write = x;
     }
-    struct lws_context *context = s->context;
-    pthread_mutex_unlock(&s->lock);
-    if (add && context) {
-        lws_cancel_service(context);
+    if (add && s->context) {
+        lws_cancel_service(s->context); /* with the lock: listen_close takes the context away under it */
     }
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void write_listed(server *s) {
@@ -563,11 +562,9 @@ void listen_run(struct server *s) {
 void listen_close(struct server *s) {
     pthread_mutex_lock(&s->lock);
     struct lws_context *context = s->context;
+    s->context = NULL; /* workers do not wake it any more */
     pthread_mutex_unlock(&s->lock);
     if (context) {
         lws_context_destroy(context); /* closes every connection, and so lets every exchange go */
-        pthread_mutex_lock(&s->lock);
-        s->context = NULL;
-        pthread_mutex_unlock(&s->lock);
     }
 }
