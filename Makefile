@@ -37,7 +37,7 @@ tsan: ## the same under ThreadSanitizer
 	@scripts/setup.sh sanitize
 	@cmake -S . -B build-tsan $(PRESET_FLAGS) -DOMNI_SANITIZE=thread -DCMAKE_BUILD_TYPE=Debug >/dev/null
 	@ninja -C build-tsan -j $(JOBS)
-	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) $(CTEST_FLAGS) -E '^(kernels|bombs|videos|test_long_text|cuda_.*|cli_.*)$$'
+	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan --output-on-failure -j $(JOBS) $(CTEST_FLAGS) -E '^(kernels|bombs|videos|cuda_.*|cli_.*|test_(long_text|failures|bench|formats|json_schema|grammar|convert.*|tokenizer|sampler|params|part_options))$$'
 
 fuzz: ## every fuzz target for SECONDS_EACH=60
 	@scripts/setup.sh fuzz
