@@ -592,6 +592,22 @@ class Interrupts(Case):
         self.assertEqual(r["finish"], "cancelled")
         self.assertEqual(len(self.wav(self.path("a.wav"))), r["samples"])
 
+    def test_sound_is_whole_in_every_format(self):
+        """As much as was said, under headers that say so: FLAC's number of samples, MP3's of frames, Ogg's last page."""
+        for name in ["a.mp3", "a.opus", "a.flac", "a.aac"]:
+            p = self.start(*ALL, "-p", "x", *ENDLESS, "-o", name)
+            while self.written(p) <= 4000:
+                time.sleep(0.01)
+            p.send_signal(signal.SIGINT)
+            p.communicate(timeout=harness.LONG)
+            self.assertEqual((p.returncode, os.listdir(self.folder.name)), (130, [name]))
+            samples = len(self.tool("ffmpeg", "-v", "error", "-xerror", "-i", name, "-f", "s16le", "-ar", "24000", "-")) / 2
+            self.assertGreater(samples, 2000)
+            if name != "a.aac":  # which has no header
+                told = float(self.tool("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", name))
+                self.assertAlmostEqual(told, samples / 24000, delta=0.12)
+            os.remove(self.path(name))
+
     def test_killed_leaves_no_final_name(self):
         p = self.start(*ALL, "-p", "x", *ENDLESS, "-o", "a.wav")
         p.stdout.read(50)
