@@ -423,6 +423,7 @@ typedef struct omni_bench_params {
     int repetitions;                     /* 0: 5; fewer when a row takes longer than max_seconds */
     double max_seconds;                  /* a row; 0: 60 */
     int generate;                        /* tokens of a decode row; 0: 32 */
+    const char *device;                  /* as of omni_model_params; NULL: "cpu" */
     int threads;                         /* 0: one a usable core, or one for each CPU of the mask and the range */
     omni_scheduling scheduling;
     omni_cache_type cache_type_k, cache_type_v;

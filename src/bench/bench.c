@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "convert/synth.h"
 #include "cpu/cpu.h"
+#include "engine/device.h"
 #include "tensor/profile.h"
 
 enum { DEFAULT_REPETITIONS = 5, DEFAULT_GENERATE = 32, MAX_SAMPLES = 1000 };
@@ -101,14 +102,16 @@ omni_status bench_values(bench *x, const char *name, const char *unit, double *v
     return report(x, &row, err);
 }
 
-static omni_status once(const bench_work *w, double *seconds, omni_error *err) {
+static omni_status once(const bench *x, const bench_work *w, double *seconds, omni_error *err) {
     if (w->prepare) {
         TRY(w->prepare(w->arg, err));
     }
+    backend_wait(x->b);
     double start = engine_now();
     TRY(w->run(w->arg, err));
+    backend_wait(x->b);
     *seconds = engine_now() - start;
-    return OMNI_OK;
+    return backend_failure(x->b, err);
 }
 
 /* The counting repetition. */
@@ -128,7 +131,7 @@ static omni_status count(bench *x, const bench_work *w, double *seconds, profile
 }
 
 static omni_status test_machine(bench *x, limits *out, omni_error *err) {
-    TRY(limits_measure(cpu_backend_pool(x->b), &x->last, err));
+    TRY(backend_queues(x->b) ? limits_measure_device(x->b, &x->last, err) : limits_measure(cpu_backend_pool(x->b), &x->last, err));
     x->last_at = engine_now();
     *out = x->last;
     return OMNI_OK;
@@ -153,7 +156,7 @@ omni_status bench_rate(bench *x, const char *name, const char *unit, const bench
     }
     while (n < x->repetitions && (n == 0 || engine_now() - started + seconds < x->max_seconds)) {
         TRY(bench_progress(x, name, n, x->repetitions, err));
-        TRY(once(w, &seconds, err));
+        TRY(once(x, w, &seconds, err));
         rates[n++] = w->amount / seconds;
     }
     omni_bench_row row = {.name = name, .unit = unit, .samples = n, .median = median_of(rates, n), .bytes = total.bytes, .flops = total.flops};
@@ -166,7 +169,7 @@ omni_status bench_rate(bench *x, const char *name, const char *unit, const bench
     row.bytes_per_second = row.bytes * row.median / w->amount;
     row.flops_per_second = row.flops * row.median / w->amount;
     row.memory_share = row.bytes_per_second / row.memory_limit;
-    row.compute_share = row.flops_per_second / row.compute_limit;
+    row.compute_share = row.compute_limit > 0 ? row.flops_per_second / row.compute_limit : 0;
     char *text = x->params->profile ? profile_text(x->b->profile) : NULL;
     if (x->params->profile && !text) {
         return fail(err, OMNI_ERR_MEMORY, "%s: out of memory for the profile", name);
@@ -185,6 +188,9 @@ static omni_status bench_limits(bench *x, omni_error *err) {
         TRY(test_machine(x, &l, err));
         read[i] = l.read / 1e9;
         fma[i] = l.fma / 1e9;
+    }
+    if (backend_queues(x->b)) {
+        return bench_values(x, "memory copy", "GB/s", read, TIMES, err);
     }
     TRY(bench_values(x, "memory read", "GB/s", read, TIMES, err));
     return bench_values(x, "float32 FMA", "GFLOP/s", fma, TIMES, err);
@@ -303,23 +309,24 @@ static omni_status open_encoders(bench *x, const char *path, omni_error *err) {
     return mel_create(audio_encoder_mel(x->encoders.audio), &x->encoders.mel, err);
 }
 
-/* From here to close_files the calling thread is the pool's. */
+/* From here to close_files the calling thread works for the backend. */
 static void use_backend(bench *x, backend *b) {
     x->b = b;
-    pool_enter(cpu_backend_pool(b));
+    backend_enter(b);
 }
 
 static omni_status open_files(bench *x, const files *f, omni_error *err) {
+    omni_model_params p = omni_model_params_default();
+    p.device = x->params->device;
+    p.threads = x->params->threads;
+    p.scheduling = x->params->scheduling;
+    p.no_repack = x->params->no_repack;
     if (f->model) {
         bench_forget_peak();
         double start = engine_now();
-        omni_model_params p = omni_model_params_default();
         p.model = f->model;
         p.talker = f->talker;
-        p.threads = x->params->threads;
-        p.scheduling = x->params->scheduling;
         p.embeddings_only = f->embeddings_only;
-        p.no_repack = x->params->no_repack;
         TRY(omni_model_open(&p, &x->model, err));
         use_backend(x, x->model->b);
         double seconds = engine_now() - start;
@@ -327,12 +334,9 @@ static omni_status open_files(bench *x, const files *f, omni_error *err) {
             TRY(bench_values(x, "load", "s", &seconds, 1, err));
         }
     } else {
-        pool *threads;
-        TRY(engine_pool_create(x->params->threads, &x->params->scheduling, &threads, err));
         backend *b;
-        TRY(cpu_backend_create_on(threads, &b, err));
+        TRY(device_open(&p, &b, err));
         use_backend(x, b);
-        cpu_backend_keep_rows(x->b, x->params->no_repack);
     }
     return f->mmproj ? open_encoders(x, f->mmproj, err) : OMNI_OK;
 }
@@ -343,7 +347,7 @@ static void close_files(bench *x) {
     vision_encoder_close(x->encoders.vision);
     gguf_close(x->mmproj);
     if (x->b) {
-        pool_leave(cpu_backend_pool(x->b));
+        backend_leave(x->b);
     }
     if (x->b && !getenv("OMNI_PROFILE")) {
         profile_remove(x->b);
@@ -351,7 +355,7 @@ static void close_files(bench *x) {
     if (x->model) {
         omni_model_close(x->model);
     } else {
-        cpu_backend_destroy(x->b);
+        backend_destroy(x->b);
     }
 }
 

@@ -72,3 +72,27 @@ omni_status limits_measure(pool *p, limits *out, omni_error *err) {
     free(t);
     return OMNI_OK;
 }
+
+omni_status limits_measure_device(backend *b, limits *out, omni_error *err) {
+    enum { BYTES = 256 << 20, TIMES = 5, COPIES = 4 };
+    void *from = NULL, *to = NULL;
+    double best = 0;
+    omni_status status = b->ops->alloc(b, BYTES, &from, err);
+    if (status == OMNI_OK) {
+        status = b->ops->alloc(b, BYTES, &to, err);
+    }
+    for (int i = 0; status == OMNI_OK && i < TIMES; i++) {
+        backend_wait(b);
+        const double start = now();
+        for (int k = 0; k < COPIES; k++) {
+            b->ops->copy(b, to, from, BYTES);
+        }
+        backend_wait(b);
+        const double rate = 2.0 * BYTES * COPIES / (now() - start);
+        best = rate > best ? rate : best;
+    }
+    b->ops->release(b, from);
+    b->ops->release(b, to);
+    *out = (limits){.read = best};
+    return status == OMNI_OK ? backend_failure(b, err) : status;
+}

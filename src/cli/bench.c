@@ -147,6 +147,7 @@ int command_bench(int argc, char **argv) {
         {"--max-seconds", NULL, FLAG_FLOAT, &p.max_seconds, "X", "fewer repetitions of a test that takes longer (default 60)", 0.1, 100000},
         {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "<f32|f16|q8_0>", "keys are kept as (default f32)", 0, 0},
         {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "<f32|f16|q8_0>", "values are kept as (default f32)", 0, 0},
+        {"--device", NULL, FLAG_STRING, &p.device, "cpu|cuda[:N]|auto", "where the model is computed (default cpu)", 0, 0},
         {"--no-repack", NULL, FLAG_SET, &p.no_repack, NULL, "leave weights as the files have them", 0, 0},
         {"--profile", NULL, FLAG_SET, &p.profile, NULL, "where the time goes, an operation a line (not in CSV)", 0, 0},
         {"--scratch", NULL, FLAG_STRING, &p.scratch_dir, "DIR", "where random files lie while they are used (default $TMPDIR or /tmp)", 0, 0},

@@ -220,6 +220,19 @@ static inline void backend_leave(backend *b) {
     }
 }
 
+/* Whether operations return before they are done; a download waits for them. */
+static inline bool backend_queues(const backend *b) {
+    return b->failure != NULL;
+}
+
+/* Until all is done that was queued. */
+static inline void backend_wait(backend *b) {
+    char nothing;
+    if (backend_queues(b)) {
+        b->ops->download(b, &nothing, &nothing, 0);
+    }
+}
+
 static inline omni_status backend_failure(backend *b, omni_error *err) {
     return b->failure ? b->failure(b, err) : OMNI_OK;
 }

@@ -109,6 +109,14 @@ static void *host_copy(backend *b, const void *from, size_t bytes) {
     return to;
 }
 
+/* Waits for a queued operation, so that its time is its own. */
+static void settle(backend *b) {
+    char nothing;
+    if (backend_queues(b)) {
+        b->profile->inner->download(b, &nothing, &nothing, 0);
+    }
+}
+
 /* ---- the operations, in the order of ops.h ---- */
 
 /* The wrapper of an operation whose costs follow from its arguments: bytes moved at least, and floating point operations. */
@@ -116,6 +124,7 @@ static void *host_copy(backend *b, const void *from, size_t bytes) {
     static void p_##op parameters {                                                                                                                  \
         const double started = now();                                                                                                                \
         b->profile->inner->op arguments;                                                                                                             \
+        settle(b);                                                                                                                                   \
         note(b->profile, #op, name, started, bytes, flops);                                                                                          \
     }
 
@@ -199,6 +208,7 @@ static void p_attention(backend *b, const kv_cache *cache, int layer, const int3
                         int64_t rows, int heads, float scale, float *y) {
     double t = now();
     b->profile->inner->attention(b, cache, layer, block_table, at, q, rows, heads, scale, y);
+    settle(b);
     double seconds = now() - t, pairs = 0, positions = 0;
     attention_row *ranges = host_copy(b, at, (size_t)rows * sizeof *at);
     for (int64_t i = 0; ranges && i < rows; i++) {
@@ -217,6 +227,7 @@ static void p_attention_dense(backend *b, const float *q, int64_t q_stride, cons
                               const int32_t *end, int64_t rows, int heads, int kv_heads, int head_dim, float scale, bool bf16, float *y) {
     double t = now();
     b->profile->inner->attention_dense(b, q, q_stride, k, v, kv_stride, first, end, rows, heads, kv_heads, head_dim, scale, bf16, y);
+    settle(b);
     double seconds = now() - t, pairs = 0;
     int32_t *from = host_copy(b, first, (size_t)rows * sizeof *from), *to = host_copy(b, end, (size_t)rows * sizeof *to);
     for (int64_t i = 0; from && to && i < rows; i++) {
@@ -246,6 +257,7 @@ static void p_moe(backend *b, const tensor *gate, const tensor *up, const tensor
                   const float *weights, int used, float *scratch, float *y) {
     double t = now();
     b->profile->inner->moe(b, gate, up, down, x, rows, ids, weights, used, scratch, y);
+    settle(b);
     double seconds = now() - t, experts = (double)gate->ne[2], width = (double)gate->ne[0], ffn = (double)gate->ne[1];
     int32_t *chosen = host_copy(b, ids, (size_t)(rows * used) * sizeof *ids);
     double share = chosen ? distinct(chosen, rows * used, gate->ne[2]) / experts : 0;
