@@ -1,7 +1,8 @@
 /* Attention over a cache of blocks and over plain keys and values, and the cache itself.
  *
- * A block of threads has one row and one query head. Its warps take positions in turn, each with a softmax of its own that is rescaled as larger
- * scores come (the online softmax), and their sums are joined at the end; a lane holds the values lane, lane + 32, ... of a head. */
+ * A block of threads has one row and one query head, of few rows a part of the positions. Its warps take positions in turn, each with a softmax of
+ * its own that is rescaled as larger scores come (the online softmax), and their sums are joined at the end; a lane holds the values lane, lane + 32,
+ * ... of a head. */
 #include "cuda/device.cuh"
 
 enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP };
@@ -156,35 +157,63 @@ struct dense_source {
     }
 };
 
-/* LANE: values of a head that a lane holds at most. grid: heads, rows of this launch. */
+/* What a part of a row's positions gave: values relative to exp(largest), and their weights' sum. */
+struct attention_part {
+    float largest, total;
+};
+
+/* LANE: values of a head that a lane holds at most. grid: heads, rows of this launch, parts that a row's positions are cut into. One part: y is the
+ * result. Several: values[row, head, part, head_dim] and parts[row, head, part] are, for join_kernel. */
 template <class Source, int LANE>
 __global__ static void attention_kernel(Source source, const float *q, int64_t q_stride, int64_t first_row, int kv_heads, int head_dim, float scale,
-                                        float *y) {
+                                        float *y, float *values, attention_part *parts) {
+    enum { AT_ONCE = 4 }; /* positions of a warp whose loads and sums overlap */
     __shared__ float largest[WARPS], total[WARPS], sums[WARPS][LANE * WARP];
     const int64_t row = first_row + blockIdx.y;
     const int heads = (int)gridDim.x, head = (int)blockIdx.x, kv_head = head / (heads / kv_heads);
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, count = source.end(row) - source.first(row);
+    const int each = (count + (int)gridDim.z - 1) / (int)gridDim.z, first = source.first(row) + (int)blockIdx.z * each;
+    const int end = first + each < source.end(row) ? first + each : source.end(row);
     float query[LANE], sum[LANE], max = -INFINITY, weight = 0;
     for (int j = 0; j < LANE; j++) {
         const int i = lane + j * WARP;
         query[j] = i < head_dim ? q[row * q_stride + (int64_t)head * head_dim + i] : 0;
         sum[j] = 0;
     }
-    for (int p = source.first(row) + warp; p < source.end(row); p += WARPS) {
-        const char *key = source.key(row, kv_head, p), *value = source.value(row, kv_head, p);
-        float score = 0;
-        for (int j = 0; j < LANE; j++) {
-            const int i = lane + j * WARP;
-            score += i < head_dim ? query[j] * source.read_key(key, i) : 0;
+    for (int from = first + warp; from < end; from += AT_ONCE * WARPS) {
+        float score[AT_ONCE], larger = max;
+        for (int u = 0; u < AT_ONCE; u++) {
+            const int p = from + u * WARPS;
+            score[u] = 0;
+            if (p < end) {
+                const char *key = source.key(row, kv_head, p);
+                for (int j = 0; j < LANE; j++) {
+                    const int i = lane + j * WARP;
+                    score[u] += i < head_dim ? query[j] * source.read_key(key, i) : 0;
+                }
+            }
         }
-        score = warp_sum(score) * scale;
-        const float larger = score > max ? score : max; /* a NaN score stays out of max and makes its weight NaN */
-        const float keep = max == -INFINITY ? 0 : expf(max - larger), add = expf(score - larger);
-        for (int j = 0; j < LANE; j++) {
-            const int i = lane + j * WARP;
-            sum[j] = sum[j] * keep + (i < head_dim ? add * source.read_value(value, i) : 0);
+        for (int u = 0; u < AT_ONCE; u++) {
+            score[u] = warp_sum(score[u]) * scale;
+            larger = from + u * WARPS < end && score[u] > larger ? score[u] : larger; /* a NaN score stays out of it and makes its weight NaN */
         }
-        weight = weight * keep + add;
+        const float keep = max == -INFINITY ? 0 : expf(max - larger);
+        weight *= keep;
+        for (int j = 0; j < LANE; j++) {
+            sum[j] *= keep;
+        }
+        for (int u = 0; u < AT_ONCE; u++) {
+            const int p = from + u * WARPS;
+            if (p < end) {
+                const char *value = source.value(row, kv_head, p);
+                const float add = expf(score[u] - larger);
+                for (int j = 0; j < LANE; j++) {
+                    const int i = lane + j * WARP;
+                    sum[j] += i < head_dim ? add * source.read_value(value, i) : 0;
+                }
+                weight += add;
+            }
+        }
         max = larger;
     }
     for (int j = 0; j < LANE; j++) {
@@ -202,23 +231,69 @@ __global__ static void attention_kernel(Source source, const float *q, int64_t q
     for (int w = 0; w < WARPS; w++) {
         divisor += total[w] == 0 ? 0 : total[w] * expf(largest[w] - all);
     }
+    const int64_t place = row * heads + head, part = ((int64_t)blockIdx.y * heads + head) * gridDim.z + blockIdx.z;
     for (int i = (int)threadIdx.x; i < head_dim; i += WARPS * WARP) {
         float v = 0;
         for (int w = 0; w < WARPS; w++) {
             v += total[w] == 0 ? 0 : sums[w][i] * expf(largest[w] - all);
         }
-        y[(row * heads + head) * head_dim + i] = v / divisor;
+        if (gridDim.z == 1) {
+            y[place * head_dim + i] = v / divisor;
+        } else {
+            values[part * head_dim + i] = v;
+        }
     }
+    if (gridDim.z > 1 && threadIdx.x == 0) {
+        parts[part] = attention_part{all, divisor};
+    }
+}
+
+/* y from parts. grid: heads, rows. */
+__global__ static void join_kernel(const float *values, const attention_part *parts, int count, int head_dim, float *y) {
+    const int64_t place = (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
+    float all = -INFINITY, divisor = 0;
+    for (int k = 0; k < count; k++) {
+        all = fmaxf(all, parts[place * count + k].largest);
+    }
+    for (int k = 0; k < count; k++) {
+        const attention_part p = parts[place * count + k];
+        divisor += p.total == 0 ? 0 : p.total * expf(p.largest - all);
+    }
+    for (int i = (int)threadIdx.x; i < head_dim; i += (int)blockDim.x) {
+        float v = 0;
+        for (int k = 0; k < count; k++) {
+            const attention_part p = parts[place * count + k];
+            v += p.total == 0 ? 0 : values[(place * count + k) * head_dim + i] * expf(p.largest - all);
+        }
+        y[place * head_dim + i] = v / divisor;
+    }
+}
+
+/* Few rows leave most of a card idle: their positions are cut into parts. */
+static int parts_for(const cuda_backend *c, int64_t rows, int heads) {
+    enum { MOST_PARTS = 16, BLOCKS_EACH = 4 };
+    const int64_t parts = (int64_t)BLOCKS_EACH * c->multiprocessors / (rows * heads);
+    return parts < 1 ? 1 : parts > MOST_PARTS ? (int)MOST_PARTS : (int)parts;
 }
 
 template <class Source, int LANE>
 static void attend_with(backend *b, Source source, const float *q, int64_t q_stride, int64_t rows, int heads, int kv_heads, int head_dim, float scale,
                         float *y) {
     enum { MOST = 65535 };
+    cuda_backend *c = cuda_of(b);
     for (int64_t at = 0; at < rows; at += MOST) {
         const int64_t part = rows - at < MOST ? rows - at : (int64_t)MOST;
-        launch(cuda_of(b), "attention", attention_kernel<Source, LANE>, dim3((unsigned)heads, (unsigned)part), WARPS * WARP, 0, source, q, q_stride,
-               at, kv_heads, head_dim, scale, y);
+        int parts = parts_for(c, part, heads);
+        const size_t places = (size_t)part * (size_t)heads * (size_t)parts;
+        float *values = parts > 1 ? (float *)cuda_scratch(c, places * (sizeof(attention_part) + (size_t)head_dim * sizeof(float))) : NULL;
+        attention_part *ends = (attention_part *)(void *)(values + (values ? places * (size_t)head_dim : 0));
+        parts = values ? parts : 1;
+        launch(c, "attention", attention_kernel<Source, LANE>, dim3((unsigned)heads, (unsigned)part, (unsigned)parts), WARPS * WARP, 0, source, q,
+               q_stride, at, kv_heads, head_dim, scale, y, values, ends);
+        if (parts > 1) {
+            launch(c, "attention", join_kernel, dim3((unsigned)heads, (unsigned)part), WARPS * WARP, 0, values, ends, parts, head_dim,
+                   y + at * heads * head_dim);
+        }
     }
 }
 

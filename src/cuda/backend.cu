@@ -58,6 +58,21 @@ void *cuda_tell(cuda_backend *c, const void *from, size_t bytes) {
     return twin;
 }
 
+void *cuda_scratch(cuda_backend *c, size_t bytes) {
+    if (bytes > c->scratch_bytes) {
+        const size_t more = bytes > 2 * c->scratch_bytes ? bytes : 2 * c->scratch_bytes;
+        cuda_ok(c, cudaStreamSynchronize(c->stream), "cudaStreamSynchronize");
+        (void)cudaFree(c->scratch);
+        c->scratch_bytes = 0;
+        if (!cuda_ok(c, cudaMalloc(&c->scratch, more), "cudaMalloc")) {
+            c->scratch = NULL;
+            return NULL;
+        }
+        c->scratch_bytes = more;
+    }
+    return c->scratch;
+}
+
 static void memory_copy(backend *b, void *to, const void *from, size_t bytes);
 
 /* A large block goes up in parts, each from page-locked memory while the next is being filled. */
@@ -178,6 +193,7 @@ static void destroy(backend *b) {
     }
     (void)cudaFreeHost(c->ring);
     (void)cudaFree(c->ring_twin);
+    (void)cudaFree(c->scratch);
     free(c);
 }
 

@@ -33,6 +33,8 @@ typedef struct cuda_backend {
     const char *error_call; /* where */
     char *ring, *ring_twin;
     size_t ring_used;
+    void *scratch; /* of one operation at a time: the stream keeps them in order */
+    size_t scratch_bytes;
     char *staging[2]; /* page-locked, through which weights go up */
     cudaEvent_t staged[2];
 } cuda_backend;
@@ -52,6 +54,9 @@ static inline bool cuda_ok(cuda_backend *c, cudaError_t e, const char *call) {
 
 /* Copies bytes to the card in the order of the stream and returns where they lie there until some 4 MB more have been told; NULL: more than fits. */
 void *cuda_tell(cuda_backend *c, const void *from, size_t bytes);
+
+/* Memory of the card for what an operation needs while it runs; the next one's overlaps it. NULL: there is no room (remembered as a failure). */
+void *cuda_scratch(cuda_backend *c, size_t bytes);
 
 /* Blocks of `threads` each that n things take. */
 static inline unsigned blocks_for(int64_t n, int threads) {

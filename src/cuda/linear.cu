@@ -57,7 +57,8 @@ static bool rounds(const weight_rows *w, int64_t outs, int64_t rows) {
 static void linear(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y, int64_t y_stride) {
     const weight_rows stored = rows_of(w);
     const int64_t outs = tensor_rows(w);
-    if (rounds(&stored, outs, rows) && with_rounded(w->type, rounded_call{cuda_of(b), stored, w->ne[0], outs, bias, x, x_stride, rows, y, y_stride})) {
+    if (rounds(&stored, outs, rows) &&
+        with_rounded(w->type, rounded_call{cuda_of(b), stored, w->ne[0], outs, bias, x, x_stride, rows, y, y_stride})) {
         return;
     }
     for (int64_t at = 0; at < rows; at += (int64_t)MOST_TILES * TILE) {
