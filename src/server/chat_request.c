@@ -172,23 +172,18 @@ static bool read_sound(server *s, exchange *x, const json_t *root, chat_request 
     return true;
 }
 
+/* What the library does not do: without calls the model need not read of tools, and an answer ends behind its only call. */
 static bool read_tools(exchange *x, json_t *root, chat_request *out) {
-    const json_t *choice = json_object_get(root, "tool_choice"), *format = json_object_get(root, "response_format");
-    const char *name = json_string_value(choice), *type = json_string_value(json_object_get(format, "type"));
+    const char *choice = json_string_value(json_object_get(root, "tool_choice"));
     bool parallel = true;
-    if (given(root, "tool_choice") && (!name || (strcmp(name, "auto") != 0 && strcmp(name, "none") != 0))) {
-        return refuse(x, "tool_choice", "must be auto or none: a call cannot be forced here yet");
-    }
-    if (name && strcmp(name, "none") == 0) {
+    if (choice && strcmp(choice, "none") == 0) {
         json_object_del(root, "tools");
+        json_object_del(root, "tool_choice");
     }
     if (!read_flag(x, root, "parallel_tool_calls", &parallel)) {
         return false;
     }
     out->one_call = !parallel;
-    if (given(root, "response_format") && (!type || strcmp(type, "text") != 0)) {
-        return refuse(x, "response_format", "must be of type text: answers cannot be held to a form here yet");
-    }
     return true;
 }
 
@@ -211,16 +206,12 @@ static void cancel_loading(void *conversation) {
 }
 
 bool chat_request_read(server *s, exchange *x, json_t *root, chat_request *out) {
-    static const char *const library[] = {"messages",     "tools",
-                                          "fps",          "use_audio_in_video",
-                                          "temperature",  "top_p",
-                                          "min_p",        "top_k",
-                                          "seed",         "repetition_penalty",
-                                          "stop",         "repeat_penalty",
-                                          "logit_bias",   "presence_penalty",
-                                          "logprobs",     "frequency_penalty",
-                                          "max_tokens",   "max_completion_tokens",
-                                          "top_logprobs", NULL};
+    /* clang-format off */
+    static const char *const library[] = {
+        "messages", "tools", "fps", "use_audio_in_video", "temperature", "top_p", "min_p", "top_k", "seed", "repetition_penalty", "repeat_penalty",
+        "presence_penalty", "frequency_penalty", "stop", "logit_bias", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens",
+        "response_format", "grammar", "json_schema", "tool_choice", "parallel_tool_calls", NULL};
+    /* clang-format on */
     *out = (chat_request){.n = 1, .sound_format = "wav", .params = omni_generate_params_default()};
     json_t *messages = json_object_get(root, "messages");
     if (!json_is_array(messages) || json_array_size(messages) == 0) {

@@ -5,9 +5,11 @@ import json
 import os
 import sys
 import tempfile
+import typing
 import unittest
 
 import openai
+import pydantic
 
 import harness
 from harness import Case
@@ -99,6 +101,23 @@ class Client(Case):
         r = self.create([{"role": "user", "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": data_url("image/jpeg", PICTURE)}},
                                                       {"type": "input_audio", "input_audio": {"data": sound, "format": "ogg"}}]}])
         self.assertGreater(r.usage.prompt_tokens, 50)
+
+    def test_forms(self):
+        class Weather(pydantic.BaseModel):
+            place: typing.Literal["Oslo", "Rome"]
+            degrees: typing.Optional[int]
+            hours: list[bool]
+
+        ask = dict(model="x", messages=[{"role": "user", "content": "Hi"}], seed=5, max_completion_tokens=900)
+        bias = {"logit_bias": {self.server.json("POST", "/tokenize", {"content": "]"}, {"X-API-Key": "k"})["tokens"][0]: 5}}
+        parsed = self.client.chat.completions.parse(response_format=Weather, **ask, **bias).choices[0].message.parsed
+        self.assertIsInstance(parsed, Weather)
+        tool = openai.pydantic_function_tool(Weather)
+        choice = self.client.chat.completions.parse(tools=[tool], tool_choice="required", parallel_tool_calls=False, **ask, **bias).choices[0]
+        self.assertIsInstance(choice.message.tool_calls[0].function.parsed_arguments, Weather)
+        self.assertEqual(choice.finish_reason, "tool_calls")
+        answer = self.client.responses.parse(model="x", input="Hi", text_format=Weather, max_output_tokens=900)
+        self.assertIsInstance(answer.output_parsed, Weather)
 
     def test_tools(self):
         tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"place": {"type": "string"}}}}}

@@ -140,6 +140,34 @@ class Answers(Case):
                          user="u", metadata={"a": "b"}, store=True, service_tier="auto", reasoning_effort="low", prompt_cache_key="k", unheard_of=[1],
                          presence_penalty=0.5, frequency_penalty=-0.5, logit_bias={"5": -100}, top_p=0.9, max_completion_tokens=6)
 
+    def test_forms(self):
+        schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}, "b": {"enum": ["x", "y"]}},
+                  "required": ["a", "b"], "additionalProperties": False}
+        named = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+        for seed in range(4):
+            ask = dict(response_format=named, max_tokens=300, seed=seed)
+            pieces = [e["choices"][0]["delta"].get("content") or "" for e in self.server.stream(**ask) if e["choices"]]
+            for text in (self.server.chat(**ask)["choices"][0]["message"]["content"], "".join(pieces)):
+                value = json.loads(text)
+                self.assertEqual(sorted(value), ["a", "b"])
+                self.assertTrue(isinstance(value["a"], int) and 0 <= value["a"] <= 99 and value["b"] in ("x", "y"), value)
+        words = self.server.chat(grammar='root ::= "yes" | "no"')["choices"][0]
+        self.assertIn(words["message"]["content"], ("yes", "no"))
+        self.assertEqual(words["finish_reason"], "stop")
+        tools = [{"type": "function", "function": {"name": name, "parameters": schema}} for name in ("f", "g")]
+        for choice, names in (("required", ("f", "g")), ({"type": "function", "function": {"name": "g"}}, ("g",))):
+            answer = self.server.chat(tools=tools, tool_choice=choice, parallel_tool_calls=False, max_tokens=300)["choices"][0]
+            self.assertEqual(answer["finish_reason"], "tool_calls")
+            [call] = answer["message"]["tool_calls"]
+            self.assertIn(call["function"]["name"], names)
+            self.assertEqual(sorted(json.loads(call["function"]["arguments"])), ["a", "b"])
+        for fields, param in (({"response_format": {"type": "xml"}}, "response_format"), ({"response_format": 5}, "response_format"),
+                              ({"tool_choice": "maybe"}, "tool_choice"), ({"tool_choice": "required"}, "tool_choice"), ({"grammar": "root ::= ("}, None),
+                              ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}}, None)):
+            error = self.server.chat(status=400, **fields)["error"]
+            if param:
+                self.assertEqual(error["param"], param, error)
+
     def test_impossible_values(self):
         ask = {"messages": [{"role": "user", "content": "x"}]}
         for fields, param in [({"temperature": "hot"}, "temperature"), ({"top_p": 2}, "top_p"), ({"n": 0}, "n"), ({"n": 1.5}, "n"), ({"stream": "yes"}, "stream"),
