@@ -243,7 +243,12 @@ omni_status constraint_open(constraint_cache *c, const tokenizer *t, int64_t voc
     }
     omni_status status = open_toolbox(tools, &b, err);
     status = status == OMNI_OK ? write_grammar(&text, t, &b, p, err) : status;
-    status = status == OMNI_OK && text.size > 0 ? compile(c, t, vocabulary, text.data, out, err) : status;
+    if (status == OMNI_OK && text.size > 0) {
+        status = compile(c, t, vocabulary, text.data, out, err);
+        if ((status == OMNI_ERR_FORMAT || status == OMNI_ERR_LIMIT) && !p->grammar) { /* the caller has not seen this grammar */
+            status = fail_in(err, status, p->json_schema ? "the JSON schema as a grammar" : "the tools' parameters as a grammar");
+        }
+    }
     toolbox_free(&b);
     text_buffer_free(&text);
     return status;

@@ -278,6 +278,7 @@ static void test_schema(void **state) {
         {"\"response_format\": {\"type\": \"json_schema\"}", "response_format"},
         {"\"grammar\": \"root ::= \\\"a\\\"\", \"json_schema\": {}", "cannot act beside"},
         {"\"json_schema\": {\"not\": {}}", "\"not\" is not supported"},
+        {"\"json_schema\": {\"properties\": {\"a\": {\"$ref\": \"#\"}}, \"required\": [\"a\"]}", "the JSON schema as a grammar: grammar, line"},
         {"\"grammar\": 3", "\"grammar\" must be a text"},
         {"\"tool_choice\": \"required\"", "there are no tools"},
         {"\"tool_choice\": \"perhaps\"", "tool_choice"},
