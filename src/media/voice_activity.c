@@ -15,7 +15,9 @@ enum {
     RECENT = 16,              /* frames that decide on a beginning */
     ENOUGH_ACTIVE = 10,       /* of them */
     ENOUGH_VOICED = 4,        /* of them */
-    FLOOR_BLOCK = 25,         /* frames; the floor is the lowest of the last FLOOR_BLOCKS blocks */
+    GOING_ON = 4,             /* active frames of the newest GOING_ON_OF: speech goes on; a click makes fewer */
+    GOING_ON_OF = 6,
+    FLOOR_BLOCK = 25, /* frames; the floor is the lowest of the last FLOOR_BLOCKS blocks */
     FLOOR_BLOCKS = 8,
     START_BLOCKS = 4, /* that hold START_FLOOR until they are filled, for sound that begins with speech */
 };
@@ -42,7 +44,7 @@ struct voice_activity {
     int floor_block;
     uint32_t active, voiced; /* a bit a frame, the newest lowest */
     bool speaking;
-    int64_t last_active; /* end of the last active frame, in frames */
+    int64_t last_active; /* end of the last frame in which speech went on, in frames */
     int64_t end;         /* position of the last SPEECH_STOPPED */
 };
 
@@ -81,19 +83,20 @@ void voice_activity_free(voice_activity *v) {
     free(v);
 }
 
-/* dB of full scale of the newest frame. */
+/* dB of full scale of the newest frame and the one before: 20 ms, a period of 50 Hz, so that hum has a steady level. */
 static float frame_level(const voice_activity *v) {
     float power = 0;
-    for (int i = KEPT - FRAME; i < KEPT; i++) {
+    for (int i = KEPT - 2 * FRAME; i < KEPT; i++) {
         power += v->kept[i] * v->kept[i];
     }
-    return 10 * log10f(power / FRAME + 1e-10f);
+    return 10 * log10f(power / (2 * FRAME) + 1e-10f);
 }
 
 /* Follows the noise: the lowest smoothed level of the last FLOOR_BLOCKS blocks. */
 static float noise_floor(voice_activity *v, float level) {
-    v->smooth = v->frames == 0 ? level : v->smooth + 0.2f * (level - v->smooth);
-    if (v->floor_frames == 0 || v->smooth < v->lowest[v->floor_block]) {
+    const bool beginning = v->frames < 2; /* the first frame's level counts silence before it */
+    v->smooth = beginning ? level : v->smooth + 0.2f * (level - v->smooth);
+    if (beginning || v->floor_frames == 0 || v->smooth < v->lowest[v->floor_block]) {
         v->lowest[v->floor_block] = v->smooth;
     }
     if (++v->floor_frames == FLOOR_BLOCK) {
@@ -141,13 +144,15 @@ static void end_frame(voice_activity *v, voice_activity_callback on_event, void 
     const uint32_t window = ((uint32_t)1 << RECENT) - 1;
     v->active = (v->active << 1 | active) & window;
     v->voiced = (v->voiced << 1 | (active && !v->speaking && has_pitch(v))) & window;
-    if (active) {
+    const uint32_t newest = ((uint32_t)1 << GOING_ON_OF) - 1;
+    if (active && __builtin_popcount(v->active & newest) >= GOING_ON) {
         v->last_active = v->frames;
     }
     if (!v->speaking && __builtin_popcount(v->active) >= ENOUGH_ACTIVE && __builtin_popcount(v->voiced) >= ENOUGH_VOICED) {
         const int age = 32 - __builtin_clz(v->active); /* of the first active frame of the window; 1: the newest */
         const int64_t padded = samples_of(v, v->frames - age) - (int64_t)v->params.padding_ms * v->params.rate / 1000;
         v->speaking = true;
+        v->last_active = v->frames;
         on_event(context, &(voice_activity_event){SPEECH_STARTED, padded > v->end ? padded : v->end, samples_of(v, v->frames)});
     } else if (v->speaking && (v->frames - v->last_active) * 10 >= v->params.silence_ms) {
         v->speaking = false;

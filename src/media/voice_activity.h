@@ -1,9 +1,10 @@
 /* Voice activity: where speech begins and ends in sound that comes piece by piece.
  *
- * The sound is looked at in frames of 10 ms. A frame is active when its level, between about 100 and 4000 Hz, lies far enough above the noise floor:
- * the lowest smoothed level of the last two seconds. It is voiced when it repeats itself at a pitch between 60 and 400 Hz. Speech begins when most of
- * the last 160 ms are active and some of them voiced, so that clicks, hiss and steady noise do not begin it; it ends after silence_ms without an
- * active frame. Whispering has no pitch and is not found; a tone or music that sets in is taken for speech until the floor has risen to it.
+ * The sound is looked at in frames of 10 ms. A frame is active when the level of the last 20 ms, between about 100 and 4000 Hz, lies far enough above
+ * the noise floor: the lowest smoothed level of the last two seconds. It is voiced when it repeats itself at a pitch between 60 and 400 Hz. Speech
+ * begins when most of the last 160 ms are active and some of them voiced, and goes on while most of the last 60 ms are active; it ends after
+ * silence_ms without that. So clicks, hiss, hum and other steady noise neither begin it nor keep it from ending. Whispering has no pitch and is not
+ * found; music is taken for speech.
  *
  * Nothing is allocated after voice_activity_new. A detector is for one thread at a time. */
 #ifndef OMNI_MEDIA_VOICE_ACTIVITY_H
@@ -27,7 +28,7 @@ typedef enum voice_activity_kind { SPEECH_STARTED, SPEECH_STOPPED } voice_activi
 typedef struct voice_activity_event {
     voice_activity_kind kind;
     int64_t position; /* STARTED: the first sample of speech less the padding, not before 0 or the end of the speech before;
-                       * STOPPED: the end of the last active frame, without the silence that followed */
+                       * STOPPED: where speech last went on, without the silence that followed */
     int64_t decided;  /* samples read when this was known: for STOPPED the end of the silence as well */
 } voice_activity_event;
 

@@ -43,8 +43,9 @@ static float noise(uint32_t *state) {
     return (float)(*state >> 8) / (1 << 23) - 1;
 }
 
-/* A voice at 120 Hz that comes and goes four times a second, from 2 s to 3.5 s and from 5.5 s to 7 s, in white noise. */
-static float *voice_in_noise(int rate, float voice, float hiss) {
+/* A voice at 120 Hz that comes and goes four times a second, from 2 s to 3.5 s and from 5.5 s to 7 s, in white noise,
+ * 50 Hz hum with its harmonics, and clicks of 2.5 ms three times a second. */
+static float *voice_in_noise(int rate, float voice, float hiss, float hum, float clicks) {
     float *samples = malloc(sizeof(float) * SECONDS * (size_t)rate);
     assert_non_null(samples);
     uint32_t state = 1;
@@ -57,7 +58,12 @@ static float *voice_in_noise(int rate, float voice, float hiss) {
             }
             value *= 0.6 + 0.4 * sin(2 * PI * 4 * t);
         }
-        samples[i] = voice * (float)value + hiss * noise(&state);
+        double humming = 0;
+        for (int h = 1; h <= 8; h++) {
+            humming += sin(2 * PI * 50 * h * t + h) / h;
+        }
+        const bool click = i % (rate / 3) < rate / 400;
+        samples[i] = voice * (float)value + hiss * noise(&state) + hum * (float)humming + (click ? clicks * noise(&state) : 0);
     }
     return samples;
 }
@@ -70,11 +76,12 @@ static void assert_near(int64_t position, double seconds, int rate, double toler
 
 static void finds_voice(void **test_state) {
     (void)test_state;
-    /* The voice's power is about 0.3 times the square of its amplitude, the noise's a third: no noise, then about 20 and 10 dB. */
-    static const float hisses[] = {0, 0.02F, 0.06F};
+    /* What is with the voice, whose power is about 0.35 times the square of its amplitude: nothing; noise (power: a third of its amplitude's square)
+     * 20 and 10 dB below it, hum 20 and 10 dB below it, clicks louder than it. */
+    static const float with[][3] = {{0, 0, 0}, {0.02F, 0, 0}, {0.06F, 0, 0}, {0, 0.013F, 0}, {0, 0.04F, 0}, {0.001F, 0, 0.8F}};
     for (int rate = 16000; rate <= 24000; rate += 8000) {
-        for (size_t k = 0; k < sizeof hisses / sizeof *hisses; k++) {
-            float *samples = voice_in_noise(rate, 0.2F, hisses[k]);
+        for (size_t k = 0; k < sizeof with / sizeof *with; k++) {
+            float *samples = voice_in_noise(rate, 0.2F, with[k][0], with[k][1], with[k][2]);
             voice_activity *v = detector(rate);
             told t = {.n = 0};
             voice_activity_push(v, samples, (size_t)(SECONDS * rate), note, &t);
@@ -139,7 +146,7 @@ static void finds_speech_of_a_file(void **test_state) {
 static void pieces_do_not_matter(void **test_state) {
     (void)test_state;
     const int rate = 24000, n = SECONDS * rate;
-    float *samples = voice_in_noise(rate, 0.2F, 0.06F);
+    float *samples = voice_in_noise(rate, 0.2F, 0.06F, 0, 0);
     samples[100] = NAN;
     samples[200] = INFINITY;
     samples[300] = -1e30F;
