@@ -208,7 +208,8 @@ class Conversation(Chat):
         p, a = self.interrupted(signal.SIGINT)
         self.assertEqual([r["finish"] for r in a], ["cancelled", "length"])
         self.assertGreater(a[1]["cached_tokens"], 0)
-        self.assertEqual((a[1]["answer_tokens"], a[1]["frames"], p.returncode), (100, 8, 0))
+        self.assertEqual((a[1]["answer_tokens"], p.returncode), (100, 0))
+        self.assertIn(a[1]["frames"], range(1, 9))  # how many depends on where the first answer was stopped
 
     def test_termination_ends_the_program(self):
         for number in [signal.SIGTERM, signal.SIGHUP]:
