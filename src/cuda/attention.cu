@@ -3,7 +3,7 @@
  * A block of threads has one row and one query head, of few rows a part of the positions. Its warps take positions in turn, each with a softmax of
  * its own that is rescaled as larger scores come (the online softmax), and their sums are joined at the end; a lane holds the values lane, lane + 32,
  * ... of a head. */
-#include "cuda/device.cuh"
+#include "cuda/cache.cuh"
 
 enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP };
 
@@ -27,27 +27,6 @@ __device__ static inline float read_cached(dtype type, const void *row, int i) {
     return type == DTYPE_F16 ? read_f16(row, i) : type == DTYPE_Q8_0 ? read_q8_0(row, i) : read_f32(row, i);
 }
 
-/* One half of a cache as kernels see it. */
-struct cache_half {
-    dtype type;
-    char *data;
-    int64_t row_bytes, layer_rows; /* of head_dim values; rows before this layer's first */
-    int kv_heads, head_dim;
-    __host__ __device__ char *row(int64_t block, int head, int64_t position) const {
-        return data + (layer_rows + (block * kv_heads + head) * KV_BLOCK + position) * row_bytes;
-    }
-};
-
-static cache_half half_of(const kv_cache *cache, int layer, bool keys) {
-    const dtype type = keys ? cache->k_type : cache->v_type;
-    return {type,
-            (char *)(keys ? cache->k : cache->v),
-            (int64_t)dtype_row_bytes(type, cache->head_dim),
-            (int64_t)layer * cache->blocks * cache->kv_heads * KV_BLOCK,
-            cache->kv_heads,
-            cache->head_dim};
-}
-
 static size_t kv_bytes(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t blocks) {
     size_t n = head_dim < 0 ? SIZE_MAX : dtype_row_bytes(type, head_dim);
     const int64_t factors[] = {layers, kv_heads, KV_BLOCK, blocks};
@@ -64,28 +43,6 @@ static void kv_copy(backend *b, const kv_cache *cache, int32_t to, int32_t from)
         for (int keys = 0; keys < 2; keys++) {
             const cache_half h = half_of(cache, layer, keys);
             b->ops->copy(b, h.row(to, 0, 0), h.row(from, 0, 0), (size_t)(h.row_bytes * cache->kv_heads * KV_BLOCK));
-        }
-    }
-}
-
-/* A warp writes one head of one row, a block of 32 values at a time where the type has such. */
-__device__ static void write_head(const cache_half h, const float *x, int32_t slot, int head) {
-    char *to = h.row(slot / KV_BLOCK, head, slot % KV_BLOCK);
-    for (int i = threadIdx.x % WARP, first = 0; first < h.head_dim; i += WARP, first += WARP) {
-        const float v = i < h.head_dim ? x[i] : 0;
-        if (h.type == DTYPE_Q8_0) {
-            const float d = warp_max(fabsf(v)) / 127.0f, inverse = d > 0 ? 1.0f / d : 0;
-            block_q8_0 *block = (block_q8_0 *)to + first / QK;
-            block->qs[i % QK] = (int8_t)rintf(v * inverse);
-            if (i == first) {
-                block->d = float_to_half_bits(d);
-            }
-        } else if (i < h.head_dim) {
-            if (h.type == DTYPE_F16) {
-                ((uint16_t *)(void *)to)[i] = float_to_half_bits(v);
-            } else {
-                ((float *)(void *)to)[i] = v;
-            }
         }
     }
 }

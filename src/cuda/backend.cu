@@ -256,6 +256,7 @@ omni_status cuda_backend_create(int device, backend **out, omni_error *err) {
     cuda_moe_ops(&c->table);
     cuda_sample_ops(&c->table);
     c->base.ops = &c->table;
+    c->base.fused = &cuda_fused;
     c->base.name = "cuda";
     c->base.description = c->description;
     c->base.enter = enter;

@@ -10,6 +10,7 @@
 
 extern "C" {
 #include "tensor/blocks.h"
+#include "tensor/fused.h"
 #include "tensor/ops.h"
 }
 
@@ -86,6 +87,11 @@ void cuda_conv_ops(ops *o);
 void cuda_attention_ops(ops *o);
 void cuda_moe_ops(ops *o);
 void cuda_sample_ops(ops *o);
+extern const fused_ops cuda_fused;
+
+/* x[row] += the mixture's sum, for a few rows whose inputs can be rounded; false, and nothing done, otherwise. Arguments as of ops->moe. */
+bool cuda_moe_add(backend *b, const tensor *gate, const tensor *up, const tensor *down, const float *n, int64_t rows, const int32_t *ids,
+                  const float *weights, int used, float *scratch, float *x);
 
 /* ---- device code ---- */
 

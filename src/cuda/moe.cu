@@ -161,10 +161,10 @@ __global__ static void rounded_gate_up_kernel(expert_weights gate, expert_weight
     }
 }
 
-/* y[row, o] = sum over its slots, in order. grid: outputs, rows. */
+/* y[row, o] = sum over its slots, in order, or more by it with add. grid: outputs, rows. */
 template <class Format>
 __global__ static void rounded_down_kernel(expert_weights down, const float *hidden, const int32_t *ids, const float *weights, int used,
-                                           int64_t width, int64_t ffn, float *y) {
+                                           int64_t width, int64_t ffn, bool add, float *y) {
     DYNAMIC_SHARED(memory);
     const rounded_rows rounded = {memory, down.all.width};
     const int64_t row = blockIdx.y;
@@ -181,7 +181,7 @@ __global__ static void rounded_down_kernel(expert_weights down, const float *hid
             sum += weights[row * used + j] * d;
         }
         if (threadIdx.x % WARP == 0) {
-            y[row * width + out] = sum;
+            y[row * width + out] = add ? y[row * width + out] + sum : sum;
         }
     }
 }
@@ -384,10 +384,11 @@ struct rounded_gate_up_call {
 
 struct rounded_down_call {
     const moe_call *m;
+    bool add;
     template <class Format> void run() const {
         launch(m->c, "moe_down", rounded_down_kernel<Format>, dim3(rounded_blocks(m->c, m->width, m->rows), (unsigned)m->rows), ROUNDED_THREADS,
                (size_t)m->used * rounded_rows::bytes(rows_of(m->down).width), experts_of(m->down), m->hidden, m->ids, m->weights, m->used, m->width,
-               m->ffn, m->y);
+               m->ffn, add, m->y);
     }
 };
 
@@ -421,46 +422,72 @@ static void expert_matrix(const moe_call *m, const tensor *w, bool round, float 
     }
 }
 
+/* What the rows [at, at + count) of a mixture need; scratch as of moe_scratch. */
+static moe_call call_of(backend *b, const tensor *gate, const tensor *up, const tensor *down, const float *x, int64_t at, int64_t count,
+                        const int32_t *ids, const float *weights, int used, float *scratch, float *y) {
+    moe_call m = {};
+    m.c = cuda_of(b);
+    m.gate = gate;
+    m.up = up;
+    m.down = down;
+    m.width = gate->ne[0];
+    m.ffn = gate->ne[1];
+    m.x = x + at * m.width;
+    m.rows = count;
+    m.slots = count * used;
+    m.few = m.slots <= FEW_SLOTS;
+    m.ids = ids + at * used;
+    m.weights = weights + at * used;
+    m.used = used;
+    m.hidden = scratch;
+    m.other = m.hidden + m.slots * m.ffn;
+    m.order = (int32_t *)(void *)(m.other + m.slots * (m.width > m.ffn ? m.width : m.ffn));
+    m.tiles = (tile *)(void *)(m.order + m.slots);
+    m.y = y + at * m.width;
+    return m;
+}
+
+static bool inputs_fit(const moe_call *m) {
+    return m->few && rounded_rows::bytes(rows_of(m->gate).width) <= MOST_ROUNDED_BYTES;
+}
+
+static bool hidden_fits(const moe_call *m) {
+    return m->few && (size_t)m->used * rounded_rows::bytes(rows_of(m->down).width) <= MOST_ROUNDED_BYTES;
+}
+
+static void gate_and_up(backend *b, const moe_call *m) {
+    if (m->gate->type != m->up->type) {
+        expert_matrix(m, m->gate, inputs_fit(m), m->hidden);
+        expert_matrix(m, m->up, inputs_fit(m), m->other);
+        b->ops->silu_mul(b, m->hidden, m->other, m->slots * m->ffn, m->hidden);
+    } else if (!inputs_fit(m) || !with_rounded(m->gate->type, rounded_gate_up_call{m, m->gate, m->up, m->hidden})) {
+        with_format(m->gate->type, gate_up_call{m});
+    }
+}
+
 static void moe(backend *b, const tensor *gate, const tensor *up, const tensor *down, const float *x, int64_t rows, const int32_t *ids,
                 const float *weights, int used, float *scratch, float *y) {
-    const int64_t width = gate->ne[0], ffn = gate->ne[1], experts = gate->ne[2];
-    const int64_t most = MOST_GRID / 2 / used > 0 ? MOST_GRID / 2 / used : 1; /* rows of one launch */
+    const int64_t experts = gate->ne[2], most = MOST_GRID / 2 / used > 0 ? MOST_GRID / 2 / used : 1; /* rows of one launch */
     for (int64_t at = 0; at < rows; at += most) {
-        moe_call m = {};
-        m.c = cuda_of(b);
-        m.gate = gate;
-        m.up = up;
-        m.down = down;
-        m.x = x + at * width;
-        m.rows = rows - at < most ? rows - at : most;
-        m.slots = m.rows * used;
-        m.few = m.slots <= FEW_SLOTS;
-        m.ids = ids + at * used;
-        m.weights = weights + at * used;
-        m.used = used;
-        m.width = width;
-        m.ffn = ffn;
-        m.hidden = scratch;
-        m.other = m.hidden + m.slots * ffn;
-        m.order = (int32_t *)(void *)(m.other + m.slots * (width > ffn ? width : ffn));
-        m.tiles = (tile *)(void *)(m.order + m.slots);
-        m.y = y + at * width;
+        const moe_call m = call_of(b, gate, up, down, x, at, rows - at < most ? rows - at : most, ids, weights, used, scratch, y);
         if (!m.few) {
             launch(m.c, "moe_sort", sort_kernel, 1, SORT_THREADS, 0, m.ids, m.slots, experts, m.order, m.tiles, most_tiles(m.slots, experts));
         }
-        const bool inputs_fit = m.few && rounded_rows::bytes(rows_of(gate).width) <= MOST_ROUNDED_BYTES,
-                   hidden_fits = m.few && (size_t)used * rounded_rows::bytes(rows_of(down).width) <= MOST_ROUNDED_BYTES;
-        if (gate->type != up->type) {
-            expert_matrix(&m, gate, inputs_fit, m.hidden);
-            expert_matrix(&m, up, inputs_fit, m.other);
-            b->ops->silu_mul(b, m.hidden, m.other, m.slots * ffn, m.hidden);
-        } else if (!inputs_fit || !with_rounded(gate->type, rounded_gate_up_call{&m, gate, up, m.hidden})) {
-            with_format(gate->type, gate_up_call{&m});
-        }
-        if (!hidden_fits || !with_rounded(down->type, rounded_down_call{&m})) {
+        gate_and_up(b, &m);
+        if (!hidden_fits(&m) || !with_rounded(down->type, rounded_down_call{&m, false})) {
             with_format(down->type, down_call{&m});
         }
     }
+}
+
+bool cuda_moe_add(backend *b, const tensor *gate, const tensor *up, const tensor *down, const float *n, int64_t rows, const int32_t *ids,
+                  const float *weights, int used, float *scratch, float *x) {
+    const moe_call m = call_of(b, gate, up, down, n, 0, rows, ids, weights, used, scratch, x);
+    if (rows == 0 || !hidden_fits(&m) || !is_rounded(down->type)) {
+        return false;
+    }
+    gate_and_up(b, &m);
+    return with_rounded(down->type, rounded_down_call{&m, true});
 }
 
 void cuda_moe_ops(ops *o) {

@@ -1,5 +1,5 @@
 /* Normalisation: a block of threads a row; heads: a warp a head. */
-#include "cuda/device.cuh"
+#include "cuda/norm.cuh"
 
 enum { THREADS = 256 };
 
@@ -7,11 +7,7 @@ __global__ static void rms_norm_kernel(const float *x, const float *w, float eps
     __shared__ float partial[THREADS / WARP];
     x += blockIdx.x * width;
     y += blockIdx.x * width;
-    float sum = 0;
-    for (int64_t i = threadIdx.x; i < width; i += THREADS) {
-        sum += x[i] * x[i];
-    }
-    const float scale = 1.0f / sqrtf(block_sum(sum, partial) / (float)width + eps);
+    const float scale = rms_scale(x, width, eps, partial);
     for (int64_t i = threadIdx.x; i < width; i += THREADS) {
         y[i] = w[i] * (x[i] * scale);
     }
@@ -46,37 +42,13 @@ static void layer_norm(backend *b, const float *x, const float *w, const float *
 
 enum { HEADS_A_BLOCK = 4 };
 
-/* A lane turns pairs (j, j + half) for j = lane, lane + 32, ...; the norm is over both halves. */
+/* A warp a head. */
 __global__ static void head_norm_rope_kernel(float *x, int64_t rows, int64_t x_stride, int heads, int head_dim, const float *weight, float eps,
                                              const float *cosine, const float *sine) {
-    const int64_t unit = (int64_t)blockIdx.x * HEADS_A_BLOCK + threadIdx.x / WARP;
-    const int lane = threadIdx.x % WARP, half = head_dim / 2;
-    if (unit >= rows * heads) {
-        return; /* a whole warp */
-    }
-    const int64_t row = unit / heads;
-    x += row * x_stride + unit % heads * head_dim;
-    float scale = 1;
-    if (weight) {
-        float sum = 0;
-        for (int i = lane; i < head_dim; i += WARP) {
-            sum += x[i] * x[i];
-        }
-        scale = 1.0f / sqrtf(warp_sum(sum) / (float)head_dim + eps);
-    }
-    for (int j = lane; j < half; j += WARP) {
-        float a = x[j], b = x[j + half];
-        if (weight) {
-            a = weight[j] * (a * scale);
-            b = weight[j + half] * (b * scale);
-        }
-        if (cosine) {
-            const float c = cosine[row * half + j], s = sine[row * half + j], turned = a * c - b * s;
-            b = b * c + a * s;
-            a = turned;
-        }
-        x[j] = a;
-        x[j + half] = b;
+    const int64_t unit = (int64_t)blockIdx.x * HEADS_A_BLOCK + threadIdx.x / WARP, row = unit / heads, half = head_dim / 2;
+    if (unit < rows * heads) { /* the same for a whole warp */
+        norm_and_turn(x + row * x_stride + unit % heads * head_dim, head_dim, weight, eps, cosine ? cosine + row * half : NULL,
+                      cosine ? sine + row * half : NULL);
     }
 }
 

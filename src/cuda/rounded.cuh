@@ -154,11 +154,11 @@ __device__ static inline uint32_t warp_max(uint32_t x) {
     return x;
 }
 
-/* Row r from n floats, as if zeros followed them. All threads of the block must call it, and then __syncthreads. */
-__device__ static inline void round_row(rounded_rows to, int r, const float *x, int64_t n) {
+/* Row r from the values input(i), i < n, as if zeros followed them. All threads of the block must call it, and then __syncthreads. */
+template <class Input> __device__ static inline void round_values(rounded_rows to, int r, int64_t n, Input input) {
     const int lane = threadIdx.x % WARP;
     for (int at = (int)threadIdx.x / WARP * 32; at < to.width; at += ROUNDED_WARPS * 32) {
-        const float v = at + lane < n ? x[at + lane] : 0;
+        const float v = at + lane < n ? input(at + lane) : 0;
         /* As bits the absolute values of floats are in order, infinity and NaN behind the others. */
         const float largest = __uint_as_float(warp_max(__float_as_uint(v) & 0x7fffffffu));
         const bool finite = largest < INFINITY, none = largest < ROUNDED_LEAST;
@@ -175,6 +175,10 @@ __device__ static inline void round_row(rounded_rows to, int r, const float *x, 
             *to.scale(r, at) = finite ? none ? 0 : largest / 127 : nanf("");
         }
     }
+}
+
+__device__ static inline void round_row(rounded_rows to, int r, const float *x, int64_t n) {
+    round_values(to, r, n, [x](int64_t i) { return x[i]; });
 }
 
 /* The dot products of one stored row with the first ROWS rounded rows, the same in every lane. */
@@ -198,6 +202,24 @@ template <class Format, int ROWS> __device__ static inline void rounded_products
     for (int r = 0; r < ROWS; r++) {
         sum[r] = warp_sum(sum[r]);
     }
+}
+
+/* The same for a type that is known only as the kernel runs: one of those of with_rounded. */
+template <int ROWS> __device__ static inline void rounded_products_of(dtype type, const char *w, rounded_rows x, float *sum) {
+    switch (type) {
+    case DTYPE_Q8_0:
+        return rounded_products<rounded_q8_0, ROWS>(w, x, sum);
+    case DTYPE_Q4_K:
+        return rounded_products<rounded_q4_k, ROWS>(w, x, sum);
+    case DTYPE_Q5_K:
+        return rounded_products<rounded_q5_k, ROWS>(w, x, sum);
+    default:
+        return rounded_products<rounded_q6_k, ROWS>(w, x, sum);
+    }
+}
+
+static inline bool is_rounded(dtype type) {
+    return type == DTYPE_Q8_0 || type == DTYPE_Q4_K || type == DTYPE_Q5_K || type == DTYPE_Q6_K;
 }
 
 /* Blocks that share outputs between them so that rounding the inputs, which each block does for itself, does not outweigh the products. */

@@ -14,6 +14,7 @@
 #include "cpu/cpu.h"
 #include "cuda/cuda.h"
 #include "tensor/blocks.h"
+#include "tensor/fused.h"
 
 enum { MOST_HELD = 64 };
 
@@ -451,6 +452,125 @@ static double case_route(side *s) {
     return 1e-6;
 }
 
+/* ---- fused operations, composed on the CPU ---- */
+
+typedef struct fused_layer {
+    layer_shape shape;
+    layer_weights w;
+    int64_t rows;
+    float *scratch;
+} fused_layer;
+
+/* A matrix of one of the rounded types whose blocks fit, or now and then of floats. */
+static tensor fused_weights(side *s, weight_use use, int64_t in, int64_t outs, int64_t experts) {
+    const dtype type = between(s, 0, 9) == 0 ? DTYPE_F16 : rounded_types[between(s, 0, ROUNDED_TYPES - 1)];
+    return weights(s, use, in % dtype_find(type)->block == 0 ? type : DTYPE_Q8_0, in, outs, experts, 1);
+}
+
+static fused_layer layer_of(side *s, bool mixture, bool shared) {
+    fused_layer l = {.rows = between(s, 1, 8)};
+    l.shape.width = 32 * between(s, 1, 16);
+    l.shape.head_dim = 32 * (int)between(s, 1, 3);
+    l.shape.kv_heads = (int)between(s, 1, 3);
+    l.shape.heads = l.shape.kv_heads * (int)between(s, 1, 4);
+    l.shape.experts = mixture ? (int)between(s, 8, 20) : 0;
+    l.shape.experts_used = mixture ? (int)between(s, 1, 8) : 0;
+    l.shape.expert_ffn = mixture ? 32 * (int)between(s, 1, 10) : 0;
+    l.shape.ffn = !mixture || shared ? 32 * (int)between(s, 1, 10) : 0;
+    l.shape.normalise_weights = between(s, 0, 1);
+    l.shape.eps = 1e-6f;
+    l.scratch = room(s, (int64_t)fused_scratch(s->b, &l.shape, l.rows));
+    l.w.attn_norm = numbers(s, l.shape.width);
+    l.w.ffn_norm = numbers(s, l.shape.width);
+    return l;
+}
+
+static double case_fused_attention(side *s) {
+    fused_layer l = layer_of(s, false, false);
+    const layer_shape *f = &l.shape;
+    const int64_t q_width = f->heads * f->head_dim, kv_width = f->kv_heads * f->head_dim, n = l.rows, half = f->head_dim / 2;
+    enum { BLOCKS = 2 };
+    kv_cache cache = {.k_type = DTYPE_F32, .v_type = DTYPE_F32, .layers = 1, .blocks = BLOCKS, .kv_heads = f->kv_heads, .head_dim = f->head_dim};
+    cache.k = held(s, s->b->ops->kv_bytes(s->b, cache.k_type, 1, cache.kv_heads, cache.head_dim, BLOCKS));
+    cache.v = held(s, s->b->ops->kv_bytes(s->b, cache.v_type, 1, cache.kv_heads, cache.head_dim, BLOCKS));
+    l.w.q = fused_weights(s, WEIGHT_LINEAR, f->width, q_width, 1);
+    l.w.k = fused_weights(s, WEIGHT_LINEAR, f->width, kv_width, 1);
+    l.w.v = fused_weights(s, WEIGHT_LINEAR, f->width, kv_width, 1);
+    l.w.o = fused_weights(s, WEIGHT_LINEAR, q_width, f->width, 1);
+    const bool normed = between(s, 0, 1);
+    l.w.q_norm = normed ? numbers(s, f->head_dim) : NULL;
+    l.w.k_norm = normed ? numbers(s, f->head_dim) : NULL;
+    int32_t slots[8], wanted[8];
+    attention_row at[8];
+    for (int r = 0; r < n; r++) {
+        slots[r] = KV_BLOCK + r;
+        wanted[r] = r;
+        at[r] = (attention_row){.table = 0, .first = 0, .end = r + 1};
+    }
+    const int64_t first = between(s, 0, 3) ? 0 : between(s, 0, n); /* the queries of some are not wanted */
+    const layer_rows rows = {.n = n,
+                             .cos = numbers(s, n * half),
+                             .sin = numbers(s, n * half),
+                             .slots = put(s, slots, sizeof slots),
+                             .wanted = first ? put(s, wanted + first, sizeof wanted - (size_t)first * sizeof *wanted) : NULL,
+                             .wanted_count = n - first};
+    const int32_t table[] = {1};
+    float *x = numbers(s, n * f->width), *q = room(s, n * q_width), *y = room(s, n * q_width);
+    fused_attention_input(s->b, f, &l.w, &cache, 0, &rows, x, q, l.scratch);
+    s->b->ops->attention(s->b, &cache, 0, put(s, table, sizeof table), (attention_row *)put(s, at, sizeof at) + first, q, n - first, f->heads, 0.1f,
+                         y);
+    result(s, y, (n - first) * q_width);
+    fused_linear_add(s->b, &l.w.o, y, n - first, x, l.scratch);
+    result(s, x, n * f->width);
+    return 5e-3; /* a sum that lies between two whole numbers may be rounded to either */
+}
+
+static double case_fused_mlp(side *s) {
+    fused_layer l = layer_of(s, false, false);
+    const layer_shape *f = &l.shape;
+    l.w.gate = fused_weights(s, WEIGHT_LINEAR, f->width, f->ffn, 1);
+    l.w.up = fused_weights(s, WEIGHT_LINEAR, f->width, f->ffn, 1);
+    l.w.down = fused_weights(s, WEIGHT_LINEAR, f->ffn, f->width, 1);
+    float *x = numbers(s, l.rows * f->width);
+    fused_mlp_add(s->b, f, &l.w, l.rows, x, l.scratch);
+    result(s, x, l.rows * f->width);
+    return 5e-3;
+}
+
+static double case_fused_moe(side *s) {
+    fused_layer l = layer_of(s, true, between(s, 0, 1));
+    const layer_shape *f = &l.shape;
+    l.w.router = weights(s, WEIGHT_LINEAR, between(s, 0, 3) ? DTYPE_F32 : DTYPE_BF16, f->width, f->experts, 1, 1);
+    l.w.gate_exps = fused_weights(s, WEIGHT_EXPERTS, f->width, f->expert_ffn, f->experts);
+    l.w.up_exps = fused_weights(s, WEIGHT_EXPERTS, f->width, f->expert_ffn, f->experts);
+    l.w.down_exps = fused_weights(s, WEIGHT_EXPERTS, f->expert_ffn, f->width, f->experts);
+    if (f->ffn) {
+        l.w.shared_router = weights(s, WEIGHT_LINEAR, DTYPE_F32, f->width, 1, 1, 1);
+        l.w.gate = fused_weights(s, WEIGHT_LINEAR, f->width, f->ffn, 1);
+        l.w.up = fused_weights(s, WEIGHT_LINEAR, f->width, f->ffn, 1);
+        l.w.down = fused_weights(s, WEIGHT_LINEAR, f->ffn, f->width, 1);
+    }
+    float *x = numbers(s, l.rows * f->width), *n = room(s, l.rows * f->width), *weight = room(s, l.rows * f->experts_used);
+    int32_t *ids = held(s, (size_t)(l.rows * f->experts_used) * sizeof *ids);
+    fused_moe_input(s->b, f, &l.w, x, l.rows, n, ids, weight, l.scratch);
+    result_ids(s, ids, l.rows * f->experts_used);
+    s->count -= (size_t)(l.rows * f->experts_used); /* larger than the others; x tells of them */
+    result(s, weight, l.rows * f->experts_used);
+    fused_moe_add(s->b, f, &l.w, n, l.rows, ids, weight, x, l.scratch);
+    result(s, x, l.rows * f->width);
+    return 5e-3;
+}
+
+static double case_fused_head(side *s) {
+    const int64_t width = 32 * between(s, 1, 16), vocab = between(s, 1, 300), rows = between(s, 1, 8);
+    const tensor head = fused_weights(s, WEIGHT_LINEAR, width, vocab, 1);
+    float *hidden = room(s, rows * width), *logits = room(s, rows * vocab);
+    fused_head_sample(s->b, numbers(s, width), 1e-6f, &head, numbers(s, rows * width), rows, hidden, logits, NULL, NULL);
+    result(s, hidden, rows * width);
+    result(s, logits, rows * vocab);
+    return 1e-3;
+}
+
 static double case_sample(side *s) {
     const int64_t vocab = one_of(s, 5, 3, 40, 700, 3000, 20000), rows = between(s, 1, 4);
     float *logits = host_numbers(s, rows * vocab);
@@ -549,6 +669,10 @@ static const struct {
     {"route", case_route, false},
     {"moe", case_moe, false},
     {"moe, rounded", case_moe_rounded, true},
+    {"fused attention", case_fused_attention, true},
+    {"fused mlp", case_fused_mlp, true},
+    {"fused moe", case_fused_moe, true},
+    {"fused head", case_fused_head, true},
     {"sample", case_sample, false},
 };
 
