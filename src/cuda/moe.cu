@@ -1,7 +1,7 @@
 /* Mixture of experts. A (row, choice) pair is a slot. A few slots: a warp an output, each slot on its own. Many: slots are sorted by expert and cut
  * into tiles of one expert's rows, so that its weights are read once a tile. */
 #include "cuda/linear.cuh"
-#include "cuda/rounded.cuh"
+#include "cuda/rounded_tiles.cuh"
 
 /* ---- routing: a warp a row ---- */
 
@@ -295,6 +295,26 @@ __global__ static void many_expert_kernel(expert_weights w, const float *x, cons
     }
 }
 
+/* y[slot, out] of one expert's slots, whose inputs are rounded rows slot / divisor. */
+struct expert_place {
+    expert_weights w;
+    const int32_t *order;
+    const tile *tiles;
+    int divisor;
+    int64_t outs;
+    float *y;
+    __device__ tile_rows open() const {
+        const tile t = tiles[blockIdx.y];
+        return {w.of(t.expert), t.begin, t.count};
+    }
+    __device__ int64_t source(int64_t row) const {
+        return order[row] / divisor;
+    }
+    __device__ void store(int64_t row, int64_t out, float v) const {
+        y[order[row] * outs + out] = v;
+    }
+};
+
 __global__ static void combine_kernel(const float *out, const float *weights, int64_t values, int used, int64_t width, float *y) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < values) {
@@ -339,6 +359,11 @@ struct moe_call {
                    : dim3(blocks_for(outs, TILE), (unsigned)most_tiles(slots, gate->ne[2]));
     }
 
+    void combine() const {
+        launch(c, "moe_combine", combine_kernel, blocks_for(rows * width, TILE_THREADS), TILE_THREADS, 0, other, weights, rows * width, used, width,
+               y);
+    }
+
     template <class Format> void gate_up() const {
         if (few) {
             launch(c, "moe_gate_up", few_gate_up_kernel<Format>, grid(ffn), OUTPUTS_A_BLOCK * WARP, 0, experts_of(gate), experts_of(up), x, ids, used,
@@ -364,8 +389,7 @@ struct moe_call {
         } else {
             launch(c, "moe_down", many_expert_kernel<Format>, grid(width), TILE_THREADS, 0, experts_of(down), hidden, order, tiles, 1, ffn, width,
                    other);
-            launch(c, "moe_combine", combine_kernel, blocks_for(rows * width, TILE_THREADS), TILE_THREADS, 0, other, weights, rows * width, used,
-                   width, y);
+            combine();
         }
     }
 };
@@ -415,6 +439,23 @@ struct down_call {
     }
 };
 
+struct expert_tiles_call {
+    const moe_call *m;
+    rounded_rows x;
+    expert_place place;
+    template <class Format> void run() const {
+        launch(m->c, "moe_tiles", rounded_tiles_kernel<Format, expert_place>,
+               dim3(blocks_for(place.outs, TILE_OUTS), (unsigned)most_tiles(m->slots, m->gate->ne[2])), ROUNDED_THREADS, 0, x, place.outs, place);
+    }
+};
+
+/* to[slot, outs of w] from rounded rows. */
+static void expert_tiles(const moe_call *m, const tensor *w, rounded_rows x, int divisor, float *to) {
+    if (x.memory) {
+        with_rounded(w->type, expert_tiles_call{m, x, expert_place{experts_of(w), m->order, m->tiles, divisor, w->ne[1], to}});
+    }
+}
+
 /* to[slot] = x times its expert's part of w alone. */
 static void expert_matrix(const moe_call *m, const tensor *w, bool round, float *to) {
     if (!round || !with_rounded(w->type, rounded_gate_up_call{m, w, NULL, to})) {
@@ -456,7 +497,12 @@ static bool hidden_fits(const moe_call *m) {
 }
 
 static void gate_and_up(backend *b, const moe_call *m) {
-    if (m->gate->type != m->up->type) {
+    if (!m->few && is_rounded(m->gate->type) && is_rounded(m->up->type)) {
+        const rounded_rows x = round_rows(m->c, m->x, m->rows, m->width, m->width, rows_of(m->gate).width);
+        expert_tiles(m, m->gate, x, m->used, m->hidden);
+        expert_tiles(m, m->up, x, m->used, m->other);
+        b->ops->silu_mul(b, m->hidden, m->other, m->slots * m->ffn, m->hidden);
+    } else if (m->gate->type != m->up->type) {
         expert_matrix(m, m->gate, inputs_fit(m), m->hidden);
         expert_matrix(m, m->up, inputs_fit(m), m->other);
         b->ops->silu_mul(b, m->hidden, m->other, m->slots * m->ffn, m->hidden);
@@ -474,7 +520,10 @@ static void moe(backend *b, const tensor *gate, const tensor *up, const tensor *
             launch(m.c, "moe_sort", sort_kernel, 1, SORT_THREADS, 0, m.ids, m.slots, experts, m.order, m.tiles, most_tiles(m.slots, experts));
         }
         gate_and_up(b, &m);
-        if (!hidden_fits(&m) || !with_rounded(down->type, rounded_down_call{&m, false})) {
+        if (!m.few && is_rounded(down->type)) {
+            expert_tiles(&m, down, round_rows(m.c, m.hidden, m.slots, m.ffn, m.ffn, rows_of(down).width), 1, m.other);
+            m.combine();
+        } else if (!hidden_fits(&m) || !with_rounded(down->type, rounded_down_call{&m, false})) {
             with_format(down->type, down_call{&m});
         }
     }

@@ -1,8 +1,8 @@
 /* Products of few rows with quantised matrices, in whole numbers. Inputs are rounded to int8 with a scale for every 32, as the CPU's packed kernels
  * do (cpu/packed.h); sums over 16 inputs are exact, those of sums float32.
  *
- * A format has segments(row, width, c): the values [32 * c, 32 * c + 32) of a stored row, or as many that lie near each other, as two segments of 16
- * consecutive ones; each value is scale * q - min. */
+ * A format has SCALED, the inputs that share scale and min, and segments(row, width, c): the values [32 * c, 32 * c + 32) of a stored row, or as many
+ * that lie near each other, as two segments of 16 consecutive ones; each value is scale * q - min. */
 #ifndef OMNI_CUDA_ROUNDED_CUH
 #define OMNI_CUDA_ROUNDED_CUH
 
@@ -33,6 +33,7 @@ __device__ static inline float low_half(uint32_t x) {
 }
 
 struct rounded_q8_0 {
+    enum { SCALED = 32 };
     __device__ static segment_pair segments(const char *row, int64_t width, int64_t c) {
         const uint4 a = load_16(row + 32 * c), b = load_16(row + 32 * c + 16);
         const float d = half_bits_to_float(*(const uint16_t *)(const void *)(row + width + 2 * c));
@@ -50,6 +51,7 @@ __device__ static inline void group_scale_min(uint4 head, int g, float *scale, f
 }
 
 struct rounded_q4_k {
+    enum { SCALED = 32 };
     __device__ static segment_pair segments(const char *row, int64_t width, int64_t c) {
         const char *b = row + c / 8 * (int64_t)sizeof(block_q4_k);
         const int k = (int)(c % 8), pair = k / 2, at = (int)(c / 8) * QK_K + 64 * pair + 16 * (k & 1);
@@ -67,6 +69,7 @@ struct rounded_q4_k {
 };
 
 struct rounded_q5_k {
+    enum { SCALED = 32 };
     __device__ static segment_pair segments(const char *row, int64_t width, int64_t c) {
         const char *b = row + c / 8 * (int64_t)sizeof(block_q5_k);
         const int k = (int)(c % 8), pair = k / 2, at = (int)(c / 8) * QK_K + 64 * pair + 16 * (k & 1);
@@ -84,6 +87,7 @@ struct rounded_q5_k {
 };
 
 struct rounded_q6_k {
+    enum { SCALED = 16 };
     __device__ static segment_pair segments(const char *row, int64_t width, int64_t c) {
         const int64_t blocks = width / QK_K, block = c / 8;
         const int k = (int)(c % 8), half = k / 4, r = k % 4, at = (int)block * QK_K + 128 * half + 16 * r;
@@ -124,24 +128,24 @@ template <class Call> static bool with_rounded(dtype type, const Call &call) {
     }
 }
 
-/* Rounded rows in a block's shared memory: of each row its int8 values, a scale for every 32, a sum for every 16. */
+/* Rounded rows, in a block's shared memory or in the card's: of each row its int8 values, a scale for every 32, a sum for every 16. */
 struct rounded_rows {
     char *memory;
     int64_t width; /* a multiple of 32 */
 
     __host__ __device__ static size_t bytes(int64_t width) {
-        return (size_t)(width + width / 32 * 4 + width / 16 * 4);
+        return (size_t)(width + width / 32 * 4 + width / 16 * 4 + 15) / 16 * 16;
     }
-    __device__ char *row(int r) const {
+    __device__ char *row(int64_t r) const {
         return memory + (size_t)r * bytes(width);
     }
-    __device__ const int *values(int r, int at) const {
+    __device__ const int *values(int64_t r, int at) const {
         return (const int *)(const void *)(row(r) + at);
     }
-    __device__ float *scale(int r, int at) const {
+    __device__ float *scale(int64_t r, int at) const {
         return (float *)(void *)(row(r) + width) + at / 32;
     }
-    __device__ int *sum(int r, int at) const {
+    __device__ int *sum(int64_t r, int at) const {
         return (int *)(void *)(row(r) + width + width / 32 * 4) + at / 16;
     }
 };
@@ -155,7 +159,7 @@ __device__ static inline uint32_t warp_max(uint32_t x) {
 }
 
 /* Row r from the values input(i), i < n, as if zeros followed them. All threads of the block must call it, and then __syncthreads. */
-template <class Input> __device__ static inline void round_values(rounded_rows to, int r, int64_t n, Input input) {
+template <class Input> __device__ static inline void round_values(rounded_rows to, int64_t r, int64_t n, Input input) {
     const int lane = threadIdx.x % WARP;
     for (int at = (int)threadIdx.x / WARP * 32; at < to.width; at += ROUNDED_WARPS * 32) {
         const float v = at + lane < n ? input(at + lane) : 0;
@@ -177,7 +181,7 @@ template <class Input> __device__ static inline void round_values(rounded_rows t
     }
 }
 
-__device__ static inline void round_row(rounded_rows to, int r, const float *x, int64_t n) {
+__device__ static inline void round_row(rounded_rows to, int64_t r, const float *x, int64_t n) {
     round_values(to, r, n, [x](int64_t i) { return x[i]; });
 }
 

@@ -291,18 +291,18 @@ static void linear_case(side *s, dtype type, int64_t rows) {
 static double case_linear(side *s) {
     const dtype type = types[between(s, 0, TYPES - 1)];
     const int64_t rows = one_of(s, 8, 1, 1, 2, 3, 5, 8, 9, 70);
-    linear_case(s, type, is_rounded(type) && rows < 9 ? 9 : rows);
+    linear_case(s, is_rounded(type) ? DTYPE_F16 : type, rows);
     return 1e-5;
 }
 
 static double case_linear_rounded(side *s) {
-    linear_case(s, rounded_types[between(s, 0, ROUNDED_TYPES - 1)], between(s, 1, 8));
+    linear_case(s, rounded_types[between(s, 0, ROUNDED_TYPES - 1)], one_of(s, 10, 1, 1, 2, 3, 5, 8, 9, 70, 64, 130));
     return 1e-5;
 }
 
 /* Inputs short of whole blocks, as if zeros followed (ops->pack). */
 static double case_linear_short(side *s) {
-    const int64_t in = 32 * between(s, 1, 8), outs = between(s, 1, 40), rows = between(s, 1, 8);
+    const int64_t in = 32 * between(s, 1, 8), outs = between(s, 1, 40), rows = between(s, 1, 12);
     tensor w = weights(s, WEIGHT_LINEAR, DTYPE_Q8_0, in, outs, 1, 1);
     const int64_t cut = between(s, 0, 31);
     float *x = host_numbers(s, rows * in);
@@ -427,13 +427,13 @@ static void moe_case(side *s, dtype type, dtype other, int64_t rows) {
 static double case_moe(side *s) {
     const dtype type = types[between(s, 0, TYPES - 1)], other = between(s, 0, 3) ? type : types[between(s, 0, TYPES - 1)];
     const int64_t rows = one_of(s, 5, 1, 2, 7, 30, 100);
-    moe_case(s, type, other, is_rounded(type) || is_rounded(other) ? 100 : rows);
+    moe_case(s, is_rounded(type) ? DTYPE_F16 : type, is_rounded(other) ? DTYPE_Q4_0 : other, rows);
     return 2e-5;
 }
 
 static double case_moe_rounded(side *s) {
     const dtype type = rounded_types[between(s, 0, ROUNDED_TYPES - 1)];
-    moe_case(s, type, between(s, 0, 2) ? type : rounded_types[between(s, 0, ROUNDED_TYPES - 1)], between(s, 1, 8));
+    moe_case(s, type, between(s, 0, 2) ? type : rounded_types[between(s, 0, ROUNDED_TYPES - 1)], one_of(s, 6, 1, 2, 5, 8, 30, 100));
     return 1e-3; /* a sum that lies between two whole numbers may be rounded to either */
 }
 

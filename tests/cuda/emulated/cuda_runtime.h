@@ -125,6 +125,39 @@ static inline int __dp4a(int a, int b, int sum) {
     return sum;
 }
 
+struct float2 {
+    float x, y;
+};
+
+#define EMULATED_CUDA /* src/cuda/mma.cuh leaves these to us */
+
+/* d = a b over `depth` (16 or 32) int8, the words spread over the lanes as that file says. */
+static inline void emulated_mma(int d[4], const int *a, const int *b, int depth) {
+    const int words = depth / 16;
+    uint64_t halves[4][32]; /* of every lane a[0..1], a[2..3], b[0..1] */
+    for (int k = 0; k < words; k++) {
+        emulated_warp_exchange((uint32_t)a[2 * k] | (uint64_t)(uint32_t)a[2 * k + 1] << 32, halves[k]);
+    }
+    emulated_warp_exchange((uint32_t)b[0] | (uint64_t)(uint32_t)(words > 1 ? b[1] : 0) << 32, halves[3]);
+    for (int i = 0; i < 4; i++) {
+        const int row = emulated_lane() / 4 + 8 * (i / 2), column = emulated_lane() % 4 * 2 + i % 2;
+        d[i] = 0;
+        for (int k = 0; k < depth; k++) {
+            const int lane = k % 16 / 4, shift = 8 * (k % 4);
+            const uint64_t from_a = halves[k / 16][row % 8 * 4 + lane], from_b = halves[3][column * 4 + lane];
+            d[i] += (int8_t)(from_a >> (32 * (row / 8) + shift)) * (int8_t)(from_b >> (32 * (k / 16) + shift));
+        }
+    }
+}
+
+static inline void mma_k32(int d[4], const int a[4], const int b[2]) {
+    emulated_mma(d, a, b, 32);
+}
+
+static inline void mma_k16(int d[4], const int a[2], const int b[1]) {
+    emulated_mma(d, a, b, 16);
+}
+
 static inline double __longlong_as_double(long long x) {
     return emulated_bits<double>(x);
 }

@@ -1,0 +1,135 @@
+/* Products of many rows with quantised matrices on the tensor cores: inputs rounded as in rounded.cuh, products of int8, and for every 32 (Q6_K: 16)
+ * inputs a float sum with both scales. A block has a tile of TILE_OUTS outputs and TILE rows, a warp 32 x 32 of it. */
+#ifndef OMNI_CUDA_ROUNDED_TILES_CUH
+#define OMNI_CUDA_ROUNDED_TILES_CUH
+
+#include "cuda/linear.cuh"
+#include "cuda/mma.cuh"
+#include "cuda/rounded.cuh"
+
+enum { TILE_OUTS = 128, STEP = 128, SEGMENTS = STEP / 16, PITCH = STEP + 16 /* bytes of a row in shared memory: rows lie in different banks */ };
+
+/* Rows [first, first + count) of those that a launch has, and the matrix they are multiplied with. */
+struct tile_rows {
+    weight_rows w;
+    int64_t first;
+    int count; /* 0: nothing to do */
+};
+
+struct tile_memory {
+    int8_t w[TILE_OUTS * PITCH], x[TILE * PITCH];
+    float2 w_scale[SEGMENTS][TILE_OUTS]; /* x: scale, y: min */
+    float x_scale[SEGMENTS / 2][TILE];
+    int x_sum[SEGMENTS][TILE];
+};
+
+/* The next STEP values of TILE_OUTS stored rows, unpacked; zeros where there are none. */
+template <class Format> __device__ static inline void take_weights(tile_memory *to, weight_rows w, int64_t first_out, int64_t outs, int64_t at) {
+    for (int k = (int)threadIdx.x; k < TILE_OUTS * (STEP / 32); k += ROUNDED_THREADS) {
+        const int out = k / (STEP / 32), c = k % (STEP / 32);
+        segment_pair p = {{}, {}, {}, {32 * c, 32 * c + 16}};
+        if (first_out + out < outs && at + 32 * c < w.width) {
+            p = Format::segments(w.data + (first_out + out) * w.stride, w.width, at / 32 + c);
+            p.at[0] -= (int)at;
+            p.at[1] -= (int)at;
+        }
+        for (int s = 0; s < 2; s++) {
+            *(uint4 *)(void *)(to->w + out * PITCH + p.at[s]) =
+                uint4{(uint32_t)p.q[s][0], (uint32_t)p.q[s][1], (uint32_t)p.q[s][2], (uint32_t)p.q[s][3]};
+            to->w_scale[p.at[s] / 16][out] = float2{p.scale[s], p.min[s]};
+        }
+    }
+}
+
+template <class Place>
+__device__ static inline void take_inputs(tile_memory *to, rounded_rows x, const Place &place, const tile_rows &t, int64_t at) {
+    for (int k = (int)threadIdx.x; k < TILE * SEGMENTS; k += ROUNDED_THREADS) {
+        const int row = k / SEGMENTS, segment = k % SEGMENTS, i = (int)at + 16 * segment;
+        const bool there = row < t.count && i < x.width;
+        const int64_t from = there ? place.source(t.first + row) : 0;
+        *(uint4 *)(void *)(to->x + row * PITCH + 16 * segment) = there ? load_16(x.row(from) + i) : uint4{0, 0, 0, 0};
+        to->x_sum[segment][row] = there ? *x.sum(from, i) : 0;
+        if (segment % 2 == 0) {
+            to->x_scale[segment / 2][row] = there ? *x.scale(from, i) : 0;
+        }
+    }
+}
+
+/* sum += scales times the products of the warp's 32 outputs and 32 rows over segments [s, s + DEPTH / 16). */
+template <int DEPTH> __device__ static inline void multiply_segments(const tile_memory *m, int first_out, int first_row, int s, float sum[2][4][4]) {
+    const int g = (int)threadIdx.x % WARP / 4, t = (int)threadIdx.x % 4;
+    int b[4][2];
+    for (int n = 0; n < 4; n++) {
+        const int *x = (const int *)(const void *)(m->x + (first_row + 8 * n + g) * PITCH + 16 * s) + t;
+        b[n][0] = x[0];
+        b[n][1] = DEPTH == 32 ? x[4] : 0;
+    }
+    for (int o = 0; o < 2; o++) {
+        const int out = first_out + 16 * o + g;
+        const int *low = (const int *)(const void *)(m->w + out * PITCH + 16 * s) + t, *high = low + 8 * PITCH / 4;
+        const int a[4] = {low[0], high[0], DEPTH == 32 ? low[4] : 0, DEPTH == 32 ? high[4] : 0};
+        const float2 scale[2] = {m->w_scale[s][out], m->w_scale[s][out + 8]};
+        for (int n = 0; n < 4; n++) {
+            int d[4];
+            if constexpr (DEPTH == 32) {
+                mma_k32(d, a, b[n]);
+            } else {
+                mma_k16(d, a, b[n]);
+            }
+            for (int i = 0; i < 4; i++) {
+                const int row = first_row + 8 * n + 2 * t + i % 2;
+                const int total = m->x_sum[s][row] + (DEPTH == 32 ? m->x_sum[s + 1][row] : 0);
+                sum[o][n][i] += m->x_scale[s / 2][row] * (scale[i / 2].x * (float)d[i] - scale[i / 2].y * (float)total);
+            }
+        }
+    }
+}
+
+/* A Place has open(): the rows of blockIdx.y; source(row): which rounded row that is; store(row, out, v). grid: outputs, tiles of rows. */
+template <class Format, class Place> __global__ static void rounded_tiles_kernel(rounded_rows x, int64_t outs, Place place) {
+    __shared__ tile_memory memory;
+    const tile_rows t = place.open();
+    if (t.count == 0) {
+        return; /* the whole block */
+    }
+    const int warp = (int)threadIdx.x / WARP, first_out = warp % 4 * 32, first_row = warp / 4 * 32;
+    const int64_t tile_out = (int64_t)blockIdx.x * TILE_OUTS;
+    float sum[2][4][4] = {};
+    for (int64_t at = 0; at < x.width; at += STEP) {
+        take_weights<Format>(&memory, t.w, tile_out, outs, at);
+        take_inputs(&memory, x, place, t, at);
+        __syncthreads();
+        for (int s = 0; s < SEGMENTS; s += Format::SCALED / 16) {
+            multiply_segments<Format::SCALED>(&memory, first_out, first_row, s, sum);
+        }
+        __syncthreads();
+    }
+    const int g = (int)threadIdx.x % WARP / 4, lane = (int)threadIdx.x % 4;
+    for (int o = 0; o < 2; o++) {
+        for (int n = 0; n < 4; n++) {
+            for (int i = 0; i < 4; i++) {
+                const int64_t out = tile_out + first_out + 16 * o + g + 8 * (i / 2);
+                const int row = first_row + 8 * n + 2 * lane + i % 2;
+                if (out < outs && row < t.count) {
+                    place.store(t.first + row, out, sum[o][n][i]);
+                }
+            }
+        }
+    }
+}
+
+/* Rounds rows of n values each, a block of threads a row. */
+__global__ static void round_kernel(rounded_rows to, const float *x, int64_t n, int64_t stride) {
+    round_row(to, blockIdx.x, x + blockIdx.x * stride, n);
+}
+
+/* rows of x, rounded, in the scratch; memory NULL: there is no room. width: of the matrix, n or more. */
+static inline rounded_rows round_rows(cuda_backend *c, const float *x, int64_t rows, int64_t n, int64_t stride, int64_t width) {
+    const rounded_rows to = {(char *)cuda_scratch(c, (size_t)rows * rounded_rows::bytes(width)), width};
+    if (to.memory) {
+        launch(c, "round", round_kernel, (unsigned)rows, ROUNDED_THREADS, 0, to, x, n, stride);
+    }
+    return to;
+}
+
+#endif
