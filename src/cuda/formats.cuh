@@ -20,31 +20,41 @@ static inline weight_rows rows_of(const tensor *t) {
     return {(const char *)t->data, stride, type->block > 1 ? stride / (int64_t)type->bytes * type->block : t->ne[0]};
 }
 
-template <int N, class Read> __device__ static inline void load_plain(int64_t g, float *v, int64_t n, Read read) {
+/* Sixteen bytes of values of type Stored, in one load where they lie so. */
+template <class Stored, class Read> __device__ static inline void load_plain(const char *row, int64_t g, float *v, int64_t n, Read read) {
+    enum { N = 16 / sizeof(Stored) };
+    const Stored *from = (const Stored *)(const void *)row + g * N;
+    if ((g + 1) * N <= n && (uintptr_t)from % 16 == 0) {
+        const uint4 all = *(const uint4 *)(const void *)from;
+        const Stored *each = (const Stored *)(const void *)&all;
+        for (int i = 0; i < N; i++) {
+            v[i] = read(each[i]);
+        }
+        return;
+    }
     for (int i = 0; i < N; i++) {
-        const int64_t at = g * N + i;
-        v[i] = at < n ? read(at) : 0;
+        v[i] = g * N + i < n ? read(from[i]) : 0;
     }
 }
 
 struct format_f32 {
     enum { GROUP = 4 };
     __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
-        load_plain<GROUP>(g, v, n, [row](int64_t i) { return ((const float *)(const void *)row)[i]; });
+        load_plain<float>(row, g, v, n, [](float x) { return x; });
     }
 };
 
 struct format_f16 {
     enum { GROUP = 8 };
     __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
-        load_plain<GROUP>(g, v, n, [row](int64_t i) { return half_bits_to_float(((const uint16_t *)(const void *)row)[i]); });
+        load_plain<uint16_t>(row, g, v, n, half_bits_to_float);
     }
 };
 
 struct format_bf16 {
     enum { GROUP = 8 };
     __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
-        load_plain<GROUP>(g, v, n, [row](int64_t i) { return bf16_bits_to_float(((const uint16_t *)(const void *)row)[i]); });
+        load_plain<uint16_t>(row, g, v, n, bf16_bits_to_float);
     }
 };
 
