@@ -201,7 +201,7 @@ static void end_choice(call *c, choice *h, const omni_event *e) {
     if (e->result) {
         h->result = *e->result;
     }
-    metrics_tokens(&c->s->metrics, &h->result, h->seconds);
+    metrics_result(&c->s->metrics, &h->result, h->seconds);
     if (h->seconds > 0) {
         metrics_time(&c->s->metrics, TIMING_REAL_TIME_FACTOR, h->result.seconds_answer / h->seconds);
         metrics_time(&c->s->metrics, TIMING_STUTTER, h->stutter);

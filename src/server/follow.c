@@ -44,7 +44,7 @@ static void end_one(server *s, exchange *x, followed *one, const omni_event *e) 
     if (e->result) {
         one->result = *e->result;
     }
-    metrics_tokens(&s->metrics, &one->result, one->seconds);
+    metrics_result(&s->metrics, &one->result, one->seconds);
     if (one->seconds > 0) {
         metrics_time(&s->metrics, TIMING_REAL_TIME_FACTOR, one->result.seconds_answer / one->seconds);
         metrics_time(&s->metrics, TIMING_STUTTER, one->stutter);

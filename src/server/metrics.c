@@ -9,11 +9,13 @@ static const double bounds[BOUNDS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0
 static const struct {
     const char *name, *help;
 } described[TIMINGS] = {
-    {"omni_request_seconds", "From a request's head to the end of its answer."},
-    {"omni_time_to_first_token_seconds", "From a request's head to the first text of its answer."},
-    {"omni_time_to_first_audio_seconds", "From a request's head to the first sound of its answer."},
-    {"omni_real_time_factor", "Seconds of computing for a second of speech, from an answer's start to its end."},
-    {"omni_stutter_seconds", "How long a listener who plays sound as it comes heard nothing, of an answer."},
+    [TIMING_REQUEST] = {"omni_request_seconds", "From a request's head to the end of its answer."},
+    [TIMING_FIRST_TOKEN] = {"omni_time_to_first_token_seconds", "From a request's head to the first text of its answer."},
+    [TIMING_FIRST_AUDIO] = {"omni_time_to_first_audio_seconds", "From a request's head to the first sound of its answer."},
+    [TIMING_ENGINE_FIRST_TOKEN] = {"omni_engine_first_token_seconds", "From when the engine was asked to its first text."},
+    [TIMING_ENGINE_FIRST_AUDIO] = {"omni_engine_first_audio_seconds", "From when the engine was asked to its first sound."},
+    [TIMING_REAL_TIME_FACTOR] = {"omni_real_time_factor", "Seconds of computing for a second of speech, from an answer's start to its end."},
+    [TIMING_STUTTER] = {"omni_stutter_seconds", "How long a listener who plays sound as it comes heard nothing, of an answer."},
 };
 
 void metrics_open(metrics *m) {
@@ -58,12 +60,18 @@ void metrics_time(metrics *m, timing what, double value) {
     pthread_mutex_unlock(&m->lock);
 }
 
-void metrics_tokens(metrics *m, const omni_result *r, double audio_seconds) {
+void metrics_result(metrics *m, const omni_result *r, double audio_seconds) {
     pthread_mutex_lock(&m->lock);
     m->prompt_tokens += (uint64_t)r->prompt_tokens;
     m->cached_tokens += (uint64_t)r->cached_tokens;
     m->answer_tokens += (uint64_t)r->answer_tokens;
     m->audio_seconds += audio_seconds;
+    if (r->seconds_first_text > 0) {
+        add(&m->timings[TIMING_ENGINE_FIRST_TOKEN], r->seconds_first_text);
+    }
+    if (r->seconds_first_audio > 0) {
+        add(&m->timings[TIMING_ENGINE_FIRST_AUDIO], r->seconds_first_audio);
+    }
     pthread_mutex_unlock(&m->lock);
 }
 

@@ -15,7 +15,16 @@ typedef struct histogram {
     double sum;
 } histogram;
 
-typedef enum timing { TIMING_REQUEST, TIMING_FIRST_TOKEN, TIMING_FIRST_AUDIO, TIMING_REAL_TIME_FACTOR, TIMING_STUTTER, TIMINGS } timing;
+typedef enum timing {
+    TIMING_REQUEST,
+    TIMING_FIRST_TOKEN,
+    TIMING_FIRST_AUDIO,
+    TIMING_ENGINE_FIRST_TOKEN,
+    TIMING_ENGINE_FIRST_AUDIO,
+    TIMING_REAL_TIME_FACTOR,
+    TIMING_STUTTER,
+    TIMINGS
+} timing;
 
 typedef struct metrics {
     pthread_mutex_t lock;
@@ -32,7 +41,8 @@ void metrics_close(metrics *m);
 void metrics_begin(metrics *m);
 void metrics_end(metrics *m, int status, bool gone, double seconds);
 void metrics_time(metrics *m, timing what, double value);
-void metrics_tokens(metrics *m, const omni_result *r, double audio_seconds);
+/* What the engine says of an answer that has ended: its tokens, and its own times to first text and sound. */
+void metrics_result(metrics *m, const omni_result *r, double audio_seconds);
 /* The caller's to free; NULL: no memory. */
 char *metrics_text(metrics *m, const omni_engine_counters *e, int parallel);
 

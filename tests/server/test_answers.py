@@ -121,12 +121,28 @@ class Answers(Case):
             self.server.chat([{"type": "image_url", "image_url": {"url": url}}], status=400)
 
     def test_second_turn_is_known(self):
-        long = [{"role": "user", "content": "word " * 600}]
-        first = self.server.chat(long, temperature=0)
-        again = long + [{"role": "assistant", "content": first["choices"][0]["message"]["content"]}, {"role": "user", "content": "And?"}]
-        usage = self.server.chat(again)["usage"]
-        self.assertLess(usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"], 130)
-        self.assertGreater(usage["prompt_tokens"], 600)
+        picture = {"type": "image_url", "image_url": {"url": data_url("image/jpeg", PICTURE)}}
+        for parts in [[], [picture]]:
+            long = [{"role": "user", "content": [*parts, {"type": "text", "text": "word " * 600}]}]
+            first = self.server.chat(long, temperature=0)
+            again = long + [{"role": "assistant", "content": first["choices"][0]["message"]["content"]}, {"role": "user", "content": "And?"}]
+            before = self.server.metric("omni_engine_rows_total")
+            usage = self.server.chat(again)["usage"]
+            self.assertLess(usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"], 130)
+            self.assertLess(self.server.metric("omni_engine_rows_total") - before, 136)  # the answer's own as well
+            self.assertGreater(usage["prompt_tokens"], 600)
+
+    def test_times_are_counted(self):
+        names = [f"omni_{who}_first_{what}_seconds_{kind}" for who in ["time_to", "engine"] for what in ["token", "audio"] for kind in ["count", "sum"]]
+        self.server.wait_until(lambda: self.server.metric("omni_requests_in_flight") <= 1)
+        before = {n: self.server.metric(n) for n in names}
+        self.server.chat(temperature=0, modalities=["text", "audio"])
+        rose = {n: self.server.metric(n) - before[n] for n in names}
+        for what in ["token", "audio"]:
+            whole, own = f"omni_time_to_first_{what}_seconds", f"omni_engine_first_{what}_seconds"
+            self.assertEqual((rose[whole + "_count"], rose[own + "_count"]), (1, 1))
+            self.assertGreater(rose[own + "_sum"], 0)
+            self.assertLess(rose[own + "_sum"], rose[whole + "_sum"])
 
     def test_tools_and_fields(self):
         tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"x": {"type": "number"}}}}}
