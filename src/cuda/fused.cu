@@ -23,8 +23,8 @@ struct products {
     float eps;
     float *normed;     /* [rows, width] receives the normed rows; NULL: nobody wants them */
     bool paired;       /* of[0].y = silu(of[0]) * of[1] */
-    bool add;          /* y is added to, */
-    const float *gate; /* [rows] with sigmoid(gate) as a factor; NULL: 1 */
+    const float *gate; /* [rows] results are multiplied with sigmoid(gate); NULL: they are not */
+    bool add;          /* results are added to what y holds */
     product of[MOST];
 };
 
@@ -266,8 +266,9 @@ static void moe_input(backend *b, const layer_shape *s, const layer_weights *w, 
 
 static void moe_add(backend *b, const layer_shape *s, const layer_weights *w, float *n, int64_t rows, const int32_t *ids, const float *weights,
                     float *x, float *scratch) {
-    const bool shared = s->ffn > 0, shared_fits = fits(&w->gate, rows, s->width) && fits(&w->up, rows, s->width) && fits(&w->down, rows, s->ffn);
-    if ((shared && !shared_fits) || !cuda_moe_add(b, &w->gate_exps, &w->up_exps, &w->down_exps, n, rows, ids, weights, s->experts_used, scratch, x)) {
+    const bool shared = s->ffn > 0;
+    const bool fit = !shared || (fits(&w->gate, rows, s->width) && fits(&w->up, rows, s->width) && fits(&w->down, rows, s->ffn));
+    if (!fit || !cuda_moe_add(b, &w->gate_exps, &w->up_exps, &w->down_exps, n, rows, ids, weights, s->experts_used, scratch, x)) {
         ops_composed.moe_add(b, s, w, n, rows, ids, weights, x, scratch);
         return;
     }

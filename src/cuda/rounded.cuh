@@ -50,21 +50,27 @@ __device__ static inline void group_scale_min(uint4 head, int g, float *scale, f
     *min = (float)(g < 4 ? m & 63 : (both >> 4 & 15) | (m >> 6 & 3) << 4) * low_half(head.x >> 16);
 }
 
+/* Chunk k of a Q4_K or Q5_K block that begins at value `first`: its two segments are of the groups 2 * (k / 2) and the next one, whose codes are the
+ * low and the high nibbles of 16 bytes. */
+__device__ static inline segment_pair nibble_pair(uint4 head, uint4 codes, int first, int k) {
+    const int group = k / 2 * 2, at = first + 32 * group + 16 * (k & 1);
+    const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+    segment_pair p = {{}, {}, {}, {at, at + 32}};
+    for (int i = 0; i < 4; i++) {
+        p.q[0][i] = (int)nibbles(words[i], 0);
+        p.q[1][i] = (int)nibbles(words[i], 4);
+    }
+    group_scale_min(head, group, &p.scale[0], &p.min[0]);
+    group_scale_min(head, group + 1, &p.scale[1], &p.min[1]);
+    return p;
+}
+
 struct rounded_q4_k {
     enum { SCALED = 32 };
     __device__ static segment_pair segments(const char *row, int64_t width, int64_t c) {
         const char *b = row + c / 8 * (int64_t)sizeof(block_q4_k);
-        const int k = (int)(c % 8), pair = k / 2, at = (int)(c / 8) * QK_K + 64 * pair + 16 * (k & 1);
-        const uint4 head = load_16(b), v = load_16(b + 16 + 16 * k);
-        segment_pair p = {{}, {}, {}, {at, at + 32}};
-        const uint32_t words[4] = {v.x, v.y, v.z, v.w};
-        for (int i = 0; i < 4; i++) {
-            p.q[0][i] = (int)nibbles(words[i], 0);
-            p.q[1][i] = (int)nibbles(words[i], 4);
-        }
-        group_scale_min(head, 2 * pair, &p.scale[0], &p.min[0]);
-        group_scale_min(head, 2 * pair + 1, &p.scale[1], &p.min[1]);
-        return p;
+        const int k = (int)(c % 8);
+        return nibble_pair(load_16(b), load_16(b + 16 + 16 * k), (int)(c / 8) * QK_K, k);
     }
 };
 
@@ -72,16 +78,14 @@ struct rounded_q5_k {
     enum { SCALED = 32 };
     __device__ static segment_pair segments(const char *row, int64_t width, int64_t c) {
         const char *b = row + c / 8 * (int64_t)sizeof(block_q5_k);
-        const int k = (int)(c % 8), pair = k / 2, at = (int)(c / 8) * QK_K + 64 * pair + 16 * (k & 1);
-        const uint4 head = load_16(b), h = load_16(b + 16 + 16 * (k & 1)), v = load_16(b + 48 + 16 * k);
-        segment_pair p = {{}, {}, {}, {at, at + 32}};
-        const uint32_t words[4] = {v.x, v.y, v.z, v.w}, high[4] = {h.x, h.y, h.z, h.w};
-        for (int i = 0; i < 4; i++) {
-            p.q[0][i] = (int)(nibbles(words[i], 0) | (high[i] >> 2 * pair & 0x01010101u) << 4);
-            p.q[1][i] = (int)(nibbles(words[i], 4) | (high[i] >> (2 * pair + 1) & 0x01010101u) << 4);
+        const int k = (int)(c % 8), group = k / 2 * 2;
+        const uint4 h = load_16(b + 16 + 16 * (k & 1));
+        const uint32_t high[4] = {h.x, h.y, h.z, h.w};
+        segment_pair p = nibble_pair(load_16(b), load_16(b + 48 + 16 * k), (int)(c / 8) * QK_K, k);
+        for (int i = 0; i < 4; i++) { /* the fifth bit of group g is bit g */
+            p.q[0][i] |= (int)((high[i] >> group & 0x01010101u) << 4);
+            p.q[1][i] |= (int)((high[i] >> (group + 1) & 0x01010101u) << 4);
         }
-        group_scale_min(head, 2 * pair, &p.scale[0], &p.min[0]);
-        group_scale_min(head, 2 * pair + 1, &p.scale[1], &p.min[1]);
         return p;
     }
 };
