@@ -67,6 +67,14 @@ class Case(unittest.TestCase):
                 pass  # closed meanwhile
         return largest
 
+    def wait_written(self, p, least):
+        """Until so many bytes of a file are there; a failure if the process ends before, or takes too long."""
+        end = time.monotonic() + LONG
+        while self.written(p) < least:
+            self.assertIsNone(p.poll(), "ended before it had written that much")
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
     @staticmethod
     def stop(p):
         if p.poll() is None:
