@@ -193,8 +193,9 @@ class Conversation(Chat):
 
     def interrupted(self, number):
         """A conversation whose first answer is stopped by a signal, and is followed by another message. The answer cannot end before the
-        signal: its sound goes into a pipe that holds less than two frames of it and is not read. Returns the process and the answers."""
-        p = self.start(*ALL, "--ignore-eos", "-n", 100, "--max-frames", 8, "--json", "-o", "-", stdin=subprocess.PIPE, bufsize=0)
+        signal: its sound goes into a pipe that holds less than two frames of it and is not read. Greedy: drawn speech may end at once.
+        Returns the process and the answers."""
+        p = self.start(*ALL, "--greedy", "--ignore-eos", "-n", 100, "--max-frames", 8, "--json", "-o", "-", stdin=subprocess.PIPE, bufsize=0)
         fcntl.fcntl(p.stdout, fcntl.F_SETPIPE_SZ, 4096)
         p.stdin.write(b"one\n")
         self.assertEqual(p.stdout.read(44)[:4], b"RIFF")
@@ -209,7 +210,7 @@ class Conversation(Chat):
         self.assertEqual([r["finish"] for r in a], ["cancelled", "length"])
         self.assertGreater(a[1]["cached_tokens"], 0)
         self.assertEqual((a[1]["answer_tokens"], p.returncode), (100, 0))
-        self.assertIn(a[1]["frames"], range(1, 9))  # how many depends on where the first answer was stopped
+        self.assertLessEqual(a[1]["frames"], 8)  # how many depends on where the first answer was stopped
 
     def test_termination_ends_the_program(self):
         for number in [signal.SIGTERM, signal.SIGHUP]:

@@ -1,5 +1,5 @@
 """What the tests of the command line share: running omni, files of the tree, checks of a WAV file. Standard library only."""
-import fcntl, os, pty, re, select, signal, struct, subprocess, sys, tempfile, termios, time, unittest
+import faulthandler, fcntl, os, pty, re, select, signal, struct, subprocess, sys, tempfile, termios, time, unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OMNI = os.path.join(ROOT, "build", "omni")
@@ -21,6 +21,8 @@ def use(path):
 
 class Case(unittest.TestCase):
     def setUp(self):
+        faulthandler.dump_traceback_later(3 * LONG, exit=True)  # a test that hangs says where
+        self.addCleanup(faulthandler.cancel_dump_traceback_later)
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
 
