@@ -1,11 +1,12 @@
 /* Attention over a cache of blocks and over plain keys and values, and the cache itself.
  *
- * A block of threads has one row and one query head, of few rows a part of the positions. Its warps take positions in turn, each with a softmax of
- * its own that is rescaled as larger scores come (the online softmax), and their sums are joined at the end; a lane holds the values lane, lane + 32,
- * ... of a head. */
+ * A block of threads has one row and one query head, or several that share a key head, of few rows a part of the positions. Its warps take
+ * positions in turn, each with a softmax of its own that is rescaled as larger scores come (the online softmax), and their sums are joined at the
+ * end. One head: a lane holds the values lane, lane + 32, ... of it. Several: a lane has a position while scores are computed, which then need no
+ * sums over lanes, and four values of every head afterwards. */
 #include "cuda/cache.cuh"
 
-enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP };
+enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP, MOST_GROUPED = 4 * WARP };
 
 /* ---- the cache: [layer][block][kv head][KV_BLOCK][head_dim] ---- */
 
@@ -19,12 +20,27 @@ __device__ static inline float read_f16(const void *row, int i) {
 
 __device__ static inline float read_q8_0(const void *row, int i) {
     const block_q8_0 *b = (const block_q8_0 *)row + i / QK;
-    return half_bits_to_float(b->d) * (float)b->qs[i % QK];
+    return half_bits_to_float(*(const uint16_t *)(const void *)b) * (float)b->qs[i % QK];
 }
 
 /* Value i of a row of head_dim values. */
 __device__ static inline float read_cached(dtype type, const void *row, int i) {
     return type == DTYPE_F16 ? read_f16(row, i) : type == DTYPE_Q8_0 ? read_q8_0(row, i) : read_f32(row, i);
+}
+
+/* Values i to i + 3 of a row of head_dim values; i and head_dim are multiples of 4. */
+__device__ static inline float4 read_cached4(dtype type, const void *row, int i) {
+    if (type == DTYPE_F16) {
+        const uint2 two = *(const uint2 *)(const void *)((const uint16_t *)row + i);
+        return {half_bits_to_float((uint16_t)two.x), half_bits_to_float((uint16_t)(two.x >> 16)), half_bits_to_float((uint16_t)two.y),
+                half_bits_to_float((uint16_t)(two.y >> 16))};
+    }
+    if (type == DTYPE_Q8_0) {
+        const uint16_t *b = (const uint16_t *)(const void *)((const block_q8_0 *)row + i / QK), *two = b + 1 + i % QK / 2;
+        const float d = half_bits_to_float(b[0]);
+        return {d * (float)(int8_t)two[0], d * (float)(int8_t)(two[0] >> 8), d * (float)(int8_t)two[1], d * (float)(int8_t)(two[1] >> 8)};
+    }
+    return *(const float4 *)(const void *)((const float *)row + i);
 }
 
 static size_t kv_bytes(backend *b, dtype type, int layers, int kv_heads, int head_dim, int64_t blocks) {
@@ -119,6 +135,34 @@ struct attention_part {
     float largest, total;
 };
 
+/* What a block's warps found for a query head: its result, or its part of it. stride: from a warp's sums to the next one's; step: likewise for
+ * largest and total. */
+__device__ static inline void join_warps(const float *largest, const float *total, const float *sums, int stride, int step, int64_t first_row,
+                                         int head, int heads, int head_dim, float *y, float *values, attention_part *parts) {
+    float all = -INFINITY, divisor = 0;
+    for (int w = 0; w < WARPS; w++) {
+        all = fmaxf(all, largest[w * step]);
+    }
+    for (int w = 0; w < WARPS; w++) {
+        divisor += total[w * step] == 0 ? 0 : total[w * step] * expf(largest[w * step] - all);
+    }
+    const int64_t place = (first_row + blockIdx.y) * heads + head, part = ((int64_t)blockIdx.y * heads + head) * gridDim.z + blockIdx.z;
+    for (int i = (int)threadIdx.x; i < head_dim; i += WARPS * WARP) {
+        float v = 0;
+        for (int w = 0; w < WARPS; w++) {
+            v += total[w * step] == 0 ? 0 : sums[w * stride + i] * expf(largest[w * step] - all);
+        }
+        if (gridDim.z == 1) {
+            y[place * head_dim + i] = v / divisor;
+        } else {
+            values[part * head_dim + i] = v;
+        }
+    }
+    if (gridDim.z > 1 && threadIdx.x == 0) {
+        parts[part] = attention_part{all, divisor};
+    }
+}
+
 /* LANE: values of a head that a lane holds at most. grid: heads, rows of this launch, parts that a row's positions are cut into. One part: y is the
  * result. Several: values[row, head, part, head_dim] and parts[row, head, part] are, for join_kernel. */
 template <class Source, int LANE>
@@ -181,27 +225,81 @@ __global__ static void attention_kernel(Source source, const float *q, int64_t q
         total[warp] = weight;
     }
     __syncthreads();
-    float all = -INFINITY, divisor = 0;
-    for (int w = 0; w < WARPS; w++) {
-        all = fmaxf(all, largest[w]);
+    join_warps(largest, total, sums[0], LANE * WARP, 1, first_row, head, heads, head_dim, y, values, parts);
+}
+
+/* The same for GROUP query heads of one key head. grid: heads / GROUP, ... head_dim: a multiple of 4, MOST_GROUPED at most. */
+template <int GROUP>
+__global__ static void grouped_attention_kernel(paged_source source, const float *q, int64_t first_row, int kv_heads, int head_dim, float scale,
+                                                float *y, float *values, attention_part *parts) {
+    __shared__ float4 query[GROUP][WARP], sums[WARPS][GROUP][WARP];
+    __shared__ float chance[WARPS][WARP][GROUP], largest[WARPS * GROUP], total[WARPS * GROUP];
+    const int64_t row = first_row + blockIdx.y;
+    const int heads = (int)gridDim.x * GROUP, first_head = (int)blockIdx.x * GROUP, kv_head = first_head / (heads / kv_heads), quarter = head_dim / 4;
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, count = source.end(row) - source.first(row);
+    const int each = (count + (int)gridDim.z - 1) / (int)gridDim.z, first = source.first(row) + (int)blockIdx.z * each;
+    const int end = first + each < source.end(row) ? first + each : source.end(row);
+    for (int i = (int)threadIdx.x; i < GROUP * quarter; i += WARPS * WARP) {
+        query[i / quarter][i % quarter] = ((const float4 *)(const void *)(q + (row * heads + first_head) * head_dim))[i];
     }
-    for (int w = 0; w < WARPS; w++) {
-        divisor += total[w] == 0 ? 0 : total[w] * expf(largest[w] - all);
+    __syncthreads();
+    float4 sum[GROUP];
+    float max[GROUP], weight[GROUP]; /* weight: of this lane's positions */
+    for (int g = 0; g < GROUP; g++) {
+        sum[g] = float4{0, 0, 0, 0};
+        max[g] = -INFINITY;
+        weight[g] = 0;
     }
-    const int64_t place = row * heads + head, part = ((int64_t)blockIdx.y * heads + head) * gridDim.z + blockIdx.z;
-    for (int i = (int)threadIdx.x; i < head_dim; i += WARPS * WARP) {
-        float v = 0;
-        for (int w = 0; w < WARPS; w++) {
-            v += total[w] == 0 ? 0 : sums[w][i] * expf(largest[w] - all);
+    for (int from = first + warp * WARP; from < end; from += WARPS * WARP) {
+        const bool live = from + lane < end;
+        float score[GROUP];
+        for (int g = 0; g < GROUP; g++) {
+            score[g] = 0;
         }
-        if (gridDim.z == 1) {
-            y[place * head_dim + i] = v / divisor;
-        } else {
-            values[part * head_dim + i] = v;
+        if (live) {
+            const char *key = source.key(row, kv_head, from + lane);
+            for (int i = 0; i < quarter; i++) {
+                const float4 k = read_cached4(source.keys.type, key, 4 * i);
+                for (int g = 0; g < GROUP; g++) {
+                    const float4 x = query[g][i];
+                    score[g] += x.x * k.x + x.y * k.y + x.z * k.z + x.w * k.w;
+                }
+            }
+        }
+        for (int g = 0; g < GROUP; g++) {
+            const float s = live ? score[g] * scale : -INFINITY;
+            const float larger = fmaxf(max[g], warp_max(s)); /* a NaN score stays out of it and makes its weight NaN */
+            const float keep = max[g] == -INFINITY ? 0 : expf(max[g] - larger), add = live ? expf(s - larger) : 0;
+            weight[g] = weight[g] * keep + add;
+            sum[g] = float4{sum[g].x * keep, sum[g].y * keep, sum[g].z * keep, sum[g].w * keep};
+            max[g] = larger;
+            chance[warp][lane][g] = add;
+        }
+        __syncwarp();
+        const int positions = end - from < WARP ? end - from : (int)WARP;
+        if (lane < quarter) {
+            for (int t = 0; t < positions; t++) {
+                const float4 v = read_cached4(source.values.type, source.value(row, kv_head, from + t), 4 * lane);
+                for (int g = 0; g < GROUP; g++) {
+                    const float a = chance[warp][t][g];
+                    sum[g] = float4{sum[g].x + a * v.x, sum[g].y + a * v.y, sum[g].z + a * v.z, sum[g].w + a * v.w};
+                }
+            }
+        }
+        __syncwarp();
+    }
+    for (int g = 0; g < GROUP; g++) {
+        sums[warp][g][lane] = sum[g];
+        weight[g] = warp_sum(weight[g]);
+        if (lane == 0) {
+            largest[warp * GROUP + g] = max[g];
+            total[warp * GROUP + g] = weight[g];
         }
     }
-    if (gridDim.z > 1 && threadIdx.x == 0) {
-        parts[part] = attention_part{all, divisor};
+    __syncthreads();
+    for (int g = 0; g < GROUP; g++) {
+        join_warps(largest + g, total + g, &sums[0][g][0].x, GROUP * MOST_GROUPED, GROUP, first_row, first_head + g, heads, head_dim, y, values,
+                   parts);
     }
 }
 
@@ -227,31 +325,47 @@ __global__ static void join_kernel(const float *values, const attention_part *pa
 }
 
 /* Few rows leave most of a card idle: their positions are cut into parts. */
-static int parts_for(const cuda_backend *c, int64_t rows, int heads) {
-    enum { MOST_PARTS = 16, BLOCKS_EACH = 4 };
-    const int64_t parts = (int64_t)BLOCKS_EACH * c->multiprocessors / (rows * heads);
+static int parts_for(const cuda_backend *c, int64_t rows, int blocks) {
+    enum { MOST_PARTS = 64, BLOCKS_EACH = 4 };
+    const int64_t parts = (int64_t)BLOCKS_EACH * c->multiprocessors / (rows * blocks);
     return parts < 1 ? 1 : parts > MOST_PARTS ? (int)MOST_PARTS : (int)parts;
 }
 
-template <class Source, int LANE>
-static void attend_with(backend *b, Source source, const float *q, int64_t q_stride, int64_t rows, int heads, int kv_heads, int head_dim, float scale,
-                        float *y) {
+/* In launches of as many rows as a grid takes, cut into parts. blocks: of a row; queue(first row, rows, parts, values, ends) queues the kernel. */
+template <class Queue> static void attend_in_parts(backend *b, int64_t rows, int heads, int blocks, int head_dim, float *y, Queue queue) {
     enum { MOST = 65535 };
     cuda_backend *c = cuda_of(b);
     for (int64_t at = 0; at < rows; at += MOST) {
         const int64_t part = rows - at < MOST ? rows - at : (int64_t)MOST;
-        int parts = parts_for(c, part, heads);
+        int parts = parts_for(c, part, blocks);
         const size_t places = (size_t)part * (size_t)heads * (size_t)parts;
         float *values = parts > 1 ? (float *)cuda_scratch(c, places * (sizeof(attention_part) + (size_t)head_dim * sizeof(float))) : NULL;
         attention_part *ends = (attention_part *)(void *)(values + (values ? places * (size_t)head_dim : 0));
         parts = values ? parts : 1;
-        launch(c, "attention", attention_kernel<Source, LANE>, dim3((unsigned)heads, (unsigned)part, (unsigned)parts), WARPS * WARP, 0, source, q,
-               q_stride, at, kv_heads, head_dim, scale, y, values, ends);
+        queue(at, dim3((unsigned)blocks, (unsigned)part, (unsigned)parts), values, ends);
         if (parts > 1) {
             launch(c, "attention", join_kernel, dim3((unsigned)heads, (unsigned)part), WARPS * WARP, 0, values, ends, parts, head_dim,
                    y + at * heads * head_dim);
         }
     }
+}
+
+template <class Source, int LANE>
+static void attend_with(backend *b, Source source, const float *q, int64_t q_stride, int64_t rows, int heads, int kv_heads, int head_dim, float scale,
+                        float *y) {
+    attend_in_parts(b, rows, heads, heads, head_dim, y, [=](int64_t at, dim3 grid, float *values, attention_part *ends) {
+        launch(cuda_of(b), "attention", attention_kernel<Source, LANE>, grid, WARPS * WARP, 0, source, q, q_stride, at, kv_heads, head_dim, scale, y,
+               values, ends);
+    });
+}
+
+template <int GROUP>
+static void attend_grouped(backend *b, paged_source source, const float *q, int64_t rows, int heads, int kv_heads, int head_dim, float scale,
+                           float *y) {
+    attend_in_parts(b, rows, heads, heads / GROUP, head_dim, y, [=](int64_t at, dim3 grid, float *values, attention_part *ends) {
+        launch(cuda_of(b), "attention", grouped_attention_kernel<GROUP>, grid, WARPS * WARP, 0, source, q, at, kv_heads, head_dim, scale, y, values,
+               ends);
+    });
 }
 
 template <class Source>
@@ -271,7 +385,17 @@ static void attend(backend *b, Source source, const float *q, int64_t q_stride, 
 static void attention(backend *b, const kv_cache *cache, int layer, const int32_t *block_table, const attention_row *at, const float *q, int64_t rows,
                       int heads, float scale, float *y) {
     const paged_source source = {half_of(cache, layer, true), half_of(cache, layer, false), block_table, at};
-    attend(b, source, q, (int64_t)heads * cache->head_dim, rows, heads, cache->kv_heads, cache->head_dim, scale, y);
+    const int group = heads / cache->kv_heads, n = cache->head_dim;
+    const bool grouped = n % 4 == 0 && n <= MOST_GROUPED;
+    if (grouped && group % 8 == 0) {
+        attend_grouped<8>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);
+    } else if (grouped && group % 4 == 0) {
+        attend_grouped<4>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);
+    } else if (grouped && group % 2 == 0) {
+        attend_grouped<2>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);
+    } else {
+        attend(b, source, q, (int64_t)heads * n, rows, heads, cache->kv_heads, n, scale, y);
+    }
 }
 
 static void attention_dense(backend *b, const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int32_t *first,

@@ -34,8 +34,8 @@ __device__ static void write_head(const cache_half h, const float *x, int32_t sl
             const float d = warp_max(fabsf(v)) / 127.0f, inverse = d > 0 ? 1.0f / d : 0;
             block_q8_0 *block = (block_q8_0 *)to + first / QK;
             block->qs[i % QK] = (int8_t)rintf(v * inverse);
-            if (i == first) {
-                block->d = float_to_half_bits(d);
+            if (i == first) { /* as one value: of the two byte stores that a packed member takes, nvcc 13.0 gets the lower wrong */
+                *(uint16_t *)(void *)block = float_to_half_bits(d);
             }
         } else if (i < h.head_dim) {
             if (h.type == DTYPE_F16) {

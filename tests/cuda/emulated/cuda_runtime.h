@@ -125,8 +125,16 @@ static inline int __dp4a(int a, int b, int sum) {
     return sum;
 }
 
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+
 struct float2 {
     float x, y;
+};
+
+struct alignas(16) float4 {
+    float x, y, z, w;
 };
 
 #define EMULATED_CUDA /* src/cuda/mma.cuh leaves these to us */
