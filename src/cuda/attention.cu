@@ -303,22 +303,33 @@ __global__ static void grouped_attention_kernel(paged_source source, const float
     }
 }
 
-/* y from parts. grid: heads, rows. */
+enum { MOST_PARTS = 64 };
+
+/* y from parts, MOST_PARTS at most. grid: heads, rows. */
 __global__ static void join_kernel(const float *values, const attention_part *parts, int count, int head_dim, float *y) {
+    __shared__ attention_part told[MOST_PARTS];
+    __shared__ float share[MOST_PARTS];
     const int64_t place = (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
+    const int thread = (int)threadIdx.x;
     float all = -INFINITY, divisor = 0;
-    for (int k = 0; k < count; k++) {
-        all = fmaxf(all, parts[place * count + k].largest);
+    if (thread < count) {
+        told[thread] = parts[place * count + thread];
     }
+    __syncthreads();
     for (int k = 0; k < count; k++) {
-        const attention_part p = parts[place * count + k];
-        divisor += p.total == 0 ? 0 : p.total * expf(p.largest - all);
+        all = fmaxf(all, told[k].largest);
     }
-    for (int i = (int)threadIdx.x; i < head_dim; i += (int)blockDim.x) {
+    if (thread < count) {
+        share[thread] = told[thread].total == 0 ? 0 : expf(told[thread].largest - all); /* values of nothing are 0 */
+    }
+    __syncthreads();
+    for (int k = 0; k < count; k++) {
+        divisor += told[k].total * share[k];
+    }
+    for (int i = thread; i < head_dim; i += (int)blockDim.x) {
         float v = 0;
         for (int k = 0; k < count; k++) {
-            const attention_part p = parts[place * count + k];
-            v += p.total == 0 ? 0 : values[(place * count + k) * head_dim + i] * expf(p.largest - all);
+            v += values[(place * count + k) * head_dim + i] * share[k];
         }
         y[place * head_dim + i] = v / divisor;
     }
@@ -326,7 +337,7 @@ __global__ static void join_kernel(const float *values, const attention_part *pa
 
 /* Few rows leave most of a card idle: their positions are cut into parts. */
 static int parts_for(const cuda_backend *c, int64_t rows, int blocks) {
-    enum { MOST_PARTS = 64, BLOCKS_EACH = 4 };
+    enum { BLOCKS_EACH = 4 };
     const int64_t parts = (int64_t)BLOCKS_EACH * c->multiprocessors / (rows * blocks);
     return parts < 1 ? 1 : parts > MOST_PARTS ? (int)MOST_PARTS : (int)parts;
 }

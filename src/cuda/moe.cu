@@ -195,42 +195,57 @@ struct tile {
 
 enum { SORT_THREADS = 1024 };
 
-/* One block: order[slots] by expert and, within one, ascending; their tiles, of which the rest of `most` are empty. A thread has the experts thread,
- * thread + 1024, ...; ids are read once to count and once to place. */
+/* Bit i of the result: slot from + i is of that expert. All lanes of a warp call it. */
+__device__ static inline unsigned slots_of(const int32_t *ids, int64_t slots, int64_t from, int64_t expert) {
+    const int64_t slot = from + threadIdx.x % WARP;
+    return __ballot_sync(0xffffffffu, slot < slots && ids[slot] == expert);
+}
+
+/* One block: order[slots] by expert and, within one, ascending; their tiles, of which the rest of `most` are empty. A warp has the experts warp,
+ * warp + 32, ... of each SORT_THREADS; ids are read once to count and once to place. */
 __global__ static void sort_kernel(const int32_t *ids, int64_t slots, int64_t experts, int32_t *order, tile *tiles, int64_t most) {
     __shared__ int32_t slots_before[SORT_THREADS + 1], tiles_before[SORT_THREADS + 1];
-    const int thread = (int)threadIdx.x;
+    const int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP;
     int32_t first_slot = 0, first_tile = 0;
     for (int64_t from = 0; from < experts; from += SORT_THREADS) {
-        const int64_t expert = from + thread;
-        int32_t count = 0;
-        for (int64_t s = 0; expert < experts && s < slots; s++) {
-            count += ids[s] == expert;
+        const int n = experts - from < SORT_THREADS ? (int)(experts - from) : (int)SORT_THREADS;
+        for (int e = warp; e < n; e += SORT_THREADS / WARP) {
+            int32_t count = 0;
+            for (int64_t s = 0; s < slots; s += WARP) {
+                count += __popc(slots_of(ids, slots, s, from + e));
+            }
+            if (lane == 0) {
+                slots_before[e + 1] = count;
+                tiles_before[e + 1] = (count + TILE - 1) / TILE;
+            }
         }
-        slots_before[thread + 1] = count;
-        tiles_before[thread + 1] = (count + TILE - 1) / TILE;
         __syncthreads();
         if (thread == 0) {
             slots_before[0] = first_slot;
             tiles_before[0] = first_tile;
-            for (int i = 1; i <= SORT_THREADS; i++) {
+            for (int i = 1; i <= n; i++) {
                 slots_before[i] += slots_before[i - 1];
                 tiles_before[i] += tiles_before[i - 1];
             }
         }
         __syncthreads();
-        int32_t at = slots_before[thread];
-        for (int64_t s = 0; count > 0 && s < slots; s++) {
-            if (ids[s] == expert) {
-                order[at++] = (int32_t)s;
+        for (int e = warp; e < n; e += SORT_THREADS / WARP) {
+            int32_t at = slots_before[e];
+            for (int64_t s = 0; at < slots_before[e + 1] && s < slots; s += WARP) {
+                const unsigned found = slots_of(ids, slots, s, from + e);
+                if (found >> lane & 1) {
+                    order[at + __popc(found & ((1u << lane) - 1))] = (int32_t)(s + lane);
+                }
+                at += __popc(found);
             }
         }
+        const int32_t count = thread < n ? slots_before[thread + 1] - slots_before[thread] : 0;
         for (int32_t t = 0; t * TILE < count; t++) {
             tiles[tiles_before[thread] + t] =
-                tile{(int32_t)expert, slots_before[thread] + t * TILE, count - t * TILE < TILE ? count - t * TILE : (int32_t)TILE};
+                tile{(int32_t)(from + thread), slots_before[thread] + t * TILE, count - t * TILE < TILE ? count - t * TILE : (int32_t)TILE};
         }
-        first_slot = slots_before[SORT_THREADS];
-        first_tile = tiles_before[SORT_THREADS];
+        first_slot = slots_before[n];
+        first_tile = tiles_before[n];
         __syncthreads();
     }
     for (int64_t t = first_tile + thread; t < most; t += SORT_THREADS) {

@@ -83,6 +83,20 @@ template <class T> static inline T __shfl_sync(unsigned, T x, int lane) {
     return emulated_from(lane, x);
 }
 
+static inline unsigned __ballot_sync(unsigned, int x) {
+    uint64_t all[32];
+    unsigned bits = 0;
+    emulated_warp_exchange(x != 0, all);
+    for (int i = 0; i < 32; i++) {
+        bits |= (unsigned)(all[i] != 0) << i;
+    }
+    return bits;
+}
+
+static inline int __popc(unsigned x) {
+    return __builtin_popcount(x);
+}
+
 template <class T> static inline T atomicAdd(T *p, T x) {
     const T before = *p;
     *p += x;
