@@ -424,7 +424,7 @@ class Tools(Case):
         self.assertEqual(sorted(os.listdir(self.folder.name)), ["m-00001-of-00002.gguf", "whole.gguf"])
 
     def test_replaces_only_files(self):
-        speech = [*ALL, "-p", "x", "-n", 3, "--max-frames", 2, "-o"]
+        speech = [*ALL, "-p", "x", "-n", 3, "--max-frames", 2, "--greedy", "-o"]
         os.mkdir(self.path("folder.wav"))
         os.mkfifo(self.path("pipe.wav"))
         os.symlink("/dev/null", self.path("null.wav"))
