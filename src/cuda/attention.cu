@@ -228,7 +228,7 @@ __global__ static void attention_kernel(Source source, const float *q, int64_t q
     join_warps(largest, total, sums[0], LANE * WARP, 1, first_row, head, heads, head_dim, y, values, parts);
 }
 
-/* The same for GROUP query heads of one key head. grid: heads / GROUP, ... head_dim: a multiple of 4, MOST_GROUPED at most. */
+/* The same for GROUP query heads of one key head. grid: heads / GROUP, ... head_dim: a multiple of 4, MOST_GROUPED at most; q aligned to float4. */
 template <int GROUP>
 __global__ static void grouped_attention_kernel(paged_source source, const float *q, int64_t first_row, int kv_heads, int head_dim, float scale,
                                                 float *y, float *values, attention_part *parts) {
@@ -342,7 +342,7 @@ static int parts_for(const cuda_backend *c, int64_t rows, int blocks) {
     return parts < 1 ? 1 : parts > MOST_PARTS ? (int)MOST_PARTS : (int)parts;
 }
 
-/* In launches of as many rows as a grid takes, cut into parts. blocks: of a row; queue(first row, rows, parts, values, ends) queues the kernel. */
+/* In launches of as many rows as a grid takes, cut into parts. blocks: of a row; queue(first row, grid, values, ends) queues the kernel. */
 template <class Queue> static void attend_in_parts(backend *b, int64_t rows, int heads, int blocks, int head_dim, float *y, Queue queue) {
     enum { MOST = 65535 };
     cuda_backend *c = cuda_of(b);
@@ -397,7 +397,7 @@ static void attention(backend *b, const kv_cache *cache, int layer, const int32_
                       int heads, float scale, float *y) {
     const paged_source source = {half_of(cache, layer, true), half_of(cache, layer, false), block_table, at};
     const int group = heads / cache->kv_heads, n = cache->head_dim;
-    const bool grouped = n % 4 == 0 && n <= MOST_GROUPED;
+    const bool grouped = n % 4 == 0 && n <= MOST_GROUPED && (uintptr_t)q % sizeof(float4) == 0;
     if (grouped && group % 8 == 0) {
         attend_grouped<8>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);
     } else if (grouped && group % 4 == 0) {
