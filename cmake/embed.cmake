@@ -1,6 +1,7 @@
-# cmake -DOUT=page_data.c -DFOLDER=DIR -P embed.cmake: the files of a folder as arrays in C, for src/server/page.h.
+# cmake -DOUT=page_data.c -DFOLDER=DIR -DMORE=FILE -P embed.cmake: the files of a folder, and one more, as arrays in C, for src/server/page.h.
 file(GLOB files "${FOLDER}/*.html" "${FOLDER}/*.css" "${FOLDER}/*.js" "${FOLDER}/*.svg")
 list(SORT files)
+list(APPEND files ${MORE})
 set(text "#include \"server/page.h\"\n\n")
 set(table "")
 set(n 0)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: setup.sh [build|test|sanitize|clang|fuzz|parity|arm64|old-cpu|cuda|format|page|all]...   (default: build)
+# usage: setup.sh [build|test|sanitize|clang|fuzz|parity|arm64|old-cpu|cuda|format|page|node|all]...   (default: build)
 # Installs the Debian or Ubuntu packages that these need and that are missing. Does nothing, quickly, when all are there.
 set -eu
 
@@ -17,6 +17,7 @@ arm64=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 old_cpu=(qemu-user)
 cuda=(g++ python3-venv libcmocka-dev)
 format=(clang-format)
+node=(nodejs npm)
 page=(nodejs npm chromium ffmpeg fonts-dejavu-core)
 
 packages=()
@@ -24,6 +25,7 @@ for what in "${@:-build}"; do
   case $what in
     format) packages+=("${format[@]}"); continue ;;
     page) packages+=("${page[@]}"); continue ;;
+    node) packages+=("${node[@]}"); continue ;;
     build) ;;
     test) packages+=("${test[@]}") ;;
     sanitize) packages+=("${sanitize[@]}") ;;
@@ -33,8 +35,8 @@ for what in "${@:-build}"; do
     arm64) packages+=("${arm64[@]}") ;;
     old-cpu) packages+=("${old_cpu[@]}") ;;
     cuda) packages+=("${cuda[@]}") ;;
-    all) packages+=("${test[@]}" "${clang[@]}" "${fuzz[@]}" "${parity[@]}" "${arm64[@]}" "${old_cpu[@]}" "${cuda[@]}" "${format[@]}" "${page[@]}") ;;
-    *) echo "setup: $what is none of build, test, sanitize, clang, fuzz, parity, arm64, old-cpu, cuda, format, page, all" >&2; exit 2 ;;
+    all) packages+=("${test[@]}" "${clang[@]}" "${fuzz[@]}" "${parity[@]}" "${arm64[@]}" "${old_cpu[@]}" "${cuda[@]}" "${format[@]}" "${page[@]}" "${node[@]}") ;;
+    *) echo "setup: $what is none of build, test, sanitize, clang, fuzz, parity, arm64, old-cpu, cuda, format, page, node, all" >&2; exit 2 ;;
   esac
   packages+=("${build[@]}")
 done

@@ -53,6 +53,7 @@ void handle_health(server *s, exchange *x);
 void handle_ready(server *s, exchange *x);
 void handle_page(server *s, exchange *x);
 void handle_page_file(server *s, exchange *x);
+void handle_openapi(server *s, exchange *x);
 void handle_models(server *s, exchange *x);
 void handle_props(server *s, exchange *x);
 void handle_slots(server *s, exchange *x);

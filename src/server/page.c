@@ -1,4 +1,4 @@
-/* GET / and GET /page/NAME: the page, out of the program itself. */
+/* GET /, GET /page/NAME: the page, out of the program itself. GET /openapi.json: the description of the API. */
 #include "server/page.h"
 
 #include <string.h>
@@ -11,7 +11,8 @@ static const char *type_of(const char *name) {
     } types[] = {{".html", "text/html; charset=utf-8"},
                  {".css", "text/css; charset=utf-8"},
                  {".js", "text/javascript; charset=utf-8"},
-                 {".svg", "image/svg+xml"}};
+                 {".svg", "image/svg+xml"},
+                 {".json", "application/json"}};
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < sizeof types / sizeof *types; i++) {
         if (strcmp(dot, types[i].ending) == 0) {
@@ -44,4 +45,8 @@ void handle_page(server *s, exchange *x) {
 
 void handle_page_file(server *s, exchange *x) {
     send_file(x, x->path + strlen("/page/"));
+}
+
+void handle_openapi(server *s, exchange *x) {
+    send_file(x, "openapi.json");
 }

@@ -1,4 +1,4 @@
-/* The files of src/server/page/, as the build has put them into the program (cmake/embed.cmake). */
+/* The files of src/server/page/, and src/server/openapi.json, as the build has put them into the program (cmake/embed.cmake). */
 #ifndef OMNI_SERVER_PAGE_H
 #define OMNI_SERVER_PAGE_H
 

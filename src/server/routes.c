@@ -17,6 +17,7 @@ static const route routes[] = {
     {"GET", "/slots", true, false, handle_slots},
     {"GET", "/v1/audio/voices", true, false, handle_voices},
     {"GET", "/v1/audio/models", true, false, handle_audio_models},
+    {"GET", "/openapi.json", true, true, handle_openapi},
     {"GET", "/", true, true, handle_page},
     {"GET", "/page/*", true, true, handle_page_file},
     {"POST", "/tokenize", false, false, handle_tokenize},

@@ -34,6 +34,19 @@ class Answers(Case):
         s.json("GET", "/v1/chat/completions", status=405)
         s.json("POST", "/nothing", {}, status=404)
 
+    def test_description(self):
+        """Of everything in openapi.json there is an endpoint, and each method is the one that is answered."""
+        paths = self.server.json("GET", "/openapi.json")["paths"]
+        self.assertIn("/v1/chat/completions", paths)
+        for path, methods in paths.items():
+            for method in ["get", "post"]:
+                status = self.server.ask(method.upper(), path, b"[]" if method == "post" else None)[0]
+                if path == "/slots":  # only with --slots
+                    self.assertEqual(status, 404)
+                else:
+                    self.assertEqual(status != 405, method in methods, (method, path, status))
+                    self.assertNotEqual(status, 404, path)
+
     def test_tokens(self):
         text = "Hello, wörld 😀\n"
         ids = self.server.json("POST", "/tokenize", {"content": text})["tokens"]
