@@ -209,9 +209,12 @@ OMNI_API int64_t omni_engine_context(const omni_engine *engine);
 typedef struct omni_engine_counters {
     uint64_t submitted, refused, ended, cancelled, failed; /* requests; the last two are among those that have ended */
     int waiting_or_running;
+    int running;                       /* of those: who have a place among `parallel`; the others wait */
     uint64_t steps, rows;              /* passes of the thinker, and the rows in them */
     uint64_t prompt_rows, cached_rows; /* of prompts that were admitted, and how many of them were found computed by others */
     uint64_t preempted;                /* times that a request gave its cache blocks back */
+    int64_t blocks, blocks_in_use;     /* of the cache of keys and values: all, and those of requests. What is only kept for later is not in use */
+    int block_tokens;                  /* in one of them */
 } omni_engine_counters;
 
 OMNI_API omni_engine_counters omni_engine_count(omni_engine *engine);

@@ -17,12 +17,12 @@ typedef struct serve_options {
     thread_options threads;
     flag_list keys;
     const char *cache_k, *cache_v, *log_format;
-    int64_t port, parallel, context, cache, queue, batch, max_body, timeout, grace, rate_limit, max_video_frames, max_pixels, max_media_memory;
+    int64_t port, parallel, context, cache, queue, batch, max_body, timeout, drain, grace, rate_limit, max_video_frames, max_pixels, max_media_memory;
     double max_audio_seconds;
     bool no_page;
 } serve_options;
 
-enum { OWN = 36 };
+enum { OWN = 37 };
 
 static size_t serve_flags(serve_options *o, flag *list) {
     const flag own[] = {
@@ -52,7 +52,9 @@ static size_t serve_flags(serve_options *o, flag *list) {
         {"--tls-key", NULL, FLAG_STRING, &o->server.tls_key, "FILE", "its private key, PEM (default: none)", 0, 0},
         {"--max-body", NULL, FLAG_INT, &o->max_body, "BYTES", "largest request (default 67108864)", 1024, 4294967296.0},
         {"--timeout", NULL, FLAG_INT, &o->timeout, "SECONDS", "how long a connection may stay without progress (default 60)", 1, 86400},
-        {"--grace", NULL, FLAG_INT, &o->grace, "SECONDS", "how long running answers may go on after SIGTERM (default 30)", 0, 86400},
+        {"--drain", NULL, FLAG_INT, &o->drain, "SECONDS", "how long requests are still taken after SIGTERM, while /ready says 503 (default 0)", 0,
+         3600},
+        {"--grace", NULL, FLAG_INT, &o->grace, "SECONDS", "how long running answers may go on after that (default 30)", 0, 86400},
         {"--max-audio-seconds", NULL, FLAG_FLOAT, &o->max_audio_seconds, "S", "longest sound of a request (default 3600)", 0.001, 1e9},
         {"--max-video-frames", NULL, FLAG_INT, &o->max_video_frames, "N", "most frames taken from a video (default 768)", 2, 1 << 20},
         {"--max-pixels", NULL, FLAG_INT, &o->max_pixels, "N", "most pixels decoded, of a request's pictures or frames (default 100000000)", 1, 1e15},
@@ -96,6 +98,7 @@ static bool finish(serve_options *o, const char **keys) {
     p->engine.queue = (int)o->queue;
     p->max_body = (size_t)o->max_body;
     p->timeout = (int)o->timeout;
+    p->drain = (int)o->drain;
     p->grace = (int)o->grace;
     p->rate_limit = (int)o->rate_limit;
     p->media.max_audio_seconds = o->max_audio_seconds;

@@ -23,6 +23,11 @@ void request_list_remove(request_list *l, omni_request *r) {
     l->count--;
 }
 
+void engine_count_running(omni_engine *e) {
+    e->counters.running = e->running.count;
+    e->counters.blocks_in_use = e->pool ? kv_pool_in_use(e->pool) : 0;
+}
+
 static int64_t blocks_for(int64_t rows) {
     return (rows + KV_BLOCK - 1) / KV_BLOCK;
 }
@@ -115,6 +120,7 @@ void engine_finish(omni_engine *e, omni_request *r, omni_status status, const om
     r->state = REQUEST_ENDED;
     pthread_mutex_lock(&e->lock);
     e->accepted--;
+    engine_count_running(e);
     e->counters.ended++;
     e->counters.cancelled += status == OMNI_CANCELLED;
     e->counters.failed += r->status != OMNI_OK && status != OMNI_CANCELLED;

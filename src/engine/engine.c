@@ -232,6 +232,8 @@ omni_engine_counters omni_engine_count(omni_engine *e) {
     omni_engine_counters n = e->counters;
     n.waiting_or_running = e->accepted;
     pthread_mutex_unlock(&e->lock);
+    n.blocks = e->pool ? kv_pool_cache(e->pool)->blocks : 0;
+    n.block_tokens = KV_BLOCK;
     return n;
 }
 

@@ -69,6 +69,9 @@ void engine_release_blocks(omni_engine *e, omni_request *r);
 /* r has ended: status OMNI_OK, OMNI_CANCELLED or an error. */
 void engine_finish(omni_engine *e, omni_request *r, omni_status status, const omni_error *err);
 
+/* Who runs and what they hold, for omni_engine_count, which must not wait for a step. With e->lock held. */
+void engine_count_running(omni_engine *e);
+
 /* engine/pass.c */
 
 /* One pass of the thinker: the next rows of every request that has some, and a token for those whose rows are complete. False: there were none.

@@ -152,6 +152,12 @@ static bool speak(omni_engine *e) {
     return did;
 }
 
+static void count_running(omni_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    engine_count_running(e);
+    pthread_mutex_unlock(&e->lock);
+}
+
 bool engine_step(omni_engine *e) {
     const uint64_t ended = e->counters.ended, preempted = e->counters.preempted; /* only the step counts these */
     bool did = take_in(e);
@@ -159,6 +165,7 @@ bool engine_step(omni_engine *e) {
     did |= retire(e, &e->running);
     did |= fail_all(e);
     engine_admit(e);
+    count_running(e);
     did |= encode_one(e);
     if (e->runner) {
         did |= engine_pass(e, false);
@@ -173,5 +180,6 @@ bool engine_step(omni_engine *e) {
     if (!did && e->runner) {
         did = engine_pass(e, true);
     }
+    count_running(e);
     return did || e->counters.ended != ended || e->counters.preempted != preempted; /* there is room for others now */
 }

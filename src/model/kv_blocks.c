@@ -7,8 +7,10 @@ struct kv_pool {
     backend *b;
     kv_cache cache;
     int32_t *references; /* [blocks] holders of the block */
+    int32_t *sequences;  /* [blocks] how many of them are sequences */
     int32_t *free_list;  /* [blocks] the first free_count are free */
     int64_t free_count;
+    int64_t in_use; /* blocks that a sequence holds */
 };
 
 static int64_t blocks_for(int64_t positions) {
@@ -55,9 +57,10 @@ omni_status kv_pool_create(backend *b, dtype k_type, dtype v_type, int layers, i
     p->b = b;
     p->cache = (kv_cache){.k_type = k_type, .v_type = v_type, .layers = layers, .kv_heads = kv_heads, .head_dim = head_dim, .blocks = blocks};
     p->references = calloc((size_t)blocks, sizeof *p->references);
+    p->sequences = calloc((size_t)blocks, sizeof *p->sequences);
     p->free_list = malloc((size_t)blocks * sizeof *p->free_list);
     omni_status status = OMNI_OK;
-    if (!p->references || !p->free_list) {
+    if (!p->references || !p->sequences || !p->free_list) {
         status = fail(err, OMNI_ERR_MEMORY, "out of memory for a list of %lld key/value blocks", (long long)blocks);
     }
     if (status == OMNI_OK) {
@@ -91,6 +94,7 @@ void kv_pool_destroy(kv_pool *p) {
         p->b->ops->release(p->b, p->cache.v);
     }
     free(p->references);
+    free(p->sequences);
     free(p->free_list);
     free(p);
 }
@@ -101,6 +105,10 @@ const kv_cache *kv_pool_cache(const kv_pool *p) {
 
 int64_t kv_pool_free(const kv_pool *p) {
     return p->free_count;
+}
+
+int64_t kv_pool_in_use(const kv_pool *p) {
+    return p->in_use;
 }
 
 int32_t kv_pool_holders(const kv_pool *p, int32_t block) {
@@ -117,9 +125,20 @@ void kv_pool_drop(kv_pool *p, int32_t block) {
     }
 }
 
+/* The same two for sequences, which are counted. */
+static void sequence_holds(kv_pool *p, int32_t block) {
+    p->in_use += p->sequences[block]++ == 0;
+    kv_pool_hold(p, block);
+}
+
+static void sequence_drops(kv_pool *p, int32_t block) {
+    p->in_use -= --p->sequences[block] == 0;
+    kv_pool_drop(p, block);
+}
+
 static int32_t take_block(kv_pool *p) {
     int32_t block = p->free_list[--p->free_count];
-    p->references[block] = 1;
+    sequence_holds(p, block);
     return block;
 }
 
@@ -139,7 +158,7 @@ omni_status kv_seq_init(kv_pool *p, int64_t max_positions, kv_seq *out, omni_err
 
 void kv_seq_release(kv_seq *s) {
     for (int64_t i = 0; i < s->block_count; i++) {
-        kv_pool_drop(s->pool, s->blocks[i]);
+        sequence_drops(s->pool, s->blocks[i]);
     }
     free(s->blocks);
     *s = (kv_seq){0};
@@ -161,7 +180,7 @@ void kv_seq_adopt(kv_seq *s, const int32_t *blocks, int64_t length) {
     s->block_count = blocks_for(length);
     for (int64_t i = 0; i < s->block_count; i++) {
         s->blocks[i] = blocks[i];
-        kv_pool_hold(s->pool, blocks[i]);
+        sequence_holds(s->pool, blocks[i]);
     }
 }
 
@@ -187,7 +206,7 @@ omni_status kv_seq_extend(kv_seq *s, int64_t n, int32_t *slots, omni_error *err)
         int32_t *last = &s->blocks[s->block_count - 1];
         int32_t own = take_block(p);
         p->b->ops->kv_copy(p->b, &p->cache, own, *last);
-        kv_pool_drop(p, *last);
+        sequence_drops(p, *last);
         *last = own;
     }
     for (int64_t i = 0; i < fresh; i++) {
@@ -206,7 +225,7 @@ void kv_seq_truncate(kv_seq *s, int64_t length) {
     }
     int64_t keep = blocks_for(length);
     while (s->block_count > keep) {
-        kv_pool_drop(s->pool, s->blocks[--s->block_count]);
+        sequence_drops(s->pool, s->blocks[--s->block_count]);
     }
     s->length = length;
 }

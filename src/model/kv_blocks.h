@@ -20,7 +20,8 @@ omni_status kv_pool_create(backend *b, dtype k_type, dtype v_type, int layers, i
 /* Every sequence of the pool must be released before. NULL is fine. */
 void kv_pool_destroy(kv_pool *p);
 const kv_cache *kv_pool_cache(const kv_pool *p);
-int64_t kv_pool_free(const kv_pool *p); /* blocks that no sequence holds */
+int64_t kv_pool_free(const kv_pool *p);   /* blocks that nobody holds */
+int64_t kv_pool_in_use(const kv_pool *p); /* blocks that a sequence holds */
 /* How many hold the block: sequences, and those that called kv_pool_hold. 0: it is free. */
 int32_t kv_pool_holders(const kv_pool *p, int32_t block);
 /* One holder more of a block that is not free, and one fewer; the last one frees it. */

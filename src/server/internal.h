@@ -26,7 +26,8 @@ typedef struct server {
     server_log log;
     workers workers;
     transcripts transcripts;
-    _Atomic bool draining; /* no new requests */
+    _Atomic bool leaving;  /* asked to stop: /ready says so, and connections end with their answers */
+    _Atomic bool draining; /* and no new requests any more */
     _Atomic size_t body_bytes;
     _Atomic uint64_t ids;
     struct lws_context *context;

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "server/internal.h"
+#include "server/tls.h"
 
 enum { WRITE_BYTES = 32 << 10, HEAD_BYTES = 16 << 10, CONNECTIONS_HEADS = 1024, LINGER_SECONDS = 5 };
 
@@ -22,7 +23,8 @@ typedef struct connection {
 static struct {
     int live; /* exchanges */
     bool stop;
-    double deadline; /* when whatever still runs is cut */
+    double taking_until; /* while leaving: when new requests are refused */
+    double deadline;     /* while draining: when whatever still runs is cut */
     pthread_t signals;
     _Atomic bool signals_end, asked_to_stop, asked_to_reload;
 } now;
@@ -317,7 +319,7 @@ static int begin(server *s, struct lws *wsi, connection *c, const char *path) {
     copy_header(wsi, WSI_TOKEN_HTTP, text, sizeof text);
     x->http_1_0 = strstr(text, "1.0") != NULL;
     copy_header(wsi, WSI_TOKEN_CONNECTION, text, sizeof text);
-    x->keep_alive = strcasestr(text, "close") == NULL && (!x->http_1_0 || strcasestr(text, "keep-alive"));
+    x->keep_alive = strcasestr(text, "close") == NULL && (!x->http_1_0 || strcasestr(text, "keep-alive")) && !atomic_load(&s->leaving);
     lws_set_timeout(wsi, NO_PENDING_TIMEOUT, 0);
     if (!read_method(wsi, x)) {
         x->keep_alive = false;
@@ -459,7 +461,7 @@ static void *wait_for_signals(void *arg) {
         } else if (signal == SIGHUP) {
             atomic_store(&now.asked_to_reload, true);
         }
-        if (signal > 0 || atomic_load(&s->draining)) {
+        if (signal > 0 || atomic_load(&s->leaving)) {
             lws_cancel_service(s->context);
         }
     }
@@ -471,10 +473,17 @@ static void reload(server *s) {
     if (auth_reload(&s->keys, s->p.api_key_file, &err) != OMNI_OK) {
         log_event(&s->log, "error", "SIGHUP: %s", err.text);
     } else {
-        log_event(&s->log, "info", "SIGHUP: keys%s read again", s->p.tls_cert ? " and certificate" : "");
+        log_event(&s->log, "info", "SIGHUP: keys read again");
     }
-    if (s->p.tls_cert) {
-        lws_tls_cert_updated(s->context, s->p.tls_cert, s->p.tls_key, NULL, 0, NULL, 0);
+    if (!s->p.tls_cert) {
+        return;
+    }
+    if (tls_check(s->p.tls_cert, s->p.tls_key, &err) != OMNI_OK) {
+        log_event(&s->log, "error", "SIGHUP: %s; the certificate stays as it was", err.text);
+    } else if (lws_tls_cert_updated(s->context, s->p.tls_cert, s->p.tls_key, NULL, 0, NULL, 0) != 0) {
+        log_event(&s->log, "error", "SIGHUP: %s: libwebsockets does not take it", s->p.tls_cert);
+    } else {
+        log_event(&s->log, "info", "SIGHUP: certificate read again");
     }
 }
 
@@ -483,12 +492,20 @@ static void look_at_signals(server *s) {
         reload(s);
     }
     if (atomic_exchange(&now.asked_to_stop, false)) {
-        if (atomic_exchange(&s->draining, true)) {
-            now.deadline = 0; /* asked twice */
+        if (atomic_exchange(&s->leaving, true)) { /* asked twice */
+            atomic_store(&s->draining, true);
+            now.deadline = 0;
         } else {
-            now.deadline = server_now() + s->p.grace;
-            log_event(&s->log, "info", "shutting down: %d requests run, %d s for them", now.live, s->p.grace);
+            now.taking_until = server_now() + s->p.drain;
+            if (s->p.drain > 0) {
+                log_event(&s->log, "info", "not ready any more: requests are still taken for %d s (--drain)", s->p.drain);
+            }
         }
+    }
+    if (atomic_load(&s->leaving) && !atomic_load(&s->draining) && server_now() >= now.taking_until) {
+        atomic_store(&s->draining, true);
+        now.deadline = server_now() + s->p.grace;
+        log_event(&s->log, "info", "shutting down: %d requests run, %d s for them", now.live, s->p.grace);
     }
     if (atomic_load(&s->draining) && (now.live == 0 || server_now() >= now.deadline)) {
         now.stop = true;
@@ -520,6 +537,10 @@ omni_status listen_open(struct server *s, omni_error *err) {
     info.vhost_name = "omni";
     info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_DISABLE_IPV6 * (strchr(s->p.host, ':') == NULL);
     if (s->p.tls_cert) {
+        const omni_status status = tls_check(s->p.tls_cert, s->p.tls_key, err);
+        if (status != OMNI_OK) {
+            return status;
+        }
         info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
         info.ssl_cert_filepath = s->p.tls_cert;
         info.ssl_private_key_filepath = s->p.tls_key;
@@ -554,6 +575,7 @@ void listen_run(struct server *s) {
     while (!now.stop && lws_service(s->context, 0) >= 0) {
         look_at_signals(s);
     }
+    atomic_store(&s->leaving, true);
     atomic_store(&s->draining, true);
     atomic_store(&now.signals_end, true);
     pthread_join(now.signals, NULL);

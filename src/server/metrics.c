@@ -111,6 +111,15 @@ char *metrics_text(metrics *m, const omni_engine_counters *e, int parallel) {
     print_value(f, "counter", "omni_answer_tokens_total", "Tokens of answers.", (double)now.answer_tokens);
     print_value(f, "counter", "omni_audio_seconds_total", "Seconds of speech.", now.audio_seconds);
     print_value(f, "gauge", "omni_engine_requests", "Requests that wait for the engine or run in it.", e->waiting_or_running);
+    /* What the model-server protocol of Kubernetes' Gateway API Inference Extension asks for; docs/operations.md maps its names to these. */
+    print_value(f, "gauge", "omni_requests_waiting", "Requests that wait for a place in the engine.", e->waiting_or_running - e->running);
+    print_value(f, "gauge", "omni_requests_running", "Requests that are being answered by the engine.", e->running);
+    print_value(f, "gauge", "omni_cache_usage_ratio", "Share of the blocks of keys and values that running requests hold, 0 to 1.",
+                e->blocks > 0 ? (double)e->blocks_in_use / (double)e->blocks : 0);
+    fprintf(f,
+            "# HELP omni_cache_config_info The cache of keys and values: tokens in a block, and blocks.\n# TYPE omni_cache_config_info gauge\n"
+            "omni_cache_config_info{block_size=\"%d\",num_gpu_blocks=\"%lld\"} 1\n",
+            e->block_tokens, (long long)e->blocks);
     print_value(f, "gauge", "omni_engine_parallel", "Requests that the engine runs at once.", parallel);
     print_value(f, "counter", "omni_engine_submitted_total", "Requests given to the engine.", (double)e->submitted);
     print_value(f, "counter", "omni_engine_refused_total", "Requests that its queue had no room for.", (double)e->refused);

@@ -144,7 +144,7 @@ void handle_health(server *s, exchange *x) {
 }
 
 void handle_ready(server *s, exchange *x) {
-    if (atomic_load(&s->draining)) {
+    if (atomic_load(&s->leaving)) {
         reply_error(x, 503, NULL, "shutting_down", "the server is shutting down");
     } else {
         reply_with(x, 200, "application/json", "{\"status\":\"ready\"}", 18);

@@ -29,7 +29,8 @@ typedef struct server_params {
     size_t max_body;   /* bytes of one request */
     size_t max_bodies; /* bytes of all that are being received or answered */
     int timeout;       /* seconds that a connection may stay without progress */
-    int grace;         /* seconds that running answers get after SIGTERM */
+    int drain;         /* seconds after SIGTERM in which requests are still taken while /ready says no: load balancers look at it by the second */
+    int grace;         /* seconds that running answers get after that */
     int rate_limit;    /* requests a minute of one key, or of one address without keys; 0: any number */
     bool slots;        /* GET /slots tells what is running */
     bool page;         /* GET / is the page */
@@ -38,7 +39,7 @@ typedef struct server_params {
 
 server_params server_params_default(void);
 
-/* Serves until SIGTERM or SIGINT; then whatever runs may end within the grace. The first line on standard error says where it listens. */
+/* Serves until SIGTERM or SIGINT; then drains, and whatever runs may end within the grace. The first line on standard error says where it listens. */
 omni_status server_run(omni_model *model, omni_tokenizer *tokenizer, const server_params *p, omni_error *err);
 
 #endif

@@ -180,6 +180,31 @@ class Ending(Case):
         self.assertEqual(server.stop(signal.SIGINT), 0)  # asked twice: at once
         s.close()
 
+    def test_requests_are_taken_while_it_drains(self):
+        server = Server("--drain", 3600, "--grace", 60)
+        before = server.connect()
+        before.request("GET", "/health")
+        before.getresponse().read()
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_until(lambda: any("--drain" in line for line in server.lines))
+        before.request("GET", "/health")
+        self.assertEqual(before.getresponse().getheader("Connection"), "close")  # who balances the load opens the next one elsewhere
+        server.json("GET", "/ready", status=503)
+        server.json("GET", "/health")
+        self.assertEqual(server.chat(max_tokens=2)["usage"]["completion_tokens"], 2)
+        self.assertEqual(server.stop(), 0)  # asked twice: at once
+
+    def test_drained(self):
+        server = Server("--drain", 4, "--grace", 60)
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_until(lambda: any("--drain" in line for line in server.lines))
+        s = self.begin(server, 300)
+        self.assertIn(b"[DONE]", self.rest(s))
+        self.assertEqual(server.process.wait(harness.LONG), 0)
+        self.assertGreaterEqual(time.monotonic() - start, 3.9)
+        self.assertEqual(server.stop(), 0)
+
     def test_cannot_listen(self):
         first = Server()
         second = harness.subprocess.run([harness.OMNI, "serve", "-m", harness.TINY, "--port", str(first.port)], capture_output=True, timeout=harness.LONG)
@@ -193,9 +218,14 @@ class Ending(Case):
         body = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 100000}).encode()
         b = server.raw(head("/v1/chat/completions", len(body)) + body)
         server.wait_until(lambda: server.metric("omni_engine_requests") == 2)
+        server.wait_until(lambda: server.metric("omni_requests_running") == 1 and server.metric("omni_requests_waiting") == 1)
+        self.assertEqual(server.metric('omni_cache_config_info{block_size="64",num_gpu_blocks="64"}'), 1)
+        self.assertTrue(0 < server.metric("omni_cache_usage_ratio") <= 1)
         status, headers, data = server.ask("POST", "/v1/chat/completions", body)
         self.assertEqual((status, json.loads(data)["error"]["code"]), (429, "queue_full"))
         self.assertGreaterEqual(int(headers["Retry-After"]), 1)
         a.close()
         b.close()
+        server.wait_until(lambda: server.metric("omni_engine_requests") == 0)
+        server.wait_until(lambda: server.metric("omni_requests_running") == server.metric("omni_cache_usage_ratio") == 0)
         self.assertEqual(server.stop(), 0)

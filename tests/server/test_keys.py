@@ -1,8 +1,12 @@
 """Keys, limits of rate, other origins."""
 import os
 import signal
+import socket
+import ssl
+import subprocess
 import tempfile
 
+import harness
 from harness import Case, Server
 
 
@@ -70,6 +74,48 @@ class Files(Case):
             server.json("GET", "/v1/models", status=401)
             server.json("GET", "/v1/models", headers={"X-API-Key": "two"})
             self.assertEqual(server.stop(), 0)
+
+    def test_certificate(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+
+            def make():
+                subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", cert],
+                               capture_output=True, check=True)
+                with open(cert) as f:
+                    return ssl.PEM_cert_to_DER_cert(f.read())
+
+            def shown():
+                context = ssl._create_unverified_context()
+                with socket.create_connection(("127.0.0.1", server.port), timeout=30) as s, context.wrap_socket(s) as tls:
+                    return tls.getpeercert(True)
+
+            first = make()
+            server = Server("--tls-cert", cert, "--tls-key", key)
+            try:
+                self.assertEqual(shown(), first)
+                second = make()
+                self.assertEqual(shown(), first)
+                server.process.send_signal(signal.SIGHUP)
+                server.wait_until(lambda: shown() == second)
+                with open(key) as f:
+                    right = f.read()
+                make()
+                for wrong in [right, "", None]:  # nobody is locked out by a mistake: another's key, none, no file
+                    if wrong is None:
+                        os.remove(key)
+                    else:
+                        with open(key, "w") as f:
+                            f.write(wrong)
+                    told = sum("stays as it was" in line for line in server.lines)
+                    server.process.send_signal(signal.SIGHUP)
+                    server.wait_until(lambda: sum("stays as it was" in line for line in server.lines) > told)
+                    self.assertEqual(shown(), second)
+            finally:
+                self.assertEqual(server.stop(), 0)
+            r = subprocess.run([harness.OMNI, "serve", "-m", harness.TINY, "--tls-cert", cert, "--tls-key", key], capture_output=True, timeout=harness.LONG)
+            self.assertEqual(r.returncode, 1)
+            self.assertIn(b"key.pem: cannot be opened", r.stderr)
 
     def test_rate(self):
         server = Server("--rate-limit", 5)

@@ -182,6 +182,38 @@ static void full_queues(void **state) {
     omni_engine_destroy(e);
 }
 
+/* One runs and two wait; blocks in use are those that are neither free nor only kept by the prefix cache. */
+static void counts_who_runs(void **state) {
+    omni_engine *e;
+    omni_engine_params p = omni_engine_params_default();
+    p.parallel = 1;
+    must(omni_engine_create(model, &p, &e, &err));
+    omni_request *asked[3];
+    for (int i = 0; i < 3; i++) {
+        asked[i] = ask(e, "Hello", answer(2));
+    }
+    assert_int_equal(omni_engine_count(e).running, 0);
+    assert_true(omni_engine_step(e));
+    omni_engine_counters n = omni_engine_count(e);
+    assert_int_equal(n.running, 1);
+    assert_int_equal(n.waiting_or_running, 3);
+    assert_int_equal(n.blocks, kv_pool_cache(e->pool)->blocks);
+    assert_int_equal(n.block_tokens, KV_BLOCK);
+    assert_in_range(n.blocks_in_use, 1, n.blocks - 1);
+    while (omni_engine_step(e)) {
+        n = omni_engine_count(e);
+        assert_in_range(n.running, 0, 1);
+        assert_int_equal(n.blocks_in_use, n.blocks - kv_pool_free(e->pool) - prefix_cache_idle(e->prefixes));
+    }
+    assert_int_equal(n.ended, 3);
+    assert_int_equal(n.running, 0);
+    assert_int_equal(n.blocks_in_use, 0);
+    for (int i = 0; i < 3; i++) {
+        answered_as(asked[i], NULL);
+    }
+    omni_engine_destroy(e);
+}
+
 static void contexts_and_lengths(void **state) {
     for (int started = 0; started < 2; started++) {
         omni_engine *e;
@@ -402,6 +434,7 @@ int main(void) {
         cmocka_unit_test(next_turns),
         cmocka_unit_test(pictures_that_were_not_needed),
         cmocka_unit_test(full_queues),
+        cmocka_unit_test(counts_who_runs),
         cmocka_unit_test(contexts_and_lengths),
         cmocka_unit_test(waiting_for_events),
         cmocka_unit_test(wakeups),

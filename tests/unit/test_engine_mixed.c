@@ -154,6 +154,8 @@ static void engine_is_empty(omni_engine *e) {
     const omni_engine_counters n = omni_engine_count(e);
     assert_int_equal(n.waiting_or_running, 0);
     assert_int_equal(n.submitted, n.ended);
+    assert_int_equal(n.running, 0);
+    assert_int_equal(n.blocks_in_use, 0);
     assert_int_equal(e->submitted.count + e->waiting.count + e->running.count, 0);
     assert_int_equal(kv_pool_free(e->pool) + prefix_cache_idle(e->prefixes), kv_pool_cache(e->pool)->blocks);
     omni_engine_forget(e);
