@@ -17,6 +17,9 @@ typedef struct chat_request {
 
 /* False: an error has been answered. */
 bool chat_request_read(server *s, exchange *x, json_t *root, chat_request *out);
+/* The same where the messages go on with a conversation, which stays the caller's; NULL: it begins one. After an error the conversation is as it was.
+ */
+bool chat_request_add(server *s, exchange *x, json_t *root, omni_conversation *conversation, chat_request *out);
 void chat_request_free(chat_request *r);
 /* A voice as requests name it, "ethan" or {"id": "ethan"}, NULL: none is named, which leaves out empty. False: an error about param has been
  * answered. */

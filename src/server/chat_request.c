@@ -206,6 +206,10 @@ static void cancel_loading(void *conversation) {
 }
 
 bool chat_request_read(server *s, exchange *x, json_t *root, chat_request *out) {
+    return chat_request_add(s, x, root, NULL, out);
+}
+
+bool chat_request_add(server *s, exchange *x, json_t *root, omni_conversation *conversation, chat_request *out) {
     /* clang-format off */
     static const char *const library[] = {
         "messages", "tools", "fps", "use_audio_in_video", "temperature", "top_p", "min_p", "top_k", "seed", "repetition_penalty", "repeat_penalty",
@@ -223,7 +227,11 @@ bool chat_request_read(server *s, exchange *x, json_t *root, chat_request *out) 
     const bool tools = json_array_size(json_object_get(root, "tools")) > 0;
     keep(root, library);
     omni_error err = {0};
-    omni_status status = omni_conversation_create(s->model, &s->p.media, &out->conversation, &err);
+    omni_status status = OMNI_OK;
+    if (!conversation) {
+        status = omni_conversation_create(s->model, &s->p.media, &out->conversation, &err);
+        conversation = out->conversation;
+    }
     if (getrandom(&out->params.seed, sizeof out->params.seed, 0) != sizeof out->params.seed) {
         out->params.seed = (uint64_t)s->started;
     }
@@ -233,8 +241,8 @@ bool chat_request_read(server *s, exchange *x, json_t *root, chat_request *out) 
         return false;
     }
     if (status == OMNI_OK) {
-        exchange_on_gone(x, cancel_loading, out->conversation);
-        status = omni_conversation_add_request(out->conversation, text, strlen(text), &out->params, &err);
+        exchange_on_gone(x, cancel_loading, conversation);
+        status = omni_conversation_add_request(conversation, text, strlen(text), &out->params, &err);
         exchange_on_gone(x, NULL, NULL);
     }
     free(text);

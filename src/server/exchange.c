@@ -6,6 +6,7 @@
 
 #include "server/internal.h"
 #include "server/listen.h"
+#include "server/websocket.h"
 
 exchange *exchange_create(struct server *s) {
     exchange *x = calloc(1, sizeof *x);
@@ -29,6 +30,7 @@ void exchange_release(exchange *x) {
         atomic_fetch_sub(&x->s->body_bytes, x->body_room);
         pthread_mutex_destroy(&x->lock);
         pthread_cond_destroy(&x->moved);
+        websocket_free(x->socket);
         free(x->body);
         free(x->out);
         free(x);
@@ -149,6 +151,10 @@ void reply_error(exchange *x, int status, const char *param, const char *code, c
                                                       : "invalid_request_error";
     json_t *inner = json_pack("{s:o*, s:s, s:s?, s:s?}", "message", json_stringn_nocheck(text, strlen(text)), "type", type, "param",
                               own_name(x, param), "code", code);
+    if (x->on_error) {
+        x->on_error(x->on_error_arg, inner);
+        return;
+    }
     answer_json(x, status, json_pack("{s:o*}", "error", inner));
 }
 

@@ -4,6 +4,7 @@
 #ifndef OMNI_SERVER_EXCHANGE_H
 #define OMNI_SERVER_EXCHANGE_H
 
+#include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -34,6 +35,10 @@ typedef struct exchange {
     bool keep_alive, http_1_0;
     const struct route *route;
     const param_rename *renames; /* of its handler; NULL: none */
+    struct websocket *socket;    /* of one that has become a WebSocket (websocket.h); NULL: plain HTTP */
+    /* Where reply_error goes instead of to the client, for a WebSocket: it takes the error's object, {"message", "type", "param", "code"}. */
+    void (*on_error)(void *arg, json_t *error);
+    void *on_error_arg;
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t moved; /* bytes were written, or the client is gone */

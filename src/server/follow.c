@@ -25,12 +25,17 @@ static void cancel_all(void *arg) {
     }
 }
 
-static omni_status submit_all(server *s, following *f, omni_error *err) {
+omni_status follow_submit(server *s, exchange *x, followed *one, void (*wake)(void *arg), void *arg, omni_error *err) {
+    one->began = one->began > 0 ? one->began : x->began;
+    TRY(one->text ? omni_request_speak(s->engine, one->text, &one->params, &one->request, err)
+                  : omni_request_submit(s->engine, one->conversation, &one->params, &one->request, err));
+    omni_request_set_wakeup(one->request, wake, arg);
+    return OMNI_OK;
+}
+
+static omni_status submit_all(server *s, exchange *x, following *f, omni_error *err) {
     for (int i = 0; i < f->n; i++) {
-        followed *one = &f->list[i];
-        TRY(one->text ? omni_request_speak(s->engine, one->text, &one->params, &one->request, err)
-                      : omni_request_submit(s->engine, one->conversation, &one->params, &one->request, err));
-        omni_request_set_wakeup(one->request, event_waits, &f->came);
+        TRY(follow_submit(s, x, &f->list[i], event_waits, &f->came, err));
     }
     return OMNI_OK;
 }
@@ -52,10 +57,10 @@ static void end_one(server *s, exchange *x, followed *one, const omni_event *e) 
     exchange_count(x, one->result.prompt_tokens, one->result.cached_tokens, one->result.answer_tokens);
 }
 
-static void hear(server *s, const exchange *x, followed *one, size_t samples) {
+static void hear(server *s, followed *one, size_t samples) {
     const double now = server_now(), seconds = (double)samples / omni_model_sample_rate(s->model);
     if (one->seconds == 0) {
-        metrics_time(&s->metrics, TIMING_FIRST_AUDIO, now - x->began);
+        metrics_time(&s->metrics, TIMING_FIRST_AUDIO, now - one->began);
     } else if (now > one->heard_until) {
         one->stutter += now - one->heard_until;
     }
@@ -63,29 +68,35 @@ static void hear(server *s, const exchange *x, followed *one, size_t samples) {
     one->seconds += seconds;
 }
 
+bool follow_next(server *s, exchange *x, followed *one, omni_event *e) {
+    if (one->ended || !omni_request_next(one->request, 0, e)) {
+        return false;
+    }
+    if (e->kind == OMNI_EVENT_DONE) {
+        end_one(s, x, one, e);
+    } else if (e->kind == OMNI_EVENT_AUDIO) {
+        hear(s, one, e->count);
+    } else if (!one->told_text && (e->kind == OMNI_EVENT_TEXT || e->kind == OMNI_EVENT_REASONING)) {
+        one->told_text = true;
+        metrics_time(&s->metrics, TIMING_FIRST_TOKEN, server_now() - one->began);
+    }
+    return true;
+}
+
 static void read_all(server *s, exchange *x, following *f, const follow_calls *calls) {
-    bool told = false;
     for (int live = f->n; live > 0;) {
         while (sem_wait(&f->came) != 0) {
         }
         for (int i = 0; i < f->n; i++) {
             followed *one = &f->list[i];
             omni_event e;
-            while (!one->ended && omni_request_next(one->request, 0, &e)) {
-                if (e.kind == OMNI_EVENT_DONE) {
-                    end_one(s, x, one, &e);
+            while (follow_next(s, x, one, &e)) {
+                if (one->ended) {
                     calls->ended(calls->arg, i);
                     live--;
-                    continue;
+                } else {
+                    calls->take(calls->arg, i, &e);
                 }
-                if (!told && (e.kind == OMNI_EVENT_TEXT || e.kind == OMNI_EVENT_REASONING)) {
-                    told = true;
-                    metrics_time(&s->metrics, TIMING_FIRST_TOKEN, server_now() - x->began);
-                }
-                if (e.kind == OMNI_EVENT_AUDIO) {
-                    hear(s, x, one, e.count);
-                }
-                calls->take(calls->arg, i, &e);
             }
         }
     }
@@ -94,7 +105,7 @@ static void read_all(server *s, exchange *x, following *f, const follow_calls *c
 omni_status follow_all(server *s, exchange *x, followed *list, int n, const follow_calls *calls, omni_error *err) {
     following f = {.list = list, .n = n};
     sem_init(&f.came, 0, 0);
-    const omni_status status = submit_all(s, &f, err);
+    const omni_status status = submit_all(s, x, &f, err);
     if (status == OMNI_OK) {
         exchange_on_gone(x, cancel_all, &f);
         calls->begin(calls->arg);

@@ -9,8 +9,9 @@ typedef struct followed {
     const char *text;                /* exactly this is said, and conversation not used; NULL: the conversation is answered */
     omni_generate_params params;
     omni_request *request; /* while it runs: for omni_request_cancel */
-    bool ended;
-    omni_status status; /* once it has ended: OMNI_OK, or what err says */
+    double began;          /* server_now() when it was asked for; of the exchange unless set */
+    bool ended, told_text; /* told_text: the time of its first token is known to the metrics */
+    omni_status status;    /* once it has ended: OMNI_OK, or what err says */
     omni_error err;
     omni_result result;
     double seconds;              /* of sound so far */
@@ -26,6 +27,12 @@ typedef struct follow_calls {
     void *arg;
 } follow_calls;
 omni_status follow_all(server *s, exchange *x, followed *list, int n, const follow_calls *calls, omni_error *err);
+
+/* The same piece by piece, for a thread that waits for other things as well: wake is called from the engine's thread whenever an event waits
+ * (omni_request_set_wakeup). */
+omni_status follow_submit(server *s, exchange *x, followed *one, void (*wake)(void *arg), void *arg, omni_error *err);
+/* The next event, if one waits; one->ended after the last. */
+bool follow_next(server *s, exchange *x, followed *one, omni_event *e);
 
 /* A token with its logarithm of probability and those that could have been, as OpenAI has them: {"token", "logprob", "bytes", "top_logprobs"}. */
 json_t *token_logprobs(const omni_event *e);

@@ -68,6 +68,7 @@ void handle_speech(server *s, exchange *x);
 void handle_chat(server *s, exchange *x);
 void handle_completions(server *s, exchange *x);
 void handle_responses(server *s, exchange *x);
+void handle_realtime(server *s, exchange *x);
 
 /* The body as JSON object, or NULL once an error has been answered; the caller's to json_decref. */
 json_t *request_object(exchange *x);

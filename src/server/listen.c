@@ -10,6 +10,7 @@
 
 #include "server/internal.h"
 #include "server/tls.h"
+#include "server/websocket.h"
 
 enum { WRITE_BYTES = 32 << 10, HEAD_BYTES = 16 << 10, CONNECTIONS_HEADS = 1024, LINGER_SECONDS = 5 };
 
@@ -21,7 +22,8 @@ typedef struct connection {
 
 /* Event thread. */
 static struct {
-    int live; /* exchanges */
+    int live;       /* exchanges */
+    int websockets; /* of those */
     bool stop;
     double taking_until; /* while leaving: when new requests are refused */
     double deadline;     /* while draining: when whatever still runs is cut */
@@ -39,14 +41,17 @@ static const char *reason_of(int status) {
     static const struct {
         int status;
         const char *text;
-    } reasons[] = {{200, "OK"},
+    } reasons[] = {{101, "Switching Protocols"},
+                   {200, "OK"},
                    {204, "No Content"},
                    {400, "Bad Request"},
                    {401, "Unauthorized"},
+                   {403, "Forbidden"},
                    {404, "Not Found"},
                    {405, "Method Not Allowed"},
                    {411, "Length Required"},
                    {413, "Content Too Large"},
+                   {426, "Upgrade Required"},
                    {429, "Too Many Requests"},
                    {500, "Internal Server Error"},
                    {501, "Not Implemented"},
@@ -102,6 +107,7 @@ static void let_go(connection *c, bool gone) {
     server *s = x->s;
     c->x = NULL;
     now.live--;
+    now.websockets -= x->socket != NULL;
     pthread_mutex_lock(&s->lock);
     for (exchange **p = &s->wants_write; *p; p = &(*p)->next_write) {
         if (*p == x) {
@@ -120,7 +126,7 @@ static void let_go(connection *c, bool gone) {
     const int status = x->status;
     log_request(&s->log, x, seconds);
     pthread_mutex_unlock(&x->lock);
-    metrics_end(&s->metrics, status, gone, seconds);
+    metrics_end(&s->metrics, status, gone && !x->socket, seconds);
     exchange_release(x);
 }
 
@@ -233,14 +239,21 @@ static bool read_method(struct lws *wsi, exchange *x) {
     return false;
 }
 
-/* "Bearer KEY" or X-API-Key. */
+/* "Bearer KEY" or X-API-Key; from a browser's WebSocket, which can set no headers, the subprotocol openai-insecure-api-key.KEY. */
 static void read_key(struct lws *wsi, char *key, int room) {
+    static const char prefix[] = "openai-insecure-api-key.";
     char text[1100];
     key[0] = 0;
+    copy_header(wsi, WSI_TOKEN_PROTOCOL, text, sizeof text);
+    const char *own = strstr(text, prefix);
+    if (own) {
+        own += sizeof prefix - 1;
+        snprintf(key, (size_t)room, "%.*s", (int)strcspn(own, ", "), own);
+    }
     copy_header(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, text, sizeof text);
     if (strncasecmp(text, "bearer ", 7) == 0) {
         snprintf(key, (size_t)room, "%s", text + 7 + strspn(text + 7, " "));
-    } else if (lws_hdr_custom_length(wsi, "x-api-key:", 10) > 0 && lws_hdr_custom_copy(wsi, key, room, "x-api-key:", 10) < 0) {
+    } else if (!own && lws_hdr_custom_length(wsi, "x-api-key:", 10) > 0 && lws_hdr_custom_copy(wsi, key, room, "x-api-key:", 10) < 0) {
         key[0] = 0;
     }
     explicit_bzero(text, sizeof text);
@@ -395,6 +408,164 @@ static bool take_body(server *s, exchange *x, const void *data, size_t size) {
     return true;
 }
 
+/* ---- WebSockets ---- */
+
+/* A page of another origin may not: WebSockets are outside of what browsers hold pages to. Programs send no Origin. */
+static bool same_origin(const server *s, struct lws *wsi) {
+    char origin[300], host[300];
+    copy_header(wsi, WSI_TOKEN_ORIGIN, origin, sizeof origin);
+    copy_header(wsi, WSI_TOKEN_HOST, host, sizeof host);
+    const char *name = strstr(origin, "://");
+    return lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) <= 0 || (name && strcasecmp(name + 3, host) == 0) ||
+           (s->p.cors && (strcmp(s->p.cors, "*") == 0 || strcmp(s->p.cors, origin) == 0));
+}
+
+static void read_wishes(struct lws *wsi, websocket *w) {
+    char text[300];
+    if (lws_hdr_custom_length(wsi, "openai-beta:", 12) > 0 && lws_hdr_custom_copy(wsi, text, sizeof text, "openai-beta:", 12) > 0) {
+        w->beta = strstr(text, "realtime=v1") != NULL;
+    }
+    copy_header(wsi, WSI_TOKEN_PROTOCOL, text, sizeof text);
+    w->beta |= strstr(text, "openai-beta.realtime-v1") != NULL;
+    for (int i = 0; lws_hdr_copy_fragment(wsi, text, sizeof text, WSI_TOKEN_HTTP_URI_ARGS, i) >= 0; i++) {
+        w->transcribes |= strcmp(text, "intent=transcription") == 0;
+    }
+}
+
+/* False: refused, with an answer. */
+static bool admit_websocket(server *s, struct lws *wsi, exchange *x) {
+    if (!admit(s, wsi, x)) {
+        return false;
+    }
+    if (x->route->handle != handle_realtime) {
+        reply_error(x, 400, NULL, NULL, "%s is no WebSocket: /v1/realtime is", x->path);
+        return false;
+    }
+    if (!same_origin(s, wsi)) {
+        reply_error(x, 403, NULL, "origin_not_allowed", "pages of another origin may not connect: --cors ORIGIN lets one");
+        return false;
+    }
+    if (now.websockets >= WEBSOCKET_MOST) {
+        reply_header(x, "Retry-After", "1");
+        reply_error(x, 429, NULL, "too_many_sessions", "the server has %d WebSockets open, as many as it may", now.websockets);
+        return false;
+    }
+    x->socket = websocket_create();
+    if (!x->socket) {
+        reply_error(x, 503, NULL, NULL, "out of memory");
+        return false;
+    }
+    now.websockets++;
+    read_wishes(wsi, x->socket);
+    return true;
+}
+
+/* The head of a request for a WebSocket. The exchange waits at the connection until that has become one. Less than 0: refused, close. */
+static int begin_websocket(server *s, struct lws *wsi) {
+    unsigned char answer[LWS_PRE + 4096];
+    exchange *x = exchange_create(s);
+    if (!x) {
+        return -1;
+    }
+    now.live++;
+    metrics_begin(&s->metrics);
+    copy_header(wsi, WSI_TOKEN_GET_URI, x->path, sizeof x->path);
+    if (read_method(wsi, x) && admit_websocket(s, wsi, x)) {
+        x->status = 101;
+        x->ended = true;
+        lws_set_opaque_user_data(wsi, x);
+        return 0;
+    }
+    pthread_mutex_lock(&x->lock);
+    x->status = x->status ? x->status : 400;
+    size_t n = print_head(s, x, (char *)answer + LWS_PRE, 2048);
+    const size_t body = x->out_size < 2048 ? x->out_size : 2048;
+    if (body > 0) {
+        memcpy(answer + LWS_PRE + n, x->out, body);
+    }
+    x->written = n + body;
+    x->out_sent = x->out_size;
+    pthread_mutex_unlock(&x->lock);
+    if (n > 0) {
+        lws_write(wsi, answer + LWS_PRE, n + body, LWS_WRITE_HTTP);
+    }
+    connection only = {.x = x};
+    let_go(&only, false);
+    return -1;
+}
+
+static int open_websocket(server *s, struct lws *wsi, connection *c) {
+    exchange *x = lws_get_opaque_user_data(wsi);
+    lws_set_opaque_user_data(wsi, NULL);
+    *c = (connection){.x = x};
+    if (!x) {
+        return -1;
+    }
+    x->wsi = wsi;
+    x->dispatched = true;
+    if (!workers_take(&s->workers, x)) {
+        lws_close_reason(wsi, (enum lws_close_status)1013, (unsigned char *)"no thread can be had", 20);
+        return -1;
+    }
+    return 0;
+}
+
+static int close_websocket(struct lws *wsi, int code, const char *reason) {
+    lws_close_reason(wsi, (enum lws_close_status)code, (unsigned char *)reason, strlen(reason));
+    return -1;
+}
+
+static int receive(struct lws *wsi, connection *c, const void *data, size_t size) {
+    exchange *x = c->x;
+    if (!x) {
+        return -1;
+    }
+    if (lws_frame_is_binary(wsi)) {
+        return close_websocket(wsi, 1003, "text messages alone are taken");
+    }
+    const bool last = lws_is_final_fragment(wsi) && lws_remaining_packet_payload(wsi) == 0;
+    const int code = websocket_receive(x, data, size, last);
+    if (code != 0) {
+        return close_websocket(wsi, code, code == 1009 ? "a message of more bytes than are taken" : "out of memory");
+    }
+    pthread_mutex_lock(&x->lock);
+    const bool full = x->socket->in.bytes >= WEBSOCKET_IN_HELD;
+    pthread_mutex_unlock(&x->lock);
+    if (full && !x->socket->paused) {
+        x->socket->paused = true;
+        lws_rx_flow_control(wsi, 0);
+    }
+    return 0;
+}
+
+static int write_message(struct lws *wsi, connection *c) {
+    exchange *x = c->x;
+    bool room;
+    if (!x) {
+        return -1;
+    }
+    if (atomic_load(&x->s->draining)) {
+        websocket_wake(x);
+    }
+    websocket_message *m = websocket_take_out(x, &room);
+    if (room && x->socket->paused) {
+        x->socket->paused = false;
+        lws_rx_flow_control(wsi, 1);
+    }
+    if (m) {
+        lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, x->s->p.timeout);
+        const int n = lws_write(wsi, (unsigned char *)m->text, m->size, LWS_WRITE_TEXT);
+        free(m);
+        lws_callback_on_writable(wsi);
+        return n < 0 ? -1 : 0;
+    }
+    lws_set_timeout(wsi, NO_PENDING_TIMEOUT, 0);
+    pthread_mutex_lock(&x->lock);
+    const int code = x->socket->close_code;
+    pthread_mutex_unlock(&x->lock);
+    return code != 0 ? close_websocket(wsi, code, x->socket->close_reason) : 0;
+}
+
 static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t size) {
     connection *c = user;
     switch (reason) {
@@ -403,7 +574,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_FILTER_HTTP_CONNECTION:
         return 0;
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: /* libwebsockets would go over to HTTP/2 */
-        return strcasecmp(in, "h2c") == 0 ? -1 : 0;
+        return strcasecmp(in, "websocket") == 0 ? begin_websocket(server_of(wsi), wsi) : -1;
     case LWS_CALLBACK_HTTP:
         return c->x ? -1 : begin(server_of(wsi), wsi, c, in);
     case LWS_CALLBACK_HTTP_BODY:
@@ -437,12 +608,33 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_EVENT_WAIT_CANCELLED:
         write_listed(server_of(wsi));
         return 0;
-    case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
-        return -1; /* no WebSocket here */
+    case LWS_CALLBACK_ESTABLISHED:
+        return open_websocket(server_of(wsi), wsi, c);
+    case LWS_CALLBACK_RECEIVE:
+        return receive(wsi, c, in, size);
+    case LWS_CALLBACK_SERVER_WRITEABLE:
+        return write_message(wsi, c);
+    case LWS_CALLBACK_CLOSED:
+        if (c && c->x) {
+            let_go(c, true);
+        }
+        return 0;
+    case LWS_CALLBACK_WSI_DESTROY: { /* of one that did not become a WebSocket after all */
+        connection never = {.x = lws_get_opaque_user_data(wsi)};
+        if (never.x) {
+            lws_set_opaque_user_data(wsi, NULL);
+            let_go(&never, true);
+        }
+        return 0;
+    }
     default:
         return 0;
     }
 }
+
+/* The second is the subprotocol that browsers name; a WebSocket without any has the first. */
+static const struct lws_protocols protocols[] = {
+    {"http", on_event, sizeof(connection), 0, 0, NULL, 0}, {"realtime", on_event, sizeof(connection), 0, 0, NULL, 0}, {NULL, NULL, 0, 0, 0, NULL, 0}};
 
 /* ---- signals ---- */
 
@@ -506,6 +698,8 @@ static void look_at_signals(server *s) {
         atomic_store(&s->draining, true);
         now.deadline = server_now() + s->p.grace;
         log_event(&s->log, "info", "shutting down: %d requests run, %d s for them", now.live, s->p.grace);
+        lws_callback_on_writable_all_protocol(s->context, &protocols[0]); /* WebSockets are told */
+        lws_callback_on_writable_all_protocol(s->context, &protocols[1]);
     }
     if (atomic_load(&s->draining) && (now.live == 0 || server_now() >= now.deadline)) {
         now.stop = true;
@@ -519,7 +713,6 @@ static void emit_log(int level, const char *line) {
 }
 
 omni_status listen_open(struct server *s, omni_error *err) {
-    static const struct lws_protocols protocols[] = {{"http", on_event, sizeof(connection), 0, 0, NULL, 0}, {NULL, NULL, 0, 0, 0, NULL, 0}};
     struct lws_context_creation_info info = {0};
     lws_set_log_level(LLL_ERR, emit_log);
     info.port = s->p.port;
@@ -533,6 +726,10 @@ omni_status listen_open(struct server *s, omni_error *err) {
     info.max_http_header_data = HEAD_BYTES;
     info.max_http_header_pool = CONNECTIONS_HEADS;
     info.pt_serv_buf_size = 64 << 10;
+    static lws_retry_bo_t alive; /* WebSockets without a sign of life are asked for one, and closed without an answer */
+    alive = (lws_retry_bo_t){.secs_since_valid_ping = (uint16_t)(s->p.timeout < 60000 ? (s->p.timeout + 1) / 2 : 30000),
+                             .secs_since_valid_hangup = (uint16_t)(s->p.timeout < 60000 ? s->p.timeout + 1 : 60000)};
+    info.retry_and_idle_policy = &alive;
     info.alpn = "http/1.1";
     info.vhost_name = "omni";
     info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_DISABLE_IPV6 * (strchr(s->p.host, ':') == NULL);
@@ -557,7 +754,7 @@ omni_status listen_open(struct server *s, omni_error *err) {
         listen_close(s);
         return OMNI_ERR_IO;
     }
-    now.live = 0;
+    now.live = now.websockets = 0;
     now.stop = false;
     atomic_store(&now.signals_end, false);
     if (pthread_create(&now.signals, NULL, wait_for_signals, s) != 0) {

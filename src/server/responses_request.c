@@ -130,7 +130,7 @@ static bool add_message(exchange *x, json_t *messages, const json_t *item, size_
     return json_array_append_new(messages, json_pack("{s:O?, s:o*}", "role", json_object_get(item, "role"), "content", content)) == 0;
 }
 
-static bool add_item(exchange *x, json_t *messages, const json_t *item, size_t index) {
+bool responses_add_item(exchange *x, json_t *messages, const json_t *item, size_t index) {
     char where[64];
     snprintf(where, sizeof where, "input[%zu]", index);
     const char *type = json_string_value(json_object_get(item, "type"));
@@ -172,7 +172,7 @@ static bool read_input(exchange *x, const json_t *root, json_t *messages) {
     size_t i;
     json_t *item;
     json_array_foreach(input, i, item) {
-        if (!add_item(x, messages, item, i)) {
+        if (!responses_add_item(x, messages, item, i)) {
             return false;
         }
     }
@@ -181,7 +181,7 @@ static bool read_input(exchange *x, const json_t *root, json_t *messages) {
 
 /* ---- tools and the form of the answer ---- */
 
-static bool read_tools(exchange *x, const json_t *root, json_t *chat) {
+bool responses_read_tools(exchange *x, const json_t *root, json_t *chat) {
     const json_t *tools = json_object_get(root, "tools"), *choice = json_object_get(root, "tool_choice");
     if (is_given(root, "tools")) {
         json_t *list = json_array();
@@ -291,7 +291,7 @@ json_t *responses_as_chat(exchange *x, const json_t *root) {
     if (is_given(root, "max_output_tokens")) {
         json_object_set(chat, "max_completion_tokens", json_object_get(root, "max_output_tokens"));
     }
-    if (check_unkept(x, root) && read_input(x, root, messages) && read_tools(x, root, chat) && read_format(x, root, chat) &&
+    if (check_unkept(x, root) && read_input(x, root, messages) && responses_read_tools(x, root, chat) && read_format(x, root, chat) &&
         read_logprobs(root, chat)) {
         return chat;
     }

@@ -20,6 +20,7 @@ static const route routes[] = {
     {"GET", "/openapi.json", true, true, handle_openapi},
     {"GET", "/", true, true, handle_page},
     {"GET", "/page/*", true, true, handle_page_file},
+    {"GET", "/v1/realtime", false, false, handle_realtime},
     {"POST", "/tokenize", false, false, handle_tokenize},
     {"POST", "/detokenize", false, false, handle_detokenize},
     {"POST", "/v1/chat/completions", false, false, handle_chat},
@@ -196,7 +197,7 @@ void handle_props(server *s, exchange *x) {
     answer_json(x, 200,
                 json_pack("{s:s, s:s, s:i, s:{s:I}, s:o*, s:o*, s:b}", "model", s->name, "build_info", "omni", "total_slots", s->p.engine.parallel,
                           "default_generation_settings", "n_ctx", (json_int_t)omni_engine_context(s->engine), "output_modalities",
-                          modalities(s, true), "voices", voices(s), "realtime", false));
+                          modalities(s, true), "voices", voices(s), "realtime", true));
 }
 
 void handle_slots(server *s, exchange *x) {

@@ -10,6 +10,7 @@
 
 #include "server/internal.h"
 #include "server/listen.h"
+#include "server/websocket.h"
 
 double server_now(void) {
     struct timespec t;
@@ -66,7 +67,7 @@ omni_status server_run(omni_model *model, omni_tokenizer *tokenizer, const serve
     log_open(&s->log, p->log_json, p->log_content);
     metrics_open(&s->metrics);
     transcripts_open(&s->transcripts);
-    workers_init(&s->workers, s, p->engine.parallel + p->engine.queue + MORE_WORKERS);
+    workers_init(&s->workers, s, p->engine.parallel + p->engine.queue + MORE_WORKERS + WEBSOCKET_MOST);
     omni_status status = open_parts(s, err);
     status = status == OMNI_OK ? listen_open(s, err) : status;
     if (status == OMNI_OK) {

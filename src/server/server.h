@@ -4,7 +4,8 @@
  *   worker threads (workers.c)       one for each request that is being answered: reads it, submits it to the engine, writes what comes (chat.c, ...)
  *   engine's thread                  the library's own
  *
- * What the three share is an exchange (exchange.h): one request and its answer. Of the project only omni.h and base/ are used here. */
+ * What the three share is an exchange (exchange.h): one request and its answer, or one WebSocket (websocket.h). Of the
+ * project omni.h and base/ are used here, and for Realtime text/base64.h and media/voice_activity.h. */
 #ifndef OMNI_SERVER_SERVER_H
 #define OMNI_SERVER_SERVER_H
 
