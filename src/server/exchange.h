@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "omni.h"
+#include "server/chunks.h"
 
 struct server;
 struct lws;
@@ -27,11 +28,14 @@ typedef struct exchange {
     struct server *s;
     struct lws *wsi; /* event thread only; NULL once the connection is gone */
     char method[8], path[256];
-    char owner[68]; /* whose cached prefixes it finds: a digest of its key; "" without keys */
-    char *body;     /* body_size bytes and a zero byte */
+    char owner[68];         /* whose cached prefixes it finds: a digest of its key; "" without keys */
+    char content_type[256]; /* of the body; "": none was named, or a longer one */
+    char *body;             /* body_size bytes and a zero byte */
     size_t body_size, body_room;
-    uint64_t body_left; /* bytes that are still to come */
-    double began;       /* server_now() when its head was there */
+    uint64_t body_left; /* bytes that are still to come; in chunks 1 until the last has */
+    bool in_chunks;
+    chunk_reader chunks;
+    double began; /* server_now() when its head was there */
     bool keep_alive, http_1_0;
     const struct route *route;
     const param_rename *renames; /* of its handler; NULL: none */

@@ -65,6 +65,8 @@ void handle_embeddings(server *s, exchange *x);
 void handle_voices(server *s, exchange *x);
 void handle_audio_models(server *s, exchange *x);
 void handle_speech(server *s, exchange *x);
+void handle_transcriptions(server *s, exchange *x);
+void handle_translations(server *s, exchange *x);
 void handle_chat(server *s, exchange *x);
 void handle_completions(server *s, exchange *x);
 void handle_responses(server *s, exchange *x);

@@ -13,6 +13,8 @@
 #include "server/websocket.h"
 
 enum { WRITE_BYTES = 32 << 10, HEAD_BYTES = 16 << 10, CONNECTIONS_HEADS = 1024, LINGER_SECONDS = 5 };
+/* libwebsockets reads 100 MiB of a body without a length, the chunks' own bytes among them. */
+enum { CHUNKED_MOST = 64 << 20 };
 
 /* What libwebsockets keeps for a connection. */
 typedef struct connection {
@@ -333,6 +335,7 @@ static int begin(server *s, struct lws *wsi, connection *c, const char *path) {
     x->http_1_0 = strstr(text, "1.0") != NULL;
     copy_header(wsi, WSI_TOKEN_CONNECTION, text, sizeof text);
     x->keep_alive = strcasestr(text, "close") == NULL && (!x->http_1_0 || strcasestr(text, "keep-alive")) && !atomic_load(&s->leaving);
+    copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, x->content_type, sizeof x->content_type);
     lws_set_timeout(wsi, NO_PENDING_TIMEOUT, 0);
     if (!read_method(wsi, x)) {
         x->keep_alive = false;
@@ -349,17 +352,21 @@ static int begin(server *s, struct lws *wsi, connection *c, const char *path) {
         reply_error(x, 400, NULL, NULL, "Content-Length is no number");
         return 0;
     }
-    if (lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) > 0) { /* beside a length, the two would be read differently by a proxy */
+    copy_header(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING, text, sizeof text);
+    x->in_chunks = lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) > 0;
+    /* Beside a length, the two would be read differently by a proxy. */
+    if (x->in_chunks && (counted || !sends || x->http_1_0 || strcasecmp(text, "chunked") != 0)) {
         x->keep_alive = false;
-        reply_error(x, 411, NULL, NULL, "a body must come with its Content-Length, not in chunks");
+        reply_error(x, 411, NULL, NULL, "a body must come with its Content-Length, or in chunks (Transfer-Encoding: chunked) without one");
         return 0;
     }
-    if (sends && !counted) {
+    if (sends && !counted && !x->in_chunks) {
         x->keep_alive = false;
         reply_error(x, 411, NULL, NULL, "Content-Length is needed");
         return 0;
     }
-    x->body_left = sends ? size : 0;
+    x->keep_alive = x->keep_alive && !x->in_chunks; /* libwebsockets does not know where the body ends */
+    x->body_left = x->in_chunks ? 1 : sends ? size : 0;
     if (size > s->p.max_body) {
         x->keep_alive = false;
         reply_error(x, 413, NULL, "request_too_large", "%llu bytes; requests may have %zu (--max-body)", size, s->p.max_body);
@@ -370,7 +377,7 @@ static int begin(server *s, struct lws *wsi, connection *c, const char *path) {
         return 0;
     }
     x->admitted = true;
-    if (size == 0) {
+    if (size == 0 && !x->in_chunks) {
         dispatch(s, x);
     } else {
         lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, s->p.timeout);
@@ -406,6 +413,48 @@ static bool take_body(server *s, exchange *x, const void *data, size_t size) {
     x->body_size += size;
     x->body[x->body_size] = 0;
     return true;
+}
+
+static void refuse_body(exchange *x, int status, const char *code, const char *text) {
+    x->keep_alive = x->admitted = false;
+    reply_error(x, status, NULL, code, "%s", text);
+}
+
+/* Pieces of a body in chunks. libwebsockets hands them on as they come. */
+static void receive_chunks(server *s, exchange *x, const char *data, size_t size) {
+    for (size_t at = 0; at < size && x->admitted && !x->chunks.ended && !x->chunks.damaged;) {
+        size_t n;
+        at += chunks_read(&x->chunks, data + at, size - at, &n);
+        if (x->chunks.damaged) {
+            refuse_body(x, 400, "invalid_chunks", "the body's chunks are damaged");
+        } else if (x->body_size + n > s->p.max_body || x->body_size + n > CHUNKED_MOST) {
+            refuse_body(x, 413, "request_too_large",
+                        "the body is larger than requests may be (--max-body), or than what may come in chunks (64 MiB)");
+        } else if (!take_body(s, x, data + at - n, n)) {
+            refuse_body(x, 503, "overloaded", "too much is being received at once");
+        }
+    }
+    if (x->chunks.ended && x->admitted) {
+        x->body_left = 0;
+        lws_set_timeout(x->wsi, NO_PENDING_TIMEOUT, 0);
+        dispatch(s, x);
+    }
+}
+
+static void receive_body(server *s, struct lws *wsi, exchange *x, const void *data, size_t size) {
+    if (x->in_chunks) {
+        if (x->admitted && !x->dispatched) {
+            lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, s->p.timeout);
+            receive_chunks(s, x, data, size);
+        }
+        return;
+    }
+    x->body_left -= size < x->body_left ? size : x->body_left;
+    if (!take_body(s, x, data, size)) {
+        refuse_body(x, 503, "overloaded", "too much is being received at once");
+    } else if (x->admitted) {
+        lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, s->p.timeout);
+    }
 }
 
 /* ---- WebSockets ---- */
@@ -579,22 +628,18 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         return c->x ? -1 : begin(server_of(wsi), wsi, c, in);
     case LWS_CALLBACK_HTTP_BODY:
         if (c->x) {
-            c->x->body_left -= size < c->x->body_left ? size : c->x->body_left;
-        }
-        if (c->x && !take_body(server_of(wsi), c->x, in, size)) {
-            c->x->keep_alive = c->x->admitted = false;
-            reply_error(c->x, 503, NULL, "overloaded", "too much is being received at once");
-        } else if (c->x && c->x->admitted) {
-            lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, server_of(wsi)->p.timeout);
+            receive_body(server_of(wsi), wsi, c->x, in, size);
         }
         return 0;
     case LWS_CALLBACK_HTTP_BODY_COMPLETION:
         if (c->lingering) {
             return -1;
         }
-        if (c->x && c->x->admitted) {
+        if (c->x && c->x->admitted && !c->x->in_chunks) {
             lws_set_timeout(wsi, NO_PENDING_TIMEOUT, 0);
             dispatch(server_of(wsi), c->x);
+        } else if (c->x && c->x->admitted && !c->x->dispatched) {
+            refuse_body(c->x, 413, "request_too_large", "the body has more chunks than are read");
         }
         return 0;
     case LWS_CALLBACK_HTTP_WRITEABLE:

@@ -27,6 +27,8 @@ static const route routes[] = {
     {"POST", "/v1/completions", false, false, handle_completions},
     {"POST", "/v1/responses", false, false, handle_responses},
     {"POST", "/v1/audio/speech", false, false, handle_speech},
+    {"POST", "/v1/audio/transcriptions", false, false, handle_transcriptions},
+    {"POST", "/v1/audio/translations", false, false, handle_translations},
     {"POST", "/v1/embeddings", false, false, handle_embeddings},
 };
 

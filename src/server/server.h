@@ -5,7 +5,7 @@
  *   engine's thread                  the library's own
  *
  * What the three share is an exchange (exchange.h): one request and its answer, or one WebSocket (websocket.h). Of the
- * project omni.h and base/ are used here, and for Realtime text/base64.h and media/voice_activity.h. */
+ * project omni.h and base/ are used here, text/base64.h, and of media/ what reads sound and finds speech in it. */
 #ifndef OMNI_SERVER_SERVER_H
 #define OMNI_SERVER_SERVER_H
 

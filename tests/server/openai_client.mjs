@@ -1,6 +1,7 @@
 // omni serve through OpenAI's own JavaScript client. usage: OMNI_CLIENTS=FOLDER node openai_client.mjs OMNI (the folder: scripts/node-clients-env.sh)
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createReadStream } from "node:fs";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -80,6 +81,26 @@ test("speech", async () => {
   assert.equal(Buffer.from(r.choices[0].message.audio.data, "base64").subarray(0, 4).toString(), "RIFF");
   const sound = await client.audio.speech.create({ model: "x", voice: "ethan", input: "Hello", response_format: "flac" });
   assert.equal(Buffer.from(await sound.arrayBuffer()).subarray(0, 4).toString(), "fLaC");
+});
+
+test("transcriptions", async () => {
+  const file = () => createReadStream(root + "/models/media/question.ogg");
+  const { text, usage } = await client.audio.transcriptions.create({ model: "x", file: file() });
+  assert.ok(text.length > 0 && usage.total_tokens === usage.input_tokens + usage.output_tokens);
+  let streamed = "";
+  for await (const e of await client.audio.transcriptions.create({ model: "x", file: file(), stream: true })) {
+    if (e.type === "transcript.text.delta") streamed += e.delta;
+    else assert.deepEqual([e.type, e.text], ["transcript.text.done", text]);
+  }
+  assert.equal(streamed, text);
+  const verbose = await client.audio.transcriptions.create({ model: "x", file: file(), response_format: "verbose_json", timestamp_granularities: ["segment"],
+    chunking_strategy: { type: "server_vad", silence_duration_ms: 500 } });
+  assert.equal(verbose.segments.map((s) => s.text).join(" "), verbose.text);
+  assert.equal(verbose.text, text);
+  const english = await client.audio.translations.create({ model: "x", file: file() });
+  assert.ok(english.text.length > 0);
+  await assert.rejects(client.audio.transcriptions.create({ model: "x", file: await OpenAI.toFile(Buffer.from("no sound"), "a.wav") }),
+    (e) => e instanceof OpenAI.BadRequestError && e.param === "file");
 });
 
 test("tools", async () => {

@@ -79,6 +79,35 @@ class Client(Case):
             self.client.audio.speech.create(**{**ask, "voice": "alloy"})
         self.assertEqual(e.exception.param, "voice")
 
+    def test_transcriptions(self):
+        ask = dict(model="whisper-1", file=open(SOUND, "rb"))  # the client reads it from the start each time
+        self.addCleanup(ask["file"].close)
+        again = lambda: ask["file"].seek(0) or self.client.audio.transcriptions
+        r = again().create(**ask, include=["logprobs"], temperature=0, language="en", prompt="Omni")
+        self.assertTrue(r.text)
+        self.assertEqual(r.usage.type, "tokens")
+        self.assertGreater(r.usage.input_token_details.audio_tokens, 20)
+        self.assertLess(r.logprobs[0].logprob, 0)
+        v = again().create(**ask, response_format="verbose_json", timestamp_granularities=["segment"], language="en", prompt="Omni")
+        self.assertIsInstance(v, openai.types.audio.TranscriptionVerbose)
+        self.assertEqual((v.text, v.language, v.usage.type), (r.text, "english", "duration"))
+        self.assertEqual(v.segments[0].text, v.text)
+        self.assertAlmostEqual(v.segments[0].end, v.duration, delta=0.5)
+        plain = again().create(**ask, response_format="text", language="en", prompt="Omni")
+        self.assertEqual(plain, r.text + "\n")
+        self.assertIn(" --> ", again().create(**ask, response_format="srt"))
+        self.assertTrue(again().create(**ask, response_format="vtt").startswith("WEBVTT\n\n"))
+        events = list(again().create(**ask, stream=True, language="en", prompt="Omni", chunking_strategy={"type": "server_vad", "threshold": 0.5}))
+        self.assertEqual("".join(e.delta for e in events if e.type == "transcript.text.delta"), r.text)
+        self.assertEqual((events[-1].type, events[-1].text), ("transcript.text.done", r.text))
+        ask["file"].seek(0)
+        t = self.client.audio.translations.create(**ask, response_format="verbose_json")
+        self.assertEqual((t.language, len(t.segments)), ("english", 1))
+        for more, param in [({"timestamp_granularities": ["word"], "response_format": "verbose_json"}, "timestamp_granularities"), ({"language": "tlh"}, "language")]:
+            with self.assertRaises(openai.BadRequestError) as e:
+                again().create(**ask, **more)
+            self.assertEqual(e.exception.param, param)
+
     def test_speech_in_pieces(self):
         ask = dict(model="tts-1", voice="ethan", input="Hello, my name is Omni.", response_format="pcm", extra_body={"seed": 5})
         whole = self.client.audio.speech.create(**ask).content

@@ -1,4 +1,5 @@
 """What connections do: go away, come in pieces, read slowly, ask for nonsense; and how the server ends."""
+import http.client
 import json
 import signal
 import socket
@@ -117,6 +118,53 @@ class Connections(Case):
         s = self.server.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertIn(b" 411 ", s.recv(1000))
         s.close()
+
+    def test_chunks(self):
+        """A body of unknown length, as OpenAI's JavaScript client sends files."""
+        start = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        whole = b'5\r\n{"con\r\na;x=y\r\ntent": "ab\r\n3\r\nc"}\r\n0\r\nA: b\r\n\r\n'
+        expected = self.server.json("POST", "/tokenize", {"content": "abc"})
+
+        def answer(*pieces):
+            s = self.server.raw(pieces[0])
+            for p in pieces[1:]:
+                time.sleep(0.01)
+                s.sendall(p)
+            r = http.client.HTTPResponse(s)
+            r.begin()
+            self.assertEqual(r.headers["Connection"], "close")
+            body = json.loads(r.read())
+            s.close()
+            return r.status, body
+
+        self.assertEqual(answer(start + whole), (200, expected))
+        for cut in range(1, len(whole), 5):
+            self.assertEqual(answer(start, whole[:cut], whole[cut:]), (200, expected))
+        self.assertEqual(answer(start + whole + b"GET /health HTTP/1.1\r\n\r\n"), (200, expected))
+        self.assertEqual(answer(start + b"x\r\n")[0], 400)
+        self.assertEqual(answer(start + b"5\r\nhello5")[0], 400)
+        got, said = answer(start + (b"80000\r\n" + b"x" * 0x80000 + b"\r\n") * 2 + b"1\r\nx\r\n")
+        self.assertEqual((got, said["error"]["code"]), (413, "request_too_large"))
+        self.assertEqual(answer(start.replace(b"Host: x", b"Host: x\r\nContent-Length: 5"))[0], 411)
+        for end in [b"", b"5\r\nhe"]:  # it goes away in the middle
+            s = self.server.raw(start + end)
+            s.close()
+        self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
+
+    def test_bodies_that_nobody_reads(self):
+        """They are no requests: the connection is closed, and what follows is not read as one."""
+        for method in [b"GET", b"DELETE", b"OPTIONS", b"PUT"]:
+            head = method + b" /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 858\r\n\r\n"
+            s = self.server.raw(head)
+            answer = s.recv(1000)
+            self.assertIn(b"Connection: close", answer)
+            try:
+                s.sendall(b"x" * 858 + head + b"y" * 500)
+                time.sleep(0.05)
+            except OSError:
+                pass
+            s.close()
+            self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
 
     def test_idle_connections(self):
         idle = [self.server.raw(b"") for _ in range(100)]
