@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
 .DEFAULT_GOAL = all
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check page-check deploy-check install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check page-check deploy-check router-check install format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,9 +85,13 @@ server-check: build ## the server through the official clients, held to its Open
 	@scripts/setup.sh parity node
 	@scripts/server-check.sh build/omni
 
-deploy-check: build ## deploy/: units, image, manifests, balancer, alerts, dashboard, each by its own checker and against the program
+deploy-check: build ## deploy/: each file by its own checker and against the program; three servers behind HAProxy, one killed, one drained
 	@scripts/setup.sh deploy
 	@scripts/deploy-check.sh build/omni
+
+router-check: build ## three servers behind the model router smg (fetched) while one is killed, one drained and one stopped
+	@scripts/setup.sh deploy
+	@scripts/router-check.sh build/omni
 
 install: build ## into PREFIX (/usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))

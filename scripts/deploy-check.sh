@@ -34,3 +34,5 @@ echo "--- Prometheus"
 (cd deploy/prometheus && promtool check config prometheus.yml && promtool test rules alerts-test.yml)
 echo "--- what they say of omni"
 "$env/bin/python" tests/deploy/check.py "$omni"
+echo "--- three servers behind HAProxy"
+"$env/bin/python" tests/deploy/failover.py "$omni"

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Three servers behind HAProxy, or behind a model router, while people talk to them: one is killed and started again, one drained and replaced, one
+stopped for some seconds. usage: failover.py OMNI [ROUTER...]      ROUTER: the command of a model router (smg), else HAProxy with deploy/haproxy.cfg
+
+Asserted: every answer that is not cut is the one of a server asked alone, wherever it was made; only what ran on the killed server is cut, and nothing
+else fails; whoever speaks through another server hears no gap; the servers come back into use; conversations stay where their prefix is."""
+import os
+import signal
+import sys
+import time
+from collections import Counter
+
+import fleet
+from fleet import Crowd, HAProxy, Member, Router, each_once, free_ports, found_share, harness, make_questions, wait_for
+
+GAP = 0.5  # seconds of silence that are a stutter: others compute on this machine, too
+
+
+def told(name, answers):
+    print(f"{name}: {dict(Counter(a.what for a in answers))}", flush=True)
+
+
+def prefixes(front, ports, talks, headers):
+    """Each conversation once over fresh servers: (share of prompts found computed, conversations that stayed with one server)."""
+    servers = [Member(p) for p in ports]
+    balancer = front()
+    wait_for(lambda: balancer.up() == 3)
+    out = each_once(balancer.port, talks, headers)
+    share = found_share(servers)
+    balancer.stop()
+    assert [s.stop() for s in servers] == [0, 0, 0]
+    wrong = [a.detail or a.what for talk in out for a in talk if a.what != "right"]
+    assert not wrong, wrong[:5]
+    return share, sum(len({a.server for a in talk}) == 1 for talk in out)
+
+
+def compare_prefixes(router, talks):
+    ports = free_ports(3)
+    header, none = (lambda c: {"X-Conversation-Id": f"c{c}"}), (lambda c: {})
+    if router:
+        ways = {"cache_aware": (lambda: Router(ports, router, "cache_aware"), none), "random": (lambda: Router(ports, router, "random"), none)}
+    else:
+        by_chance = {"balance hash var(txn.conversation)": "balance random", "hash-type consistent sdbm avalanche": "", "hash-balance-factor 200": ""}
+        ways = {"header": (lambda: HAProxy(ports), header), "key": (lambda: HAProxy(ports), lambda c: {"Authorization": f"Bearer {c}"}),
+                "first message": (lambda: HAProxy(ports), none), "random": (lambda: HAProxy(ports, by_chance), none)}
+    shares = {}
+    for name, (front, headers) in ways.items():
+        shares[name], stayed = prefixes(front, ports, talks, headers)
+        print(f"{name}: {shares[name]:.1%} of prompts found computed" + ("" if router else f", {stayed} of {len(talks)} conversations stayed"), flush=True)
+    for name in ways:
+        assert name == "random" or shares[name] > shares["random"] + 0.1, shares
+
+
+def trouble(router, talks, said):
+    ports = free_ports(3)
+    servers = [Member(p, "--drain", 4) for p in ports]
+    balancer = Router(ports, router, "cache_aware") if router else HAProxy(ports)
+    wait_for(lambda: balancer.up() == 3)
+    crowd = Crowd(balancer.port, talks, said, talkers=8, listeners=0 if router else 2)  # model routers do not know /v1/audio/speech
+    time.sleep(4)
+
+    killed = time.monotonic()
+    servers[0].process.kill()
+    servers[0].process.wait()
+    wait_for(lambda: balancer.up() == 2)
+    time.sleep(2)
+    servers[0] = Member(ports[0], "--drain", 4)
+    wait_for(lambda: balancer.up() == 3)
+    time.sleep(4)
+
+    drained = time.monotonic()
+    servers[1].process.send_signal(signal.SIGTERM)
+    assert servers[1].process.wait(120) == 0
+    servers[1] = Member(ports[1], "--drain", 4)
+    wait_for(lambda: balancer.up() == 3)
+    time.sleep(4)
+
+    stopped = time.monotonic()
+    servers[2].process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: balancer.up() == 2)
+    time.sleep(4)
+    servers[2].process.send_signal(signal.SIGCONT)
+    woken = time.monotonic()
+    wait_for(lambda: balancer.up() == 3)
+    time.sleep(4)
+
+    ended = time.monotonic()
+    crowd.stop()
+    balancer.stop()
+    counts = [s.metric('omni_requests_total{status="2xx"}') for s in servers]
+    assert [s.stop() for s in servers] == [0, 0, 0]
+
+    everything = crowd.answers + crowd.speech
+    told("answers", crowd.answers)
+    told("spoken", crowd.speech)
+    for a in everything:
+        if a.what not in ("right", "cut"):
+            print("  ", a.what, f"{a.began - killed:.2f} to {a.ended - killed:.2f} s after the kill", a.server, a.detail)
+    assert all(a.what in ("right", "cut") for a in everything)
+    cut = [a for a in everything if a.what == "cut"]
+    assert all(a.began <= killed + 1 and killed <= a.ended <= killed + 5 for a in cut), [(a.began - killed, a.ended - killed, a.detail) for a in cut]
+    assert len(cut) <= 10  # as many as ask at once
+    # Whoever was served by the stopped server waited for it; all others heard what they were to hear.
+    touched = [a for a in crowd.speech if a.began < woken and a.ended > stopped and a.server in ("", "omni3")] + cut
+    late = max((a.late for a in crowd.speech if a not in touched), default=0)
+    seconds = sum(len(a.data) for a in crowd.speech) / 2 / fleet.RATE
+    print(f"{seconds:.0f} s of speech; the longest gap where the server was well: {late:.3f} s; {len(touched)} answers on the stopped or killed one")
+    assert late < GAP, late
+    for begin, end in [(killed, drained), (drained, stopped), (stopped, ended)]:  # there is no time in which nobody is answered
+        assert sum(a.what == "right" and begin < a.ended < end for a in everything) > 20
+    assert min(counts) > 0, counts
+    print(f"{ended - killed:.0f} s of trouble: {len(everything)} answers, {len(cut)} cut, 0 wrong, 0 other errors")
+
+
+if __name__ == "__main__":
+    harness.OMNI = os.path.abspath(sys.argv[1])
+    talks, said = make_questions(40, 6)
+    compare_prefixes(sys.argv[2:], talks)
+    trouble(sys.argv[2:], talks, said)
+    print("2 passed, 0 failed")
