@@ -17,12 +17,13 @@ typedef struct serve_options {
     thread_options threads;
     flag_list keys;
     const char *cache_k, *cache_v, *log_format;
-    int64_t port, parallel, context, cache, queue, batch, max_body, timeout, drain, grace, rate_limit, max_video_frames, max_pixels, max_media_memory;
+    int64_t port, wyoming, parallel, context, cache, queue, batch, max_body, timeout, drain, grace, rate_limit, max_video_frames, max_pixels,
+        max_media_memory;
     double max_audio_seconds;
     bool no_page;
 } serve_options;
 
-enum { OWN = 37 };
+enum { OWN = 38 };
 
 static size_t serve_flags(serve_options *o, flag *list) {
     const flag own[] = {
@@ -34,6 +35,8 @@ static size_t serve_flags(serve_options *o, flag *list) {
         {"--alias", "-a", FLAG_STRING, &o->server.alias, "NAME", "the model's name in answers (default: its file's)", 0, 0},
         {"--host", NULL, FLAG_STRING, &o->server.host, "ADDRESS", "address to listen on; 0.0.0.0: all of this machine's (default 127.0.0.1)", 0, 0},
         {"--port", NULL, FLAG_INT, &o->port, "N", "port to listen on; 0: any free one, which the log tells (default 8080)", 0, 65535},
+        {"--wyoming", NULL, FLAG_INT, &o->wyoming, "PORT", "port for Home Assistant's Wyoming, hearing and speech; 0: any free one (default: none)",
+         0, 65535},
         {"--parallel", "-np", FLAG_INT, &o->parallel, "N", "requests answered together (default 4)", 1, 1024},
         {"--ctx-size", "-c", FLAG_INT, &o->context, "N",
          "tokens of a request, its answer included (default: the smaller of 8192 and the model's limit)", 1, 1 << 30},
@@ -91,6 +94,7 @@ static bool finish(serve_options *o, const char **keys) {
     p->api_keys = keys;
     p->api_key_count = o->keys.count;
     p->port = (int)o->port;
+    p->wyoming_port = (int)o->wyoming;
     p->engine.parallel = (int)o->parallel;
     p->engine.context = o->context;
     p->engine.cache_tokens = o->cache;
@@ -142,6 +146,7 @@ int command_serve(int argc, char **argv) {
     serve_options o = {.model = omni_model_params_default(),
                        .server = server_params_default(),
                        .port = 8080,
+                       .wyoming = -1,
                        .parallel = 4,
                        .queue = 256,
                        .max_body = (int64_t)64 << 20,
@@ -153,7 +158,8 @@ int command_serve(int argc, char **argv) {
         .name = "serve",
         .arguments = "",
         .summary = "Answers over HTTP, in the shapes of OpenAI's API, until SIGTERM or Ctrl+C.",
-        .details = "POST /v1/chat/completions, /v1/responses, /v1/completions, GET /v1/models, /v1/audio/voices, /health, /ready, /metrics, /props, "
+        .details = "POST /v1/chat/completions, /v1/responses, /v1/completions, /v1/audio/speech, /v1/audio/transcriptions, GET /v1/models, "
+                   "/v1/audio/voices, /health, /ready, /metrics, /props, "
                    "POST /tokenize and /detokenize.\n"
                    "SIGTERM lets running answers end within --grace; a second one ends them. docs/server.md has examples.\n"
                    "Every flag is also an environment variable, --ctx-size OMNI_CTX_SIZE and so on; the command line comes before it. OMNI_API_KEY "

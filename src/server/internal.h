@@ -28,6 +28,7 @@ typedef struct server {
     transcripts transcripts;
     _Atomic bool leaving;  /* asked to stop: /ready says so, and connections end with their answers */
     _Atomic bool draining; /* and no new requests any more */
+    _Atomic int wyoming_running; /* requests of its clients */
     _Atomic size_t body_bytes;
     _Atomic uint64_t ids;
     struct lws_context *context;

@@ -742,11 +742,11 @@ static void look_at_signals(server *s) {
     if (atomic_load(&s->leaving) && !atomic_load(&s->draining) && server_now() >= now.taking_until) {
         atomic_store(&s->draining, true);
         now.deadline = server_now() + s->p.grace;
-        log_event(&s->log, "info", "shutting down: %d requests run, %d s for them", now.live, s->p.grace);
+        log_event(&s->log, "info", "shutting down: %d requests run, %d s for them", now.live + atomic_load(&s->wyoming_running), s->p.grace);
         lws_callback_on_writable_all_protocol(s->context, &protocols[0]); /* WebSockets are told */
         lws_callback_on_writable_all_protocol(s->context, &protocols[1]);
     }
-    if (atomic_load(&s->draining) && (now.live == 0 || server_now() >= now.deadline)) {
+    if (atomic_load(&s->draining) && ((now.live == 0 && atomic_load(&s->wyoming_running) == 0) || server_now() >= now.deadline)) {
         now.stop = true;
     }
 }

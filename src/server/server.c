@@ -11,6 +11,7 @@
 #include "server/internal.h"
 #include "server/listen.h"
 #include "server/websocket.h"
+#include "server/wyoming.h"
 
 double server_now(void) {
     struct timespec t;
@@ -29,6 +30,7 @@ void server_id(server *s, const char *prefix, char id[64]) {
 server_params server_params_default(void) {
     return (server_params){.host = "127.0.0.1",
                            .port = 8080,
+                           .wyoming_port = -1,
                            .engine = omni_engine_params_default(),
                            .media = omni_conversation_params_default(),
                            .max_body = (size_t)64 << 20,
@@ -69,13 +71,18 @@ omni_status server_run(omni_model *model, omni_tokenizer *tokenizer, const serve
     transcripts_open(&s->transcripts);
     workers_init(&s->workers, s, p->engine.parallel + p->engine.queue + MORE_WORKERS + WEBSOCKET_MOST);
     omni_status status = open_parts(s, err);
+    wyoming *home = NULL;
+    status = status == OMNI_OK && s->p.wyoming_port >= 0 ? wyoming_open(s, &home, err) : status;
     status = status == OMNI_OK ? listen_open(s, err) : status;
     if (status == OMNI_OK) {
+        wyoming_announce(home);
         listen_run(s);
+        wyoming_close(home);
         listen_close(s);
         workers_close(&s->workers);
         log_event(&s->log, "info", "stopped");
     } else {
+        wyoming_close(home);
         workers_close(&s->workers);
     }
     omni_engine_destroy(s->engine);

@@ -19,6 +19,7 @@
 typedef struct server_params {
     const char *host; /* address to listen on; NULL: 127.0.0.1 */
     int port;         /* 0: any free one, which the first line of the log tells */
+    int wyoming_port; /* the same for Wyoming (wyoming.h), which a later line tells; -1: none */
     omni_engine_params engine;
     omni_conversation_params media; /* limits of what a request brings; forbid_files is always set */
     const char *const *api_keys;    /* without any, and without a file of them, everybody may ask */

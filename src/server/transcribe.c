@@ -9,13 +9,13 @@
 #include "base/utf8.h"
 #include "media/sound.h"
 #include "server/follow.h"
+#include "server/wav.h"
 
 enum {
     RATE = 16000,
     TOKENS_A_SECOND = 13, /* of sound, in a prompt */
     ANSWER_TOKENS = 64,   /* what an answer may have, and for each second, */
     ANSWER_TOKENS_A_SECOND = 16,
-    WAV_HEAD = 44,
 };
 
 /* The languages that the model's makers say it hears. */
@@ -39,6 +39,10 @@ const char *transcribe_language(const char *name) {
         }
     }
     return NULL;
+}
+
+const char *transcribe_language_code(size_t i) {
+    return i < sizeof languages / sizeof *languages ? languages[i].code : NULL;
 }
 
 const char *transcribe_languages(void) {
@@ -98,20 +102,11 @@ static omni_status write_question(call *c, omni_error *err) {
     return whole.failed ? fail(err, OMNI_ERR_MEMORY, "out of memory") : OMNI_OK;
 }
 
-static void put32(unsigned char *to, uint32_t value) {
-    for (int i = 0; i < 4; i++) {
-        to[i] = (unsigned char)(value >> (8 * i));
-    }
-}
-
 /* The samples [from, to) as a file, without loss. */
 static omni_status write_wav(call *c, int64_t from, int64_t to, omni_error *err) {
-    unsigned char head[WAV_HEAD] = "RIFF....WAVEfmt \x10\0\0\0\3\0\1\0........\4\0\x20\0data";
+    unsigned char head[WAV_HEAD];
     const uint32_t size = (uint32_t)(to - from) * 4;
-    put32(head + 4, WAV_HEAD - 8 + size);
-    put32(head + 24, RATE);
-    put32(head + 28, RATE * 4);
-    put32(head + 40, size);
+    wav_head(head, true, RATE, 1, 4, size);
     c->wav.size = 0;
     bytes_add(&c->wav, head, sizeof head);
     bytes_add(&c->wav, c->sound.samples + from, size); /* every processor that this runs on stores the low byte first */

@@ -42,6 +42,8 @@ typedef struct transcription {
 
 /* What the model hears, by its ISO 639 code ("de", "de-AT") or its English name; NULL: it does not. */
 const char *transcribe_language(const char *name);
+/* The code of the i-th; NULL: there are no more. */
+const char *transcribe_language_code(size_t i);
 /* "English, Chinese, ...": all of them. */
 const char *transcribe_languages(void);
 
