@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
 .DEFAULT_GOAL = all
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check page-check deploy-check router-check install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check page-check deploy-check router-check image-check install format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ deploy-check: build ## deploy/: each file by its own checker and against the pro
 router-check: build ## three servers behind the model router smg (fetched) while one is killed, one drained and one stopped
 	@scripts/setup.sh deploy
 	@scripts/router-check.sh build/omni
+
+image-check: ## deploy/Dockerfile step by step in systems made by debootstrap (root; some minutes, 2 GB in ~/.cache/omni/image)
+	@scripts/setup.sh image
+	@scripts/image-check.py
 
 install: build ## into PREFIX (/usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))

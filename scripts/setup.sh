@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: setup.sh [build|test|sanitize|clang|fuzz|parity|arm64|old-cpu|cuda|format|page|deploy|node|all]...   (default: build)
+# usage: setup.sh [build|test|sanitize|clang|fuzz|parity|arm64|old-cpu|cuda|format|page|deploy|image|node|all]...   (default: build)
 # Installs the Debian or Ubuntu packages that these need and that are missing. Does nothing, quickly, when all are there.
 set -eu
 
@@ -20,12 +20,14 @@ format=(clang-format)
 node=(nodejs npm)
 page=(nodejs npm chromium ffmpeg fonts-dejavu-core)
 deploy=(haproxy prometheus systemd strace python3-venv)
+image=(debootstrap python3)
 
 packages=()
 for what in "${@:-build}"; do
   case $what in
     format) packages+=("${format[@]}"); continue ;;
     deploy) packages+=("${deploy[@]}"); continue ;;
+    image) packages+=("${image[@]}"); continue ;;
     page) packages+=("${page[@]}"); continue ;;
     node) packages+=("${node[@]}"); continue ;;
     build) ;;
@@ -37,8 +39,8 @@ for what in "${@:-build}"; do
     arm64) packages+=("${arm64[@]}") ;;
     old-cpu) packages+=("${old_cpu[@]}") ;;
     cuda) packages+=("${cuda[@]}") ;;
-    all) packages+=("${test[@]}" "${clang[@]}" "${fuzz[@]}" "${parity[@]}" "${arm64[@]}" "${old_cpu[@]}" "${cuda[@]}" "${format[@]}" "${page[@]}" "${deploy[@]}" "${node[@]}") ;;
-    *) echo "setup: $what is none of build, test, sanitize, clang, fuzz, parity, arm64, old-cpu, cuda, format, page, node, deploy, all" >&2; exit 2 ;;
+    all) packages+=("${test[@]}" "${clang[@]}" "${fuzz[@]}" "${parity[@]}" "${arm64[@]}" "${old_cpu[@]}" "${cuda[@]}" "${format[@]}" "${page[@]}" "${deploy[@]}" "${image[@]}" "${node[@]}") ;;
+    *) echo "setup: $what is none of build, test, sanitize, clang, fuzz, parity, arm64, old-cpu, cuda, format, page, node, deploy, image, all" >&2; exit 2 ;;
   esac
   packages+=("${build[@]}")
 done

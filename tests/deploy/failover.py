@@ -10,7 +10,9 @@ import sys
 import time
 from collections import Counter
 
-import fleet
+import fleet  # it tells where the modules of tests/server lie
+from websocket import Closed, WebSocket
+
 from fleet import Crowd, HAProxy, Member, Router, each_once, free_ports, found_share, harness, make_questions, wait_for
 
 GAP = 0.5  # seconds of silence that are a stutter: others compute on this machine, too
@@ -49,6 +51,53 @@ def compare_prefixes(router, talks):
         print(f"{name}: {shares[name]:.1%} of prompts found computed" + ("" if router else f", {stayed} of {len(talks)} conversations stayed"), flush=True)
     for name in ways:
         assert name == "random" or shares[name] > shares["random"] + 0.1, shares
+
+
+def ask_realtime(w, text):
+    """What a session's answer to this is, by itself, of a seed."""
+    w.send("response.create", response={"conversation": "none", "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}]})
+    return "".join(e["delta"] for e in w.until("response.done") if e["type"] == "response.output_text.delta")
+
+
+def open_realtime(port, name):
+    w = WebSocket(port, headers={"X-Conversation-Id": name})
+    assert w.event()["type"] == "session.created"
+    w.send("session.update", session={"type": "realtime", "output_modalities": ["text"], "seed": 5, "max_output_tokens": 12})
+    assert w.event()["type"] == "session.updated"
+    return w
+
+
+def sockets():
+    """WebSockets through HAProxy: each session stays; when its server is drained it is told so, and the next one of that name goes on elsewhere."""
+    ports = free_ports(3)
+    servers = [Member(p, "--drain", 4) for p in ports]
+    balancer = HAProxy(ports)
+    wait_for(lambda: balancer.up() == 3)
+    open_now = {f"s{i}": open_realtime(balancer.port, f"s{i}") for i in range(9)}
+    said = {name: ask_realtime(w, name) for name, w in open_now.items()}
+    assert all(said.values())
+    where = {name: w.head["x-served-by"] for name, w in open_now.items()}
+    assert len(set(where.values())) == 3, where
+    servers[1].process.send_signal(signal.SIGTERM)
+    wait_for(lambda: balancer.up() == 2)
+    moved = 0
+    for name, w in open_now.items():
+        if where[name] == "omni2":
+            try:
+                w.event()
+                raise AssertionError("a drained server goes on")
+            except Closed as e:
+                assert e.code == 1001, e
+            w.close()
+            w = open_realtime(balancer.port, name)
+            assert w.head["x-served-by"] != "omni2"
+            moved += 1
+        assert ask_realtime(w, name) == said[name]
+        w.close()
+    assert servers[1].process.wait(120) == 0
+    balancer.stop()
+    assert [s.stop() for s in servers] == [0, 0, 0]
+    print(f"WebSockets: {len(said)} sessions on 3 servers, {moved} told to go on elsewhere, all answers equal")
 
 
 def trouble(router, talks, said):
@@ -117,4 +166,6 @@ if __name__ == "__main__":
     talks, said = make_questions(40, 6)
     compare_prefixes(sys.argv[2:], talks)
     trouble(sys.argv[2:], talks, said)
-    print("2 passed, 0 failed")
+    if len(sys.argv) == 2:
+        sockets()
+    print(f"{3 if len(sys.argv) == 2 else 2} passed, 0 failed")
