@@ -87,8 +87,11 @@ def beginnings():
             used |= by
         print(f"beginning with {name}: {stayed} of 9 stayed, {len(used)} servers used", flush=True)
         assert stayed >= 6 and len(used) > 1  # the balance factor may move one whose server has not counted the last answer off yet
-    balancer.stop()
     assert [s.stop() for s in servers] == [0, 0, 0]
+    wait_for(lambda: balancer.up() == 0)
+    a = Answer(balancer.port, "/v1/chat/completions", {"messages": []}, {})
+    assert a.detail.startswith("503") and '"code":"overloaded"' in a.detail, a.detail  # HAProxy's own errors look like ours
+    balancer.stop()
 
 
 def ask_realtime(w, text):
