@@ -154,7 +154,17 @@ static bool busy(const rt_session *r) {
     for (int i = 0; i < RT_RESPONSES; i++) {
         any |= r->responses[i] != NULL;
     }
+    for (int i = 0; i < RT_HEARINGS; i++) {
+        any |= r->hearings[i] != NULL;
+    }
     return any;
+}
+
+/* Seconds until something is due. */
+static double until_next(const rt_session *r) {
+    const double now = server_now(), idle = r->idle_at > 0 ? r->idle_at - now : 3600, silent = r->silent_until > 0 ? r->silent_until - now : 3600;
+    const double first = idle < silent ? idle : silent;
+    return first > 0 ? first : 0;
 }
 
 static void run(rt_session *r) {
@@ -171,17 +181,22 @@ static void run(rt_session *r) {
         if (r->idle_at > 0 && now >= r->idle_at) {
             rt_sound_idle(r);
         }
-        websocket_message *m = websocket_wait(r->x, r->idle_at > 0 ? (r->idle_at > now ? r->idle_at - now : 0) : 3600);
+        if (r->silent_until > 0 && now >= r->silent_until) {
+            rt_sound_judged(r, true);
+        }
+        websocket_message *m = websocket_wait(r->x, until_next(r));
         if (m) {
             take_message(r, m);
             free(m);
         }
         rt_responses_read(r);
+        rt_hearings_read(r);
     }
 }
 
 static void end(rt_session *r) {
     rt_responses_free(r);
+    rt_hearings_free(r);
     for (size_t i = 0; i < r->item_count; i++) {
         rt_item_free(r->items[i]);
     }

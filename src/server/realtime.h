@@ -4,6 +4,7 @@
  *   realtime_config.c    session.update and what response.create sets for one answer
  *   realtime_items.c     the conversation: items created, told, cut, deleted
  *   realtime_sound.c     the input audio buffer, and turns found by the voice activity detector
+ *   realtime_hear.c      what was said as words, and whether it is over, by the model itself
  *   realtime_response.c  answers: an item of words, or of words and sound, and calls
  *
  * Events have the names and shapes of OpenAI's clients; clients that say "OpenAI-Beta: realtime=v1" get those of the beta (realtime_beta.c). */
@@ -19,6 +20,7 @@ enum {
     RT_ITEMS = 4096,            /* of a conversation */
     RT_ITEM_BYTES = 64 << 20,   /* of all items of a conversation */
     RT_BUFFER_BYTES = 32 << 20, /* of sound that is not committed: 11 minutes of audio/pcm */
+    RT_HEARINGS = 16,           /* transcriptions at once */
     RT_RESPONSES = 4,           /* at once, one of them in the conversation */
 };
 
@@ -48,7 +50,7 @@ typedef struct rt_item {
     size_t bytes;
     bool growing;          /* an answer that is not whole yet */
     bool spoken;           /* an assistant's, with sound */
-    double seconds, words; /* of its sound; what the words would take to say */
+    double seconds, words; /* of its sound; what the words of an answer that was stopped would take to say */
 } rt_item;
 
 typedef struct rt_response {
@@ -68,6 +70,18 @@ typedef struct rt_response {
     size_t sound_bytes;
     const char *cancelled; /* why: "client_cancelled", "turn_detected"; NULL: not */
 } rt_response;
+
+/* A question to the model about what was heard. */
+typedef struct rt_hearing {
+    bool judges;      /* whether the speaker has ended; else what was said */
+    bool logprobs;    /* are told */
+    char item_id[64]; /* of what was said */
+    chat_request in;
+    followed f;
+    bytes text;
+    json_t *tokens; /* with logprobs */
+    size_t told;    /* of them */
+} rt_hearing;
 
 typedef struct rt_session {
     server *s;
@@ -96,7 +110,11 @@ typedef struct rt_session {
     double idle_at;        /* server_now() when the user has been silent for too long; 0: not waited for */
     bool answer_when_free; /* a turn ended while an answer ran */
 
+    int64_t silent_from; /* semantic_vad: where speech last went on, while it is asked whether that was its end; -1: it goes on */
+    double silent_until; /* server_now() when that counts as its end whatever the model says; 0: it goes on */
+
     rt_response *responses[RT_RESPONSES];
+    rt_hearing *hearings[RT_HEARINGS];
 } rt_session;
 
 /* ---- realtime.c ---- */
@@ -129,6 +147,7 @@ void rt_item_truncate(rt_session *r, const json_t *event);
 /* An item as a client gives it; NULL: an error has been told. */
 rt_item *rt_item_read(rt_session *r, const json_t *item);
 /* A user's message of sound, in the session's format. id "": a new one. NULL: no memory. */
+json_t *rt_sound_part(rt_format f, const void *data, size_t size); /* type input_audio, as chat completions take it */
 rt_item *rt_item_of_sound(rt_session *r, const char *id, const void *data, size_t size);
 /* Puts an item at a place of the conversation, whose it then is, and tells of it. False: an error has been told, and it is freed. */
 bool rt_item_insert(rt_session *r, rt_item *item, size_t at);
@@ -148,6 +167,18 @@ void rt_sound_clear(rt_session *r);
 void rt_sound_set(rt_session *r, const rt_config *before);
 /* Nothing was heard for too long. */
 void rt_sound_idle(rt_session *r);
+/* What the model says of a pause, or that it has lasted too long to ask. */
+void rt_sound_judged(rt_session *r, bool over);
+
+/* ---- realtime_hear.c ---- */
+
+/* Tells what the sound of an item says, if the session is set so. */
+void rt_transcribe(rt_session *r, const char *item_id);
+/* Asks whether the speaker of a sound, a part of type input_audio, has ended: rt_sound_judged is called then. False: it cannot be asked. */
+bool rt_judge(rt_session *r, json_t *sound);
+void rt_judge_forget(rt_session *r);
+void rt_hearings_read(rt_session *r);
+void rt_hearings_free(rt_session *r);
 
 /* ---- realtime_response.c ---- */
 

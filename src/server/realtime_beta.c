@@ -93,7 +93,12 @@ const char *rt_beta_event(const char *type, json_t *fields) {
         json_object_set_new(fields, "item", old_item(item));
     }
     if (session) {
+        const char *kind = json_string_value(json_object_get(session, "type"));
+        const bool transcribes = kind && strcmp(kind, "transcription") == 0;
         old_session(session);
+        if (transcribes) {
+            return strcmp(type, "session.created") == 0 ? "transcription_session.created" : "transcription_session.updated";
+        }
     }
     if (response) {
         old_response(response);

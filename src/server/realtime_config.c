@@ -66,6 +66,7 @@ bool rt_config_begin(rt_session *r, bool transcribes) {
     if (voices && omni_model_find_voice(r->s->model, NULL, &voice, NULL) == OMNI_OK) {
         snprintf(r->config.voice, sizeof r->config.voice, "%s", voice);
     }
+    r->config.transcription = transcribes ? json_pack("{s:s}", "model", r->s->name) : NULL;
     r->config.own = json_pack("{s:s, s:[], s:s, s:s}", "instructions", "", "tools", "tool_choice", "auto", "max_output_tokens", "inf");
     return r->config.own != NULL;
 }
@@ -132,9 +133,6 @@ static bool read_turns(const reading *g, const json_t *input, rt_config *c) {
     if (!json_is_object(turns) || (!by_pause && strcmp(type, "semantic_vad") != 0)) {
         return wrong(g, "audio.input.turn_detection", "must be null or {\"type\": \"server_vad\"}, semantic_vad or none");
     }
-    if (!by_pause) {
-        return wrong(g, "audio.input.turn_detection.type", "semantic_vad is not supported yet: server_vad is");
-    }
     c->turns = by_pause ? RT_TURNS_SERVER_VAD : RT_TURNS_SEMANTIC_VAD;
     c->threshold = 0.5;
     c->padding_ms = 300;
@@ -161,12 +159,15 @@ static bool read_turns(const reading *g, const json_t *input, rt_config *c) {
 }
 
 static bool read_input(const reading *g, const json_t *input, rt_config *c) {
-    const json_t *transcription = field(input, "transcription");
+    const json_t *transcription = field(input, "transcription"), *hint = field(transcription, "prompt");
     if (input && !json_is_object(input)) {
         return wrong(g, "audio.input", "must be an object");
     }
     if (transcription && !json_is_object(transcription)) {
         return wrong(g, "audio.input.transcription", "must be an object or null");
+    }
+    if (hint && !json_is_string(hint)) {
+        return wrong(g, "audio.input.transcription.prompt", "must be a text");
     }
     if (transcription || is_null(input, "transcription")) {
         json_decref(c->transcription);
@@ -296,6 +297,8 @@ json_t *rt_session_object(const rt_session *r) {
         json_object_set_new(json_object_get(o, "audio"), "output", output);
         json_object_set_new(o, "output_modalities", json_pack("[s]", c->spoken ? "audio" : "text"));
         json_object_update_missing(o, c->own);
+    } else if (field(c->own, "include")) {
+        json_object_set(o, "include", json_object_get(c->own, "include"));
     }
     return o;
 }

@@ -46,7 +46,7 @@ static void wav_head(rt_format f, size_t size, unsigned char head[44]) {
     memcpy(head + 40, &all, 4);
 }
 
-static json_t *sound_part(rt_format f, const void *data, size_t size) {
+json_t *rt_sound_part(rt_format f, const void *data, size_t size) {
     unsigned char head[44];
     wav_head(f, size, head);
     return json_pack("{s:s, s:{s:o*, s:s}}", "type", "input_audio", "input_audio", "data", base64_value(head, sizeof head, data, size), "format",
@@ -62,10 +62,10 @@ rt_item *rt_item_of_sound(rt_session *r, const char *id, const void *data, size_
     if (id[0]) {
         snprintf(item->id, sizeof item->id, "%s", id);
     }
-    item->bytes = size;
+    item->seconds = (double)size / rt_width(r->config.in) / rt_rate(r->config.in);
     item->told = json_pack("{s:s, s:s, s:s, s:s, s:s, s:[{s:s, s:n}]}", "id", item->id, "object", "realtime.item", "type", "message", "status",
                            "completed", "role", "user", "content", "type", "input_audio", "transcript");
-    item->asked = json_pack("{s:s, s:s, s:[o*]}", "type", "message", "role", "user", "content", sound_part(r->config.in, data, size));
+    item->asked = json_pack("{s:s, s:s, s:[o*]}", "type", "message", "role", "user", "content", rt_sound_part(r->config.in, data, size));
     return item;
 }
 
@@ -107,7 +107,7 @@ static bool read_part(rt_session *r, rt_item *item, const json_t *part, const ch
             return rt_refuse(r, where, "invalid_value", "%s: \"audio\" is no base64: %s", where, err.text);
         }
         json_array_append_new(told, json_pack("{s:s, s:O?}", "type", "input_audio", "transcript", json_is_string(transcript) ? transcript : NULL));
-        json_array_append_new(asked, sound_part(r->config.in, data, size));
+        json_array_append_new(asked, rt_sound_part(r->config.in, data, size));
         free(data);
         return true;
     }

@@ -81,8 +81,60 @@ static void turn_ends(rt_session *r, int64_t sample, int64_t decided) {
     const int64_t tail = sample + TAIL_MS * rt_rate(r->config.in) / 1000, end = tail < decided ? tail : decided;
     r->speaking = false;
     rt_tell(r, "input_audio_buffer.speech_stopped", json_pack("{s:i, s:s}", "audio_end_ms", ms_of(r, sample), "item_id", r->said_id));
-    if (commit(r, r->said_id, r->speech_from, end < r->speech_from ? r->speech_from : end) && r->config.create_response) {
-        rt_response_begin(r);
+    if (commit(r, r->said_id, r->speech_from, end < r->speech_from ? r->speech_from : end)) {
+        char id[64];
+        snprintf(id, sizeof id, "%s", r->said_id);
+        if (r->config.create_response) {
+            rt_response_begin(r);
+        }
+        rt_transcribe(r, id); /* after the answer, which is waited for */
+    }
+}
+
+/* ---- semantic_vad: after a short pause the model is asked whether that was the end ---- */
+
+/* What the pause is at least, and at most if the model says that it is none. */
+static void pauses(const rt_config *c, int *least_ms, int *most_ms) {
+    const bool low = strcmp(c->eagerness, "low") == 0, high = strcmp(c->eagerness, "high") == 0;
+    *least_ms = low ? 700 : high ? 250 : 400;
+    *most_ms = low ? 8000 : high ? 2000 : 4000;
+}
+
+static void ask_whether_over(rt_session *r, int64_t sample, int64_t decided) {
+    const int64_t end = decided < heard_to(r) ? decided : heard_to(r);
+    int least_ms, most_ms;
+    pauses(&r->config, &least_ms, &most_ms);
+    r->silent_from = sample;
+    r->silent_until = server_now() + 1e-3 * (most_ms - least_ms);
+    const size_t width = (size_t)rt_width(r->config.in);
+    json_t *sound =
+        rt_sound_part(r->config.in, r->heard.data + (size_t)(r->speech_from - r->heard_from) * width, (size_t)(end - r->speech_from) * width);
+    const bool asked = sound && rt_judge(r, sound);
+    json_decref(sound);
+    if (!asked) {
+        rt_sound_judged(r, true);
+    }
+}
+
+/* Speech goes on after a pause that was not its end. */
+static void go_on(rt_session *r) {
+    r->silent_until = 0;
+    rt_judge_forget(r);
+}
+
+void rt_sound_judged(rt_session *r, bool over) {
+    if (over && r->silent_until > 0) {
+        go_on(r);
+        turn_ends(r, r->silent_from, heard_to(r));
+    }
+}
+
+/* The pause has lasted for too long, in what was heard: a client may send faster than time goes. */
+static void look_at_pause(rt_session *r) {
+    int least_ms, most_ms;
+    pauses(&r->config, &least_ms, &most_ms);
+    if (r->silent_until > 0 && ms_of(r, heard_to(r) - r->silent_from) >= most_ms) {
+        rt_sound_judged(r, true);
     }
 }
 
@@ -91,8 +143,12 @@ static void take_turn(void *context, const voice_activity_event *e) {
     rt_session *r = context;
     const int times = r->detector_rate / rt_rate(r->config.in);
     const int64_t sample = r->detector_from + e->position / times, decided = r->detector_from + e->decided / times;
-    if (e->kind == SPEECH_STARTED) {
+    if (e->kind == SPEECH_STARTED && r->speaking) {
+        go_on(r);
+    } else if (e->kind == SPEECH_STARTED) {
         turn_begins(r, sample);
+    } else if (r->speaking && r->config.turns == RT_TURNS_SEMANTIC_VAD) {
+        ask_whether_over(r, sample, decided);
     } else if (r->speaking) {
         turn_ends(r, sample, decided);
     }
@@ -129,14 +185,19 @@ static void listen_anew(rt_session *r) {
     voice_activity_free(r->detector);
     r->detector = NULL;
     r->speaking = false;
+    go_on(r);
     r->detector_from = heard_to(r);
     r->detector_rate = 24000;
     r->last_sample = 0;
     if (r->config.turns == RT_TURNS_NONE) {
         return;
     }
+    int least_ms = r->config.silence_ms, most_ms;
+    if (r->config.turns == RT_TURNS_SEMANTIC_VAD) {
+        pauses(&r->config, &least_ms, &most_ms);
+    }
     const voice_activity_params p = {
-        .rate = r->detector_rate, .threshold = r->config.threshold, .padding_ms = r->config.padding_ms, .silence_ms = r->config.silence_ms};
+        .rate = r->detector_rate, .threshold = r->config.threshold, .padding_ms = r->config.padding_ms, .silence_ms = least_ms};
     omni_error err = {0};
     if (voice_activity_new(&p, &r->detector, &err) != OMNI_OK) {
         rt_refuse(r, "session.audio.input.turn_detection", NULL, "turns cannot be found: %s", err.text);
@@ -151,7 +212,7 @@ void rt_sound_set(rt_session *r, const rt_config *before) {
         r->heard.size = 0;
     }
     if (!before || c->in != before->in || c->turns != before->turns || c->threshold != before->threshold || c->padding_ms != before->padding_ms ||
-        c->silence_ms != before->silence_ms) {
+        c->silence_ms != before->silence_ms || strcmp(c->eagerness, before->eagerness) != 0) {
         listen_anew(r);
     }
 }
@@ -186,6 +247,7 @@ void rt_sound_append(rt_session *r, const json_t *event) {
             rt_refuse(r, NULL, NULL, "out of memory");
         } else if (r->detector) {
             detect(r, data, size);
+            look_at_pause(r);
             keep_little(r);
         }
     }
@@ -198,7 +260,14 @@ void rt_sound_commit(rt_session *r) {
         rt_refuse(r, NULL, "input_audio_buffer_commit_empty", "the input audio buffer has %d ms of sound: %d at least make an item", ms, LEAST_MS);
         return;
     }
-    commit(r, r->speaking ? r->said_id : "", r->heard_from, heard_to(r));
+    char id[64];
+    server_id(r->s, "item_", id);
+    if (r->speaking) {
+        snprintf(id, sizeof id, "%s", r->said_id);
+    }
+    if (commit(r, id, r->heard_from, heard_to(r))) {
+        rt_transcribe(r, id);
+    }
     listen_anew(r);
 }
 

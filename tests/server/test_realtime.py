@@ -76,6 +76,11 @@ class Sessions(Case):
         w.send("response.create", **({"response": response} if response else {}))
         return w.until(LAST)
 
+    def say(self, w, *pieces):
+        data = b"".join(pieces)
+        for at in range(0, len(data), 4800):
+            w.send("input_audio_buffer.append", audio=b64(data[at:at + 4800]))
+
     def fails(self, w, type, param=None, code=None, say="", **fields):
         w.send(type, event_id="mine", **fields)
         e = w.event()
@@ -274,6 +279,35 @@ class Realtime(Sessions):
         self.assertNotIn("conversation.item.added", [e["type"] for e in events])
         self.assertEqual(joined(self.ask(w), "response.output_text.delta"), self.chat_text([{"role": "user", "content": "What is this?"}]))
 
+    def test_calls(self):
+        schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}, "b": {"enum": ["x", "y"]}},
+                  "required": ["a", "b"], "additionalProperties": False}
+        tools = [{"type": "function", "name": "f", "description": "d", "parameters": schema}]
+        chat = dict(tools=[{"type": "function", "function": {k: v for k, v in tools[0].items() if k != "type"}}], max_tokens=300, parallel_tool_calls=False)
+        messages = [{"role": "user", "content": "x"}]
+        [call] = self.server.chat(messages, tool_choice="required", **chat)["choices"][0]["message"]["tool_calls"]
+        for modality in ["text", "audio"]:
+            w = self.open(modality=modality, tools=tools, tool_choice="required", max_output_tokens=300, parallel_tool_calls=False)
+            self.add(w, text_item("x"))
+            events = self.ask(w)
+            self.assertEqual([e["type"] for e in events], [
+                "response.created", "response.output_item.added", "conversation.item.added", "response.function_call_arguments.delta",
+                "response.function_call_arguments.done", "conversation.item.done", "response.output_item.done", "response.done"])
+            done = events[4]
+            self.assertEqual((done["name"], done["arguments"]), ("f", call["function"]["arguments"]))
+            [item] = events[-1]["response"]["output"]
+            self.assertEqual((item["type"], item["name"], item["arguments"], item["status"], item["call_id"]), ("function_call", "f", done["arguments"], "completed", done["call_id"]))
+            self.assertEqual(events[-1]["response"]["status"], "completed")
+            # Its result, and an answer to that.
+            self.add(w, {"type": "function_call_output", "call_id": item["call_id"], "output": "rain"})
+            answer = self.ask(w, tool_choice="none", output_modalities=["text"], max_output_tokens=6)
+            want = self.chat_text([*messages, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": call["id"], "content": "rain"}])
+            self.assertEqual(joined(answer, "response.output_text.delta"), want)
+            # With tools again: the conversation is laid out with them.
+            answer = self.ask(w, tool_choice="auto", output_modalities=["text"], max_output_tokens=6)
+            self.assertGreater(answer[-1]["response"]["usage"]["input_tokens"], 60)
+            self.fails(w, "response.create", "tool_choice", response={"tool_choice": "maybe"})
+
     def test_cancel(self):
         w = self.open(max_output_tokens="inf")
         self.add(w, text_item("x"))
@@ -416,11 +450,6 @@ class Realtime(Sessions):
 class Turns(Sessions):
     """server_vad. Sound is sent as fast as it goes."""
 
-    def say(self, w, *pieces):
-        data = b"".join(pieces)
-        for at in range(0, len(data), 4800):
-            w.send("input_audio_buffer.append", audio=b64(data[at:at + 4800]))
-
     def test_turn(self):
         w = self.open({"type": "server_vad"})
         self.say(w, SILENCE, VOICE, SILENCE)
@@ -504,6 +533,97 @@ class Turns(Sessions):
         started = w.until("input_audio_buffer.speech_started")[-1]
         w.send("input_audio_buffer.commit")
         self.assertEqual(w.until("input_audio_buffer.committed")[-1]["item_id"], started["item_id"])
+
+
+class Heard(Sessions):
+    """What was said, in words, and whether it is over: the model's own answers to the questions that docs/server.md has."""
+
+    def asked(self, sound, question, **fields):
+        return self.chat_text([{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": b64(wav(sound)), "format": "wav"}},
+                                                            {"type": "text", "text": question}]}], temperature=0, **fields)
+
+    def sound(self, w, item):
+        w.send("conversation.item.retrieve", item_id=item)
+        return base64.b64decode(w.until("conversation.item.retrieved")[-1]["item"]["content"][0]["audio"])
+
+    def transcript(self, w):
+        events = w.until("conversation.item.input_audio_transcription.completed")
+        done = events[-1]
+        self.assertEqual(done["content_index"], 0)
+        self.assertEqual(joined(events, "conversation.item.input_audio_transcription.delta"), done["transcript"])
+        return done
+
+    def test_transcription(self):
+        w = self.open(audio={"input": {"turn_detection": None, "transcription": {"model": "x", "prompt": "Omni"}}})
+        self.assertEqual(w.seen[-1]["session"]["audio"]["input"]["transcription"], {"model": "x", "prompt": "Omni"})
+        w.send("input_audio_buffer.append", audio=b64(VOICE))
+        w.send("input_audio_buffer.commit")
+        item = w.until("conversation.item.done")[-1]["item"]["id"]
+        done = self.transcript(w)
+        self.assertEqual(done["item_id"], item)
+        most = 64 + int(12 * 1.5)
+        question = "Transcribe the audio into text. Names and words that may occur: Omni"
+        self.assertEqual(done["transcript"], self.asked(VOICE, question, max_tokens=most))
+        self.assertEqual(done["usage"]["type"], "tokens")
+        self.assertTrue(0 < done["usage"]["output_tokens"] <= most and done["usage"]["input_tokens"] > 20)
+        w.send("conversation.item.retrieve", item_id=item)
+        self.assertEqual(w.event()["item"]["content"][0]["transcript"], done["transcript"])
+        w.send("session.update", session={"audio": {"input": {"transcription": None}}})
+        self.assertIsNone(w.event()["session"]["audio"]["input"]["transcription"])
+        self.fails(w, "session.update", "session.audio.input.transcription.prompt", session={"audio": {"input": {"transcription": {"prompt": 1}}}})
+
+    def test_session_of_transcription(self):
+        for beta in [False, True]:
+            w = WebSocket(self.server.port, "/v1/realtime?intent=transcription", headers={"OpenAI-Beta": "realtime=v1"} if beta else {})
+            self.addCleanup(w.close)
+            s = w.event()
+            if beta:
+                self.assertEqual((s["type"], s["session"]["object"]), ("transcription_session.created", "realtime.transcription_session"))
+                w.event()
+                w.send("transcription_session.update", session={"input_audio_transcription": {"model": "x"}, "include": ["item.input_audio_transcription.logprobs"]})
+                self.assertEqual(w.event()["type"], "transcription_session.updated")
+            else:
+                self.assertEqual((s["type"], s["session"]["type"]), ("session.created", "transcription"))
+                self.assertNotIn("output_modalities", s["session"])
+                w.send("session.update", session={"type": "transcription", "include": ["item.input_audio_transcription.logprobs"]})
+                self.assertEqual(w.event()["type"], "session.updated")
+            self.say(w, SILENCE, VOICE, SILENCE)
+            done = self.transcript(w)
+            self.assertEqual("".join(t["token"] for t in done["logprobs"])[:5], done["transcript"][:5])
+            self.assertTrue(all(set(t) == {"token", "logprob", "bytes"} and t["logprob"] <= 0 for t in done["logprobs"]))
+            self.assertNotIn("response.created", [e["type"] for e in w.seen])
+            self.fails(w, "response.create", "type")
+
+    def test_transcription_beside_the_answer(self):
+        w = self.open({"type": "server_vad"}, audio={"input": {"transcription": {}, "turn_detection": {"type": "server_vad"}}})
+        self.say(w, SILENCE, VOICE, SILENCE)
+        need = {LAST, "conversation.item.input_audio_transcription.completed"}
+        while need:
+            need.discard(w.event()["type"])
+
+    def test_the_model_ends_turns(self):
+        question = ("Has the speaker of this audio finished what they wanted to say, so that it is time to answer? A sentence that breaks off, a word that "
+                    "is drawn out or a thought that clearly goes on means no. Answer yes or no.")
+        for eagerness, pause, most in [("high", 250, 2000), ("auto", 400, 4000)]:
+            w = self.open({"type": "semantic_vad", "eagerness": eagerness})
+            self.assertEqual(w.seen[-1]["session"]["audio"]["input"]["turn_detection"], {
+                "type": "semantic_vad", "eagerness": eagerness, "create_response": True, "interrupt_response": True})
+            self.say(w, SILENCE, VOICE, bytes(48 * (pause + 150)))
+            start = w.until("input_audio_buffer.speech_started")[-1]
+            at = time.monotonic()
+            stop = w.until("input_audio_buffer.speech_stopped")[-1]
+            waited = time.monotonic() - at
+            w.until(LAST)
+            self.assertTrue(2350 <= stop["audio_end_ms"] <= 2600, stop)
+            # What the model was asked about: from the beginning, with the pause. A frame more or less changes nothing of a clear answer.
+            sound = (SILENCE + VOICE + bytes(48 * pause))[48 * start["audio_start_ms"]:]
+            if self.asked(sound, question, grammar='root ::= "yes" | "no"') == "no":
+                self.assertGreater(waited, (most - pause) / 1000 - 0.7)
+            # Silence that comes faster than time goes counts as well; speech that comes back before it is one turn.
+            self.say(w, VOICE, bytes(48 * (most + 500)))
+            w.until(LAST)
+        self.fails(w, "session.update", "session.audio.input.turn_detection.eagerness", session={"audio": {"input": {"turn_detection": {
+            "type": "semantic_vad", "eagerness": "some"}}}})
 
 
 class Keys(Case):
