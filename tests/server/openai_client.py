@@ -10,10 +10,12 @@ import unittest
 
 import openai
 import pydantic
+from openai.types.realtime import RealtimeServerEvent
 
 import harness
 from harness import Case
 from test_answers import PICTURE, SOUND, data_url
+from test_realtime import SILENCE, VOICE, b64
 
 
 class Client(Case):
@@ -180,6 +182,79 @@ class Client(Case):
         with self.assertRaises(openai.BadRequestError) as e:
             self.client.responses.create(model="x", input="x", previous_response_id="resp_1")
         self.assertEqual(e.exception.param, "previous_response_id")
+
+    def test_realtime(self):
+        """Text, then a spoken turn that is interrupted, then a function; every event is what the client's own types say."""
+        checks = pydantic.TypeAdapter(RealtimeServerEvent)
+        end = self.server.json("POST", "/tokenize", {"content": "<|im_end|>", "parse_special": True}, {"X-API-Key": "k"})["tokens"][0]
+
+        def until(connection, kind):
+            events = []
+            while not events or events[-1].type != kind:
+                events.append(connection.recv())
+                checks.validate_python(events[-1].to_dict(mode="json"))
+                self.assertNotEqual(events[-1].type, "error", events[-1])
+            return events
+
+        with self.client.realtime.connect(model="x") as c:
+            until(c, "session.created")
+            c.session.update(session={"type": "realtime", "output_modalities": ["text"], "max_output_tokens": 6, "seed": 5})
+            until(c, "session.updated")
+            c.conversation.item.create(item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "What is this?"}]})
+            c.response.create()
+            events = until(c, "response.done")
+            text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+            self.assertEqual(text, self.create().choices[0].message.content)
+            self.assertEqual(events[-1].response.output[0].content[0].text, text)
+            self.assertEqual(events[-1].response.usage.output_token_details.text_tokens, 6)
+
+            c.session.update(session={"type": "realtime", "output_modalities": ["audio"], "max_output_tokens": "inf", "logit_bias": {str(end): -100}, "audio": {
+                "input": {"turn_detection": {"type": "server_vad"}, "transcription": {"model": "x"}}, "output": {"voice": "ethan"}}})
+            until(c, "session.updated")
+            c.input_audio_buffer.append(audio=b64(SILENCE + VOICE + SILENCE))
+            events = until(c, "response.output_audio.delta")
+            self.assertIn("input_audio_buffer.committed", [e.type for e in events])
+            c.input_audio_buffer.append(audio=b64(VOICE))
+            until(c, "input_audio_buffer.speech_started")
+            events = until(c, "response.done")
+            self.assertNotIn("response.output_audio.delta", [e.type for e in events])
+            self.assertEqual(events[-1].response.status_details.reason, "turn_detected")
+            item = events[-1].response.output[0]
+            c.conversation.item.truncate(item_id=item.id, content_index=0, audio_end_ms=20)
+            until(c, "conversation.item.truncated")
+            c.conversation.item.retrieve(item_id=item.id)
+            kept = until(c, "conversation.item.retrieved")[-1].item.content[0].transcript
+            self.assertTrue(item.content[0].transcript.startswith(kept))
+            c.input_audio_buffer.clear()
+            until(c, "input_audio_buffer.cleared")
+
+            c.response.create(response={"output_modalities": ["text"], "max_output_tokens": 300, "logit_bias": {}, "tool_choice": "required", "parallel_tool_calls": False, "tools": [
+                {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {"wet": {"type": "boolean"}}, "required": ["wet"],
+                                                                       "additionalProperties": False}}]})
+            call = until(c, "response.function_call_arguments.done")[-1]
+            self.assertIsInstance(json.loads(call.arguments)["wet"], bool)
+            until(c, "response.done")
+            c.conversation.item.create(item={"type": "function_call_output", "call_id": call.call_id, "output": "no"})
+            until(c, "conversation.item.done")
+            c.response.cancel()
+            while (e := c.recv()).type != "error":
+                pass  # what was said is still being transcribed
+            checks.validate_python(e.to_dict(mode="json"))
+            self.assertEqual(e.error.code, "response_cancel_not_active")
+
+    def test_realtime_transcription(self):
+        with self.client.realtime.connect(extra_query={"intent": "transcription"}) as c:
+            self.assertEqual(c.recv().session.type, "transcription")
+            c.input_audio_buffer.append(audio=b64(SILENCE + VOICE + SILENCE))
+            while (e := c.recv()).type != "conversation.item.input_audio_transcription.completed":
+                self.assertNotEqual(e.type, "error")
+            self.assertEqual(e.usage.type, "tokens")
+
+    def test_realtime_without_a_key(self):
+        with self.assertRaises(Exception) as e:
+            with openai.OpenAI(base_url=str(self.client.base_url), api_key="wrong").realtime.connect(model="x"):
+                pass
+        self.assertIn("401", str(e.exception))
 
     def test_models(self):
         models = list(self.client.models.list())

@@ -65,6 +65,11 @@ class Sessions(Case):
         self.assertEqual(w.event()["type"], "session.updated")
         return w
 
+    def endless(self):
+        """What keeps an answer from ending by itself. It also waits for a client that does not read, so it is not over before something else is sent."""
+        end = self.server.json("POST", "/tokenize", {"content": "<|im_end|>", "parse_special": True})["tokens"][0]
+        return {"max_output_tokens": "inf", "logit_bias": {str(end): -100}}
+
     def add(self, w, item, **where):
         w.send("conversation.item.create", item=item, **where)
         added, done = w.event(), w.event()
@@ -141,6 +146,7 @@ class Realtime(Sessions):
         self.fails(w, "response.cancel", None, "response_cancel_not_active")
         self.fails(w, "response.create", "conversation", "conversation_empty")
         self.fails(w, "response.create", "response.conversation", response={"conversation": "mine"})
+        self.fails(w, "x" * 59 + "é" * 5, "type", "invalid_value", "x" * 59)  # cut within a character
         for text in ["", "{", "[1]", "3", '{"type": 3}', '{"a": 1, "a": 2}', "[" * 100000, '{"type": "x"}\0', "\xff\xfe".encode("latin-1")]:
             w.text(text)
             self.assertEqual(w.event()["type"], "error", text[:20])
@@ -309,10 +315,10 @@ class Realtime(Sessions):
             self.fails(w, "response.create", "tool_choice", response={"tool_choice": "maybe"})
 
     def test_cancel(self):
-        w = self.open(max_output_tokens="inf")
+        w = self.open(modality="audio", **self.endless())
         self.add(w, text_item("x"))
         w.send("response.create")
-        w.until("response.output_text.delta")
+        w.until("response.output_audio.delta")
         w.send("response.create", event_id="again")
         error = w.until("error")[-1]["error"]
         self.assertEqual((error["code"], error["event_id"]), ("conversation_already_has_active_response", "again"))
@@ -321,7 +327,7 @@ class Realtime(Sessions):
         r = events[-1]["response"]
         self.assertEqual((r["status"], r["status_details"]), ("cancelled", {"type": "cancelled", "reason": "client_cancelled"}))
         self.assertEqual(r["output"][0]["status"], "incomplete")
-        self.assertEqual(r["output"][0]["content"][0]["text"], joined(w.seen, "response.output_text.delta"))
+        self.assertEqual(r["output"][0]["content"][0]["transcript"], joined(w.seen, "response.output_audio_transcript.delta"))
         self.server.wait_until(lambda: self.server.metric("omni_engine_requests") == 0)
         self.ask(w, max_output_tokens=3)
 
@@ -404,7 +410,7 @@ class Realtime(Sessions):
 
     def test_client_goes_away(self):
         for how in ["close", "reset", "frame"]:
-            w = self.open(max_output_tokens="inf", modality="audio")
+            w = self.open(modality="audio", **self.endless())
             self.add(w, text_item("x"))
             w.send("response.create")
             w.until("response.output_audio.delta")
@@ -417,7 +423,7 @@ class Realtime(Sessions):
             self.server.wait_until(lambda: self.server.metric("omni_engine_requests") == 0)
 
     def test_reader_that_does_not_read(self):
-        w = self.open(max_output_tokens="inf", modality="audio")
+        w = self.open(modality="audio", **self.endless())
         self.add(w, text_item("x"))
         w.send("response.create")
         w.until("response.output_audio.delta")
@@ -483,7 +489,7 @@ class Turns(Sessions):
             self.assertTrue(600 <= events[0]["audio_start_ms"] <= 850 and 2350 <= events[1]["audio_end_ms"] <= 2600, events[:2])
 
     def test_barge_in(self):
-        w = self.open({"type": "server_vad"}, modality="audio", max_output_tokens="inf")
+        w = self.open({"type": "server_vad"}, modality="audio", **self.endless())
         self.say(w, SILENCE, VOICE, SILENCE)
         w.until("response.output_audio.delta")
         self.say(w, VOICE)
@@ -506,14 +512,14 @@ class Turns(Sessions):
         w.send("session.update", session={"max_output_tokens": 4, "output_modalities": ["text"]})
         self.say(w, SILENCE)
         w.until("response.created")
-        self.assertEqual(w.until(LAST)[-1]["response"]["status"], "incomplete")
+        self.assertIn(w.until(LAST)[-1]["response"]["status"], ("completed", "incomplete"))
 
     def test_without_interruption(self):
         w = self.open({"type": "server_vad", "interrupt_response": False}, max_output_tokens=200)
         self.say(w, SILENCE, VOICE, SILENCE)
         w.until("response.output_text.delta")
         self.say(w, VOICE, SILENCE)
-        self.assertEqual(w.until(LAST)[-1]["response"]["status"], "incomplete")
+        self.assertIn(w.until(LAST)[-1]["response"]["status"], ("completed", "incomplete"))
         w.until("response.created")
 
     def test_idle(self):
@@ -554,15 +560,15 @@ class Heard(Sessions):
         return done
 
     def test_transcription(self):
-        w = self.open(audio={"input": {"turn_detection": None, "transcription": {"model": "x", "prompt": "Omni"}}})
-        self.assertEqual(w.seen[-1]["session"]["audio"]["input"]["transcription"], {"model": "x", "prompt": "Omni"})
+        w = self.open(audio={"input": {"turn_detection": None, "transcription": {"model": "x", "language": "de", "prompt": "Omni"}}})
+        self.assertEqual(w.seen[-1]["session"]["audio"]["input"]["transcription"], {"model": "x", "language": "de", "prompt": "Omni"})
         w.send("input_audio_buffer.append", audio=b64(VOICE))
         w.send("input_audio_buffer.commit")
         item = w.until("conversation.item.done")[-1]["item"]["id"]
         done = self.transcript(w)
         self.assertEqual(done["item_id"], item)
         most = 64 + int(12 * 1.5)
-        question = "Transcribe the audio into text. Names and words that may occur: Omni"
+        question = "Transcribe the German audio into text.\nContext: Omni"
         self.assertEqual(done["transcript"], self.asked(VOICE, question, max_tokens=most))
         self.assertEqual(done["usage"]["type"], "tokens")
         self.assertTrue(0 < done["usage"]["output_tokens"] <= most and done["usage"]["input_tokens"] > 20)
@@ -570,6 +576,7 @@ class Heard(Sessions):
         self.assertEqual(w.event()["item"]["content"][0]["transcript"], done["transcript"])
         w.send("session.update", session={"audio": {"input": {"transcription": None}}})
         self.assertIsNone(w.event()["session"]["audio"]["input"]["transcription"])
+        self.fails(w, "session.update", "session.audio.input.transcription.language", say="English", session={"audio": {"input": {"transcription": {"language": "xx"}}}})
         self.fails(w, "session.update", "session.audio.input.transcription.prompt", session={"audio": {"input": {"transcription": {"prompt": 1}}}})
 
     def test_session_of_transcription(self):
@@ -672,7 +679,7 @@ class End(Case):
             idle.event()
         self.assertEqual(e.exception.code, 1001)
         idle.close()
-        self.assertEqual(busy.until(LAST)[-1]["response"]["status"], "incomplete")
+        self.assertIn(busy.until(LAST)[-1]["response"]["status"], ("completed", "incomplete"))
         with self.assertRaises(Closed) as e:
             busy.event()
         self.assertEqual(e.exception.code, 1001)

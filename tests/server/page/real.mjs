@@ -149,6 +149,55 @@ test("real: keys, and a server that goes away", async () => {
   await page.finish();
 });
 
+/** A microphone that hears a voice when `voice(true)` was called in the page. */
+const microphone = `{
+  let gain;
+  window.voice = (on) => gain.gain.setTargetAtTime(on ? 0.5 : 0, gain.context.currentTime, 0.005);
+  navigator.mediaDevices.getUserMedia = async () => {
+    const context = new AudioContext(), tone = new OscillatorNode(context, { type: "sawtooth", frequency: 120 }), out = context.createMediaStreamDestination();
+    gain = new GainNode(context, { gain: 0 });
+    tone.connect(gain).connect(out);
+    tone.start();
+    return out.stream;
+  };
+}`;
+
+test("real: hands-free, interrupted by voice", async () => {
+  const server = await serve("--model", "models/tiny");
+  const page = await open(server.url, { prepare: `${settle({})}; ${microphone}` });
+  const state = () => page.locator("#recording-text").innerText();
+  const speaker = () => page.evaluate(async () => {
+    const { speaker } = await import("/page/speaker.js");
+    return { playing: speaker.playing, position: speaker.position };
+  });
+  await page.click("#handsfree");
+  await until(async () => (await state()) === "Listening", "it listens");
+  const say = async () => {
+    await page.waitForTimeout(1000);
+    await page.evaluate(() => window.voice(true));
+    await page.waitForTimeout(1500);
+    await page.evaluate(() => window.voice(false));
+    await until(async () => (await state()) === "Speaking", "the answer is spoken", 40000);
+  };
+  await say();
+  await until(async () => (await speaker()).position > 1, "a second of it", 20000);
+  await page.evaluate(() => window.voice(true));
+  await until(async () => !(await speaker()).playing, "the voice stops the answer");
+  await until(async () => (await kept(page)).some(({ role, state: how }) => role === "assistant" && how === "stopped"), "the answer is kept as it was heard");
+  await page.waitForTimeout(1000);
+  await page.evaluate(() => window.voice(false));
+  await until(async () => (await state()) === "Speaking", "the second answer", 40000);
+  await page.keyboard.press("Escape");
+  await until(() => page.locator(".assistant[aria-busy=true]").count().then((count) => count === 0), "answers have ended");
+  const messages = await kept(page);
+  equal(messages.map(({ role }) => role), ["user", "assistant", "user", "assistant"], "who spoke");
+  const [asked, first] = messages;
+  check(asked.parts[0].spoken, "what was said is kept as sound");
+  check(first.speech.duration > 0.9 && first.speech.duration < 15, `${first.speech.duration} s of the first answer were heard`);
+  await page.finish();
+  await server.stop();
+});
+
 test("real: a trained voice", async () => {
   const server = await serve("--model", "models/omni-tiny");
   const page = await open(server.url, { prepare: settle({ voice: "ethan", max_completion_tokens: "8" }) });
