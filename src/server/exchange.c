@@ -149,8 +149,8 @@ void reply_error(exchange *x, int status, const char *param, const char *code, c
                        : status == 429                ? "rate_limit_error"
                        : status >= 500                ? "server_error"
                                                       : "invalid_request_error";
-    json_t *inner = json_pack("{s:o*, s:s, s:s?, s:s?}", "message", json_stringn_nocheck(text, strlen(text)), "type", type, "param",
-                              own_name(x, param), "code", code);
+    json_t *inner =
+        json_pack("{s:o*, s:s, s:s?, s:s?}", "message", text_value(text, strlen(text)), "type", type, "param", own_name(x, param), "code", code);
     if (x->on_error) {
         x->on_error(x->on_error_arg, inner);
         return;

@@ -30,9 +30,9 @@ void rt_tell(rt_session *r, const char *type, json_t *fields) {
     }
     server_id(r->s, "event_", id);
     json_t *event = json_pack("{s:s, s:s}", "type", type, "event_id", id);
-    json_object_update(event, fields);
+    const bool whole = event && fields && json_object_update(event, fields) == 0;
     json_decref(fields);
-    char *text = event ? json_print(event, JSON_COMPACT) : NULL;
+    char *text = whole ? json_print(event, JSON_COMPACT) : NULL;
     json_decref(event);
     if (text) {
         websocket_send(r->x, text, strlen(text));

@@ -4,6 +4,7 @@
 
 #include "server/realtime.h"
 #include "server/responses.h"
+#include "server/transcribe.h"
 
 /* Kept as they are given and read when an answer is asked for; those behind NULL in the list of OpenAI's are chat completions' own. */
 static const char *const kept[] = {"instructions",
@@ -159,19 +160,24 @@ static bool read_turns(const reading *g, const json_t *input, rt_config *c) {
 }
 
 static bool read_input(const reading *g, const json_t *input, rt_config *c) {
-    const json_t *transcription = field(input, "transcription"), *hint = field(transcription, "prompt");
+    const json_t *words = field(input, "transcription"), *hint = field(words, "prompt"), *language = field(words, "language");
     if (input && !json_is_object(input)) {
         return wrong(g, "audio.input", "must be an object");
     }
-    if (transcription && !json_is_object(transcription)) {
+    if (words && !json_is_object(words)) {
         return wrong(g, "audio.input.transcription", "must be an object or null");
+    }
+    if (language && (!json_is_string(language) || !transcribe_language(json_string_value(language)))) {
+        char text[700];
+        snprintf(text, sizeof text, "must be a language that the model hears: %s", transcribe_languages());
+        return wrong(g, "audio.input.transcription.language", text);
     }
     if (hint && !json_is_string(hint)) {
         return wrong(g, "audio.input.transcription.prompt", "must be a text");
     }
-    if (transcription || is_null(input, "transcription")) {
+    if (words || is_null(input, "transcription")) {
         json_decref(c->transcription);
-        c->transcription = transcription ? json_incref((json_t *)transcription) : NULL;
+        c->transcription = words ? json_incref((json_t *)words) : NULL;
     }
     return read_format(g, input, "audio.input.format", &c->in) && read_turns(g, input, c);
 }

@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "server/realtime.h"
+#include "server/transcribe.h"
 
 enum { WORDS_AT_LEAST = 64, WORDS_A_SECOND = 12 };
 
-static const char asks_words[] = "Transcribe the audio into text.";
 static const char asks_end[] =
     "Has the speaker of this audio finished what they wanted to say, so that it is time to answer? A sentence that breaks off, a word that is drawn "
     "out or a thought that clearly goes on means no. Answer yes or no.";
@@ -39,7 +39,7 @@ static json_t *ask(rt_session *r, rt_hearing *h, json_t *chat, const json_t *sou
     json_t *error = NULL;
     omni_error err = {0};
     void (*const on_error)(void *arg, json_t *error) = r->x->on_error;
-    json_object_set_new(chat, "messages",
+    json_object_set_new(chat, "messages", /* without memory there are none, which is told */
                         json_pack("[{s:s, s:[O, {s:s, s:s}]}]", "role", "user", "content", sound, "type", "text", "text", question));
     json_object_set_new(chat, "temperature", json_integer(0));
     r->x->on_error = keep_error;
@@ -90,9 +90,9 @@ void rt_transcribe(rt_session *r, const char *item_id) {
     }
     snprintf(h->item_id, sizeof h->item_id, "%s", item_id);
     const json_t *sound = json_array_get(json_object_get(item->asked, "content"), 0);
-    const char *hint = json_string_value(json_object_get(r->config.transcription, "prompt"));
-    char question[1200];
-    snprintf(question, sizeof question, "%s%s%.1000s", asks_words, hint ? " Names and words that may occur: " : "", hint ? hint : "");
+    const char *language = json_string_value(json_object_get(r->config.transcription, "language"));
+    char *question = transcribe_question(language ? transcribe_language(language) : NULL, false,
+                                         json_string_value(json_object_get(r->config.transcription, "prompt")));
     size_t i;
     json_t *one;
     json_array_foreach(json_object_get(r->config.own, "include"), i, one) {
@@ -102,6 +102,7 @@ void rt_transcribe(rt_session *r, const char *item_id) {
     json_t *chat =
         json_pack("{s:I, s:b}", "max_completion_tokens", (json_int_t)(WORDS_AT_LEAST + WORDS_A_SECOND * item->seconds), "logprobs", h->logprobs);
     json_t *error = ask(r, h, chat, sound, question);
+    free(question);
     if (error) {
         tell_failed(r, item_id, error);
         forget(r, h);

@@ -404,7 +404,9 @@ static bool ask_apart(rt_session *r, rt_response *a, json_t *chat, const json_t 
     bool good = true;
     size_t i, at;
     json_t *one;
-    json_object_set_new(chat, "messages", messages);
+    if (json_object_set_new(chat, "messages", messages) != 0) {
+        return rt_refuse(r, NULL, NULL, "out of memory");
+    }
     add_instructions(messages, &a->config);
     json_array_foreach(input, i, one) {
         const char *type = json_string_value(json_object_get(one, "type")), *id = json_string_value(json_object_get(one, "id"));

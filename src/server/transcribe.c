@@ -80,26 +80,32 @@ typedef struct call {
 
 /* ---- what is asked ---- */
 
-/* The words that Qwen3-Omni's makers ask for a transcription with ("Setting for Evaluation" in its README). */
-static omni_status write_question(call *c, omni_error *err) {
-    const char *language = c->p->language ? c->p->language : "", *space = c->p->language ? " " : "";
+char *transcribe_question(const char *language, bool translate, const char *context) {
+    const char *name = language ? language : "", *space = language ? " " : "";
     char text[160];
     bytes whole = {0};
-    if (c->p->translate) {
-        snprintf(text, sizeof text, "Listen to the provided %s%sspeech and produce a translation in English text.", language, space);
-    } else if (strcmp(language, "Chinese") == 0) {
+    if (translate) {
+        snprintf(text, sizeof text, "Listen to the provided %s%sspeech and produce a translation in English text.", name, space);
+    } else if (strcmp(name, "Chinese") == 0) {
         snprintf(text, sizeof text, "请将这段中文语音转换为纯文本。");
     } else {
-        snprintf(text, sizeof text, "Transcribe the %s%saudio into text.", language, space);
+        snprintf(text, sizeof text, "Transcribe the %s%saudio into text.", name, space);
     }
     bytes_add(&whole, text, strlen(text));
-    if (c->p->context && c->p->context[0]) {
+    if (context && context[0]) {
         bytes_add(&whole, "\nContext: ", 10);
-        bytes_add(&whole, c->p->context, strlen(c->p->context));
+        bytes_add(&whole, context, strlen(context));
     }
     bytes_add(&whole, "", 1);
-    c->question = whole.data;
-    return whole.failed ? fail(err, OMNI_ERR_MEMORY, "out of memory") : OMNI_OK;
+    if (whole.failed) {
+        bytes_free(&whole);
+    }
+    return whole.data;
+}
+
+static omni_status write_question(call *c, omni_error *err) {
+    c->question = transcribe_question(c->p->language, c->p->translate, c->p->context);
+    return c->question ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "out of memory");
 }
 
 /* The samples [from, to) as a file, without loss. */

@@ -47,6 +47,10 @@ const char *transcribe_language_code(size_t i);
 /* "English, Chinese, ...": all of them. */
 const char *transcribe_languages(void);
 
+/* What the model is asked about a sound, in the words of Qwen3-Omni's makers ("Setting for Evaluation" in its README); language and context as in
+ * transcribe_params. The caller's to free(); NULL: no memory. */
+char *transcribe_question(const char *language, bool translate, const char *context);
+
 transcribe_params transcribe_params_default(void);
 /* file: a sound as any media of a request, within the same limits; errors call it "file". OMNI_CANCELLED: the client is gone. *out is for
  * transcription_free, whatever the outcome. */
