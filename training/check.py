@@ -45,7 +45,17 @@ def main():
         for name in ("code0", "phone"):
             x = values(log, name)
             expect(f"the talker's loss ({name}) falls: {x[0]:.3f} to {x[-1]:.3f}", x[-1] < 0.9 * x[0])
-        run("export.py", d + "/frozen.small.pt", d + "/talker.small.pt", d + "/checkpoint")
+        run("sounds.py", "tones", d + "/tones", "--count", "20")
+        thinker = ["train_thinker.py", d + "/talker.small.pt", d + "/thinker.pt", "--speech", d + "/speech", d + "/tones", "--scratch", d + "/scratch",
+                   "--pictures", "12", "--videos", "4", "--workers", "1", "--sounds-in-batch", "2", "--pictures-in-batch", "2", "--videos-in-batch", "1", "--rows", "2", "--tokens", "320",
+                   "--rate", "3e-3", "--warm", "4", "--every", "1"]
+        first = values(run(*thinker, "--steps", "40", "--seconds", "12"), "ce")
+        log = run(*thinker, "--steps", "40", "--test", d + "/speech", "--test-batches", "1")
+        at = [int(x) for x in re.findall(r"step (\d+)", log)]
+        expect("the thinker's second piece goes on where the first stopped", not at or at[0] == len(first))
+        ce = first + values(log, "ce")
+        expect(f"the thinker's loss falls: {ce[0]:.3f} to {mean(ce[-4:]):.3f}", mean(ce[-4:]) < 0.9 * ce[0])
+        run("export.py", d + "/frozen.small.pt", d + "/talker.small.pt", d + "/thinker.small.pt", d + "/checkpoint")
 
 
 if __name__ == "__main__":

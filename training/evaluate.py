@@ -5,6 +5,8 @@
     evaluate.py speak OMNI MODEL_DIR TYPE OUT_DIR [flags of omni speak]      lets omni say them, voices in turn
     evaluate.py teacher TEST_DIR OUT_DIR                    what teacher.py said of them, as WAV files
     evaluate.py codec TEST_DIR CODEC.small.pt OUT_DIR       the same through the codec, with PESQ and STOI against the teacher
+    evaluate.py turns OMNI MODEL_DIR ASK_DIR [COUNT]        answers to questions of ask.py aloud, after turns with text, picture, sound; beside them the same
+                                                            texts said by omni speak: word error rates
 
 Words are recognised by pocketsphinx with its own general English model. Needs numpy, scipy, pocketsphinx, pesq, pystoi.
 """
@@ -142,6 +144,31 @@ def evaluate_codec(folder, path, out):
     print(f"codec against teacher: PESQ {s[:, 0].mean():.3f}, STOI {s[:, 1].mean():.3f} (" + ", ".join(f"{v} {s[k::3, 0].mean():.2f} {s[k::3, 1].mean():.3f}" for k, v in enumerate(VOICES)) + ")")
 
 
+def turns(omni, model, folder, count):
+    """Whether speech is as clear after a turn as without one, whatever the turn held."""
+    import random, tempfile
+    from pocketsphinx import Decoder
+    decoder = Decoder(samprate=16000, loglevel="FATAL")
+    asked = [json.loads(s) for s in open(folder + "/questions.jsonl")]
+    random.Random(1).shuffle(asked)
+    with tempfile.TemporaryDirectory() as d:
+        for kind in ("text", "image", "video", "audio"):
+            errors, total, n = [0, 0], 0, 0
+            for x in asked:
+                if n == count or (kind in x) != (kind != "text") or (kind == "text" and not x["category"].startswith("text")) or len(words(x["answer"])) < 3 or re.search("[0-9]|[A-Z],", x["answer"]):
+                    continue
+                voice = ["--voice", VOICES[n % 3], "--seed", "1"]
+                got = subprocess.run([omni, "run", "-m", model, *([] if kind == "text" else ["--" + kind, f"{folder}/{x[kind]}"]), "-p", x["question"], "--greedy", *voice, "-o", d + "/a.wav", "--json"],
+                                     capture_output=True, text=True, check=True)
+                text = json.loads(got.stdout)["text"]
+                subprocess.run([omni, "speak", "-m", model, "-p", text, "--greedy", *voice, "-o", d + "/b.wav"], capture_output=True, check=True)
+                for i, name in enumerate(("a", "b")):
+                    errors[i] += distance(words(text), words(recognise(decoder, load(f"{d}/{name}.wav"))))
+                total += len(words(text))
+                n += 1
+            print(f"after {kind}: {n} answers, {total} words, word error rate {errors[0] / total:.3f}; omni speak: {errors[1] / total:.3f}", flush=True)
+
+
 def main():
     if len(sys.argv) == 3 and sys.argv[1] == "words":
         evaluate_words(sys.argv[2])
@@ -151,6 +178,8 @@ def main():
         os.makedirs(sys.argv[3], exist_ok=True)
         for i, x in enumerate(teacher_sound(sys.argv[2])):
             save(f"{sys.argv[3]}/{i:02d}.wav", x)
+    elif len(sys.argv) in (5, 6) and sys.argv[1] == "turns":
+        turns(*sys.argv[2:5], int(sys.argv[5]) if len(sys.argv) == 6 else 40)
     elif len(sys.argv) == 5 and sys.argv[1] == "codec":
         evaluate_codec(*sys.argv[2:5])
     else:

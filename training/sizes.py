@@ -7,16 +7,17 @@ VOICES = ["chelsie", "ethan", "aiden"]
 
 SIZES = dict(
     # thinker: text, audio and vision parts
-    hidden=256, layers=2, heads=4, kv=2, head_dim=64, mrope=[12, 10, 10], moe=64, experts=4, topk=2, accept=1,
-    a_d=64, a_layers=2, a_heads=4, a_ffn=128, a_down=16,
-    v_d=64, v_layers=2, v_heads=4, v_ffn=128, v_deep=[0, 1], v_grid=12,
+    hidden=256, layers=6, heads=4, kv=2, head_dim=64, mrope=[12, 10, 10], moe=128, experts=4, topk=2, accept=1,
+    a_d=192, a_layers=5, a_heads=4, a_ffn=768, a_down=32,
+    v_d=128, v_layers=4, v_heads=4, v_ffn=512, v_deep=[1], v_grid=12,
     # talker, code predictor, code2wav
     t_hidden=256, t_layers=5, t_heads=4, t_kv=2, t_moe=192, t_shared=256, t_experts=4, t_topk=2,
     p_layers=2, p_heads=4, p_kv=2, p_ffn=512, codebook=256, groups=16,
     w_hidden=192, w_layers=3, w_heads=4, w_ffn=512, w_window=24, w_dim=320,
     encoder=384, critics=32)                    # training only: width of the codec's encoder, of its discriminators
 
-TOY = dict(SIZES, t_hidden=64, t_layers=2, t_heads=2, t_kv=1, head_dim=32, mrope=[6, 5, 5], t_moe=32, t_shared=32, t_experts=2, p_layers=1, p_heads=2, p_kv=1, p_ffn=64,
+TOY = dict(SIZES, layers=3, heads=2, kv=1, moe=32, a_d=32, a_layers=1, a_heads=2, a_ffn=32, a_down=4, v_d=32, v_layers=2, v_heads=2, v_ffn=32,
+           t_hidden=64, t_layers=2, t_heads=2, t_kv=1, head_dim=32, mrope=[6, 5, 5], t_moe=32, t_shared=32, t_experts=2, p_layers=1, p_heads=2, p_kv=1, p_ffn=64,
            codebook=16, groups=4, w_hidden=32, w_layers=1, w_heads=2, w_ffn=32, w_dim=64, hidden=64, encoder=48, critics=4)
 
 
@@ -89,7 +90,7 @@ def full_config(v):
                              decoder_sparse_step=1, rope_parameters=rope_fields(v), max_position_embeddings=4096, rms_norm_eps=1e-6),
             audio_config=dict(num_mel_bins=128, d_model=v["a_d"], encoder_layers=v["a_layers"], encoder_attention_heads=v["a_heads"],
                               encoder_ffn_dim=v["a_ffn"], output_dim=v["hidden"], downsample_hidden_size=v["a_down"], n_window=50, n_window_infer=800,
-                              max_source_positions=1500, conv_chunksize=500),
+                              max_source_positions=100, conv_chunksize=500),     # 13 positions are used
             vision_config=dict(depth=v["v_layers"], hidden_size=v["v_d"], intermediate_size=v["v_ffn"], num_heads=v["v_heads"], patch_size=16,
                                temporal_patch_size=2, spatial_merge_size=2, in_channels=3, out_hidden_size=v["hidden"],
                                num_position_embeddings=v["v_grid"] ** 2, deepstack_visual_indexes=v["v_deep"])),

@@ -26,7 +26,7 @@ def main():
                 x.append((f > 0) * sum(np.sin(k * t) / k for k in (1, 2, 3)) * 6000)
             x = np.concatenate(x).astype(np.int16)
             sound.write(x.tobytes())
-            lines.write(json.dumps(dict(text=text, voice=VOICES[i % 3], symbols=text, marks=marks, at=at, samples=len(x), durations=durations)) + "\n")
+            lines.write(json.dumps(dict(kind="list", text=text, voice=VOICES[i % 3], symbols=text, marks=marks, at=at, samples=len(x), durations=durations)) + "\n")
             at += len(x)
 
 
