@@ -2,7 +2,7 @@
 """Tests of the command line on the tiny model that ships with the repository. usage: run.py OMNI [unittest's arguments]"""
 import fcntl, json, math, os, re, resource, select, shutil, signal, struct, subprocess, sys, threading, time, unittest, unittest.mock
 
-import constrained, defaults, descriptors, harness, message_options, outside_text, pages, reach, voice, writing  # by their names as arguments: run.py OMNI pages
+import answers, constrained, defaults, descriptors, harness, message_options, outside_text, pages, reach, voice, writing  # by their names as arguments: run.py OMNI pages
 from chat import Conversation, Editing, Interactive
 from harness import Case, Terminal, TINY, THINKER, MMPROJ, TALKER, PICTURE, QUESTION, VIDEOS
 
