@@ -193,6 +193,7 @@ static void destroy(backend *b) {
     }
     (void)cudaFreeHost(c->ring);
     (void)cudaFree(c->ring_twin);
+    (void)cudaFree(c->counters);
     (void)cudaFree(c->scratch);
     free(c);
 }
@@ -246,6 +247,7 @@ omni_status cuda_backend_create(int device, backend **out, omni_error *err) {
     }
     c->device = device;
     c->multiprocessors = card.multiprocessors;
+    c->chains = card.major >= 9;
     snprintf(c->description, sizeof c->description, "cuda:%d, %s", device, card.name);
     cuda_memory_ops(&c->table);
     cuda_row_ops(&c->table);
@@ -265,6 +267,9 @@ omni_status cuda_backend_create(int device, backend **out, omni_error *err) {
     cuda_ok(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate");
     cuda_ok(c, cudaMallocHost((void **)&c->ring, RING_BYTES), "cudaMallocHost");
     cuda_ok(c, cudaMalloc((void **)&c->ring_twin, RING_BYTES), "cudaMalloc");
+    if (cuda_ok(c, cudaMalloc((void **)&c->counters, COUNTERS * sizeof *c->counters), "cudaMalloc")) {
+        cuda_ok(c, cudaMemsetAsync(c->counters, 0, COUNTERS * sizeof *c->counters, c->stream), "cudaMemsetAsync");
+    }
     for (int i = 0; i < 2; i++) {
         cuda_ok(c, cudaMallocHost((void **)&c->staging[i], STAGING_BYTES), "cudaMallocHost");
         cuda_ok(c, cudaEventCreateWithFlags(&c->staged[i], cudaEventDisableTiming), "cudaEventCreate");

@@ -21,13 +21,19 @@ enum { WARP = 32 };
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) char name[]
 #endif
 
+/* Before a loop: all of its rounds are written out, so that arrays it indexes lie in registers. */
+#ifndef UNROLL
+#define UNROLL _Pragma("unroll")
+#endif
+
 /* Small things that the host tells kernels go through a ring in page-locked memory and its twin on the card. */
-enum { RING_BYTES = 4 << 20 };
+enum { RING_BYTES = 4 << 20, COUNTERS = 4096 };
 
 typedef struct cuda_backend {
     backend base; /* first: a backend pointer is one to this */
     ops table;
     int device, multiprocessors;
+    bool chains; /* a kernel may begin while the one before it ends (compute capability 9.0) */
     char description[192];
     cudaStream_t stream;
     cudaError_t error;      /* the first one that any call met; what follows it is not to be believed */
@@ -36,7 +42,8 @@ typedef struct cuda_backend {
     size_t ring_used;
     void *scratch; /* of one operation at a time: the stream keeps them in order */
     size_t scratch_bytes;
-    char *staging[2]; /* page-locked, through which weights go up */
+    unsigned *counters; /* [COUNTERS] all 0 between kernels: is_last counts with them */
+    char *staging[2];   /* page-locked, through which weights go up */
     cudaEvent_t staged[2];
 } cuda_backend;
 
@@ -64,18 +71,36 @@ static inline unsigned blocks_for(int64_t n, int threads) {
     return (unsigned)((n + threads - 1) / threads);
 }
 
-/* Queues a kernel; what: its name, for the error. Nothing is done for an empty grid. */
+/* Queues a kernel; what: its name, for the error. Nothing is done for an empty grid. chained: the kernel calls wait_for_inputs, and may begin before
+ * what was queued before it has ended. */
 template <typename... Parameters, typename... Arguments>
-static void launch(cuda_backend *c, const char *what, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, Arguments... arguments) {
+static void queue_kernel(cuda_backend *c, bool chained, const char *what, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared,
+                         Arguments... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) {
         return;
     }
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = threads;
     config.dynamicSmemBytes = shared;
     config.stream = c->stream;
+    config.attrs = &early;
+    config.numAttrs = chained && c->chains ? 1 : 0;
     cuda_ok(c, cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), what);
+}
+
+template <typename... Parameters, typename... Arguments>
+static void launch(cuda_backend *c, const char *what, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, Arguments... arguments) {
+    queue_kernel(c, false, what, kernel, grid, threads, shared, arguments...);
+}
+
+template <typename... Parameters, typename... Arguments>
+static void launch_chained(cuda_backend *c, const char *what, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared,
+                           Arguments... arguments) {
+    queue_kernel(c, true, what, kernel, grid, threads, shared, arguments...);
 }
 
 /* Operations of each file, entered into the table. */
@@ -94,6 +119,42 @@ bool cuda_moe_add(backend *b, const tensor *gate, const tensor *up, const tensor
                   const float *weights, int used, float *scratch, float *x);
 
 /* ---- device code ---- */
+
+/* In a kernel that is launched with launch_chained, by every thread, before it reads what other kernels write and before it writes anything: what was
+ * queued before it has ended. Weights may be read before. */
+__device__ static inline void wait_for_inputs() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel, if it is chained, may take what room there is on the card, as soon as every block has come here or ended. */
+__device__ static inline void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Asks for the line of memory that p points into. */
+__device__ static inline void prefetch(const void *p) {
+#ifdef __CUDA_ARCH__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#endif
+}
+
+/* True in all threads of the last of `blocks` blocks that come here, which then sees what the others wrote. All threads call it.
+ * counter: of these blocks alone, 0; it is 0 again afterwards. */
+__device__ static inline bool is_last(unsigned *counter, unsigned blocks) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicInc(counter, blocks - 1) == blocks - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
 
 __device__ static inline float warp_sum(float x) {
     for (int distance = WARP / 2; distance > 0; distance /= 2) {
@@ -122,6 +183,19 @@ __device__ static inline float block_sum(float x, float *partial) {
         sum += partial[i];
     }
     return sum;
+}
+
+/* Values [at, at + 8) of a row of n, zeros behind its end. */
+__device__ static inline void load_8(const float *x, int64_t at, int64_t n, float v[8]) {
+    if (at + 8 <= n && (uintptr_t)(x + at) % sizeof(float4) == 0) {
+        const float4 a = *(const float4 *)(const void *)(x + at), b = *(const float4 *)(const void *)(x + at + 4);
+        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+        v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+        return;
+    }
+    for (int i = 0; i < 8; i++) {
+        v[i] = at + i < n ? x[at + i] : 0;
+    }
 }
 
 __device__ static inline float half_bits_to_float(uint16_t bits) {

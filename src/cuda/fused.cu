@@ -3,6 +3,7 @@
 #include "cuda/linear.cuh"
 #include "cuda/norm.cuh"
 #include "cuda/rounded.cuh"
+#include "cuda/route.cuh"
 
 /* ---- norm, rounding, products ---- */
 
@@ -10,7 +11,8 @@ struct product {
     weight_rows w;
     dtype type;
     int64_t outs;
-    float *y; /* [rows, outs] */
+    float *y;      /* [rows, outs] */
+    int end_block; /* blocks [that of the product before, end_block) compute it */
 };
 
 /* The products of the same rows with up to three matrices. */
@@ -22,54 +24,117 @@ struct products {
     const float *norm; /* rows are normed first; NULL: not */
     float eps;
     float *normed;     /* [rows, width] receives the normed rows; NULL: nobody wants them */
-    bool paired;       /* of[0].y = silu(of[0]) * of[1] */
+    bool paired;       /* of[0].y = silu(of[0]) * of[1]: both of one type */
     const float *gate; /* [rows] results are multiplied with sigmoid(gate); NULL: they are not */
     bool add;          /* results are added to what y holds */
+    int each;          /* outputs of a warp */
     product of[MOST];
 };
 
-/* Output `out` of all matrices, one behind the other. */
-template <int ROWS> __device__ static inline void product_out(const products &p, rounded_rows x, int64_t out) {
-    int k = 0;
-    while (!p.paired && out >= p.of[k].outs) {
-        out -= p.of[k++].outs;
+/* What a warp computes of a product: outputs first, first + ROUNDED_WARPS, ... */
+template <int ROWS> struct product_rows {
+    const products &p;
+    const product &m;
+    int64_t first;
+    float gates[ROWS]; /* of paired products, until the other one is there */
+
+    __device__ int64_t out(int j) const {
+        return first + (int64_t)j * ROUNDED_WARPS;
     }
-    const product &m = p.of[k];
-    float sum[ROWS], up[ROWS];
-    rounded_products_of<ROWS>(m.type, m.w.data + out * m.w.stride, x, sum);
-    if (p.paired) {
-        rounded_products_of<ROWS>(p.of[1].type, p.of[1].w.data + out * p.of[1].w.stride, x, up);
+    __device__ const char *row(int j) const {
+        return p.paired ? p.of[j % 2].w.data + out(j / 2) * p.of[j % 2].w.stride : m.w.data + out(j) * m.w.stride;
     }
-    for (int r = 0; r < ROWS; r++) {
-        if (r < p.rows && threadIdx.x % WARP == 0) {
-            float v = p.paired ? silu(sum[r]) * up[r] : sum[r];
-            v = p.gate ? v / (1.0f + expf(-p.gate[r])) : v;
-            m.y[r * m.outs + out] = p.add ? m.y[r * m.outs + out] + v : v;
+    __device__ int inputs(int) const {
+        return 0;
+    }
+    __device__ void done(int j, const float *sum) {
+        const int lane = threadIdx.x % WARP;
+        const int64_t o = out(p.paired ? j / 2 : j);
+        for (int r = 0; r < ROWS; r++) {
+            float v = warp_sum(sum[r]);
+            if (p.paired && j % 2 == 0) {
+                gates[r] = v;
+                continue;
+            }
+            v = p.paired ? silu(gates[r]) * v : v;
+            if (lane == r && r < p.rows) {
+                float *y = m.y + r * m.outs + o;
+                v = p.gate ? v / (1.0f + expf(-p.gate[r])) : v;
+                *y = p.add ? *y + v : v;
+            }
         }
     }
-}
+};
 
-template <int ROWS> __global__ static void products_kernel(products p, int64_t outs) {
-    DYNAMIC_SHARED(memory);
-    __shared__ float partial[ROUNDED_WARPS];
-    const rounded_rows rounded = {memory, p.of[0].w.width};
-    for (int r = 0; r < ROWS; r++) {
-        const float *x = p.x + r * p.width, *norm = p.norm;
-        const float scale = norm && r < p.rows ? rms_scale(x, p.width, p.eps, partial) : 1;
-        const auto value = [x, norm, scale](int64_t i) { return norm ? norm[i] * (x[i] * scale) : x[i]; };
-        round_values(rounded, r, r < p.rows ? p.width : 0, value);
-        for (int64_t i = threadIdx.x; p.normed && r < p.rows && blockIdx.x == 0 && i < p.width; i += ROUNDED_THREADS) {
-            p.normed[r * p.width + i] = value(i);
+/* Rounds the rows, normed if they are to be. */
+template <int ROWS> __device__ static inline void take_rows(const products &p, rounded_rows to) {
+    __shared__ float partial[ROUNDED_WARPS], scale[ROWS];
+    const int warp = threadIdx.x / WARP;
+    if (p.norm && ROWS == 1) {
+        const float s = rms_scale(p.x, p.width, p.eps, partial);
+        if (threadIdx.x == 0) {
+            scale[0] = s;
+        }
+    } else if (p.norm && warp < p.rows) {
+        const float s = rms_scale_by_warp(p.x + warp * p.width, p.width, p.eps);
+        if (threadIdx.x % WARP == 0) {
+            scale[warp] = s;
         }
     }
     __syncthreads();
-    for (int64_t out = (int64_t)blockIdx.x * ROUNDED_WARPS + threadIdx.x / WARP; out < outs; out += (int64_t)gridDim.x * ROUNDED_WARPS) {
-        product_out<ROWS>(p, rounded, out);
-    }
+    round_values(to, ROWS, [&p](int r, int at, float *v) {
+        if (r >= p.rows) {
+            return; /* zeros */
+        }
+        load_8(p.x + r * p.width, at, p.width, v);
+        if (p.norm) {
+            float weight[8];
+            load_8(p.norm, at, p.width, weight);
+            for (int i = 0; i < 8; i++) {
+                v[i] = weight[i] * (v[i] * scale[r]);
+            }
+        }
+        for (int i = 0; p.normed && blockIdx.x == 0 && i < 8 && at + i < p.width; i++) {
+            p.normed[r * p.width + at + i] = v[i];
+        }
+    });
+    __syncthreads();
 }
 
-template <int ROWS> static void launch_products(cuda_backend *c, const char *what, const products &p, int64_t outs) {
-    launch(c, what, products_kernel<ROWS>, rounded_blocks(c, outs, 1), ROUNDED_THREADS, ROWS * rounded_rows::bytes(p.of[0].w.width), p, outs);
+template <class Format, int ROWS> __device__ static inline void products_of_block(const products &p, int k, rounded_rows rounded) {
+    const product &m = p.of[k];
+    const int64_t first = (int64_t)(blockIdx.x - (k ? p.of[k - 1].end_block : 0)) * ROUNDED_WARPS * p.each + threadIdx.x / WARP;
+    const int64_t left = (m.outs - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
+    const int count = left < p.each ? left < 0 ? 0 : (int)left : p.each;
+    product_rows<ROWS> mine = {p, m, first, {}};
+    row_stream<Format, ROWS, stream_depth<Format, ROWS>()> stream;
+    stream.begin(mine, p.paired ? 2 * count : count, m.w.width);
+    if (p.norm && threadIdx.x * 32 < p.width) {
+        prefetch(p.norm + threadIdx.x * 32);
+    }
+    wait_for_inputs();
+    take_rows<ROWS>(p, rounded);
+    stream.run(mine, rounded);
+}
+
+template <int ROWS> __global__ static void __launch_bounds__(ROUNDED_THREADS, ROWS > 2 ? 1 : 2) products_kernel(products p) {
+    DYNAMIC_SHARED(memory);
+    const rounded_rows rounded = {memory, p.of[0].w.width};
+    int k = 0;
+    while ((int)blockIdx.x >= p.of[k].end_block) {
+        k++;
+    }
+    let_next_begin();
+    switch (p.of[k].type) {
+    case DTYPE_Q8_0:
+        return products_of_block<rounded_q8_0, ROWS>(p, k, rounded);
+    case DTYPE_Q4_K:
+        return products_of_block<rounded_q4_k, ROWS>(p, k, rounded);
+    case DTYPE_Q5_K:
+        return products_of_block<rounded_q5_k, ROWS>(p, k, rounded);
+    default:
+        return products_of_block<rounded_q6_k, ROWS>(p, k, rounded);
+    }
 }
 
 static bool fits(const tensor *w, int64_t rows, int64_t width) {
@@ -79,23 +144,31 @@ static bool fits(const tensor *w, int64_t rows, int64_t width) {
 }
 
 static void add_matrix(products *p, const tensor *w, float *y) {
-    p->of[p->count++] = product{rows_of(w), w->type, tensor_rows(w), y};
+    p->of[p->count++] = product{rows_of(w), w->type, tensor_rows(w), y, 0};
 }
 
-static void run_products(backend *b, const char *what, const products &p) {
+static void run_products(backend *b, const char *what, products p) {
     cuda_backend *c = cuda_of(b);
-    int64_t outs = p.of[0].outs;
-    for (int k = 1; k < p.count && !p.paired; k++) {
+    const int matrices = p.paired ? 1 : p.count;
+    int64_t outs = 0;
+    int blocks = 0;
+    for (int k = 0; k < matrices; k++) {
         outs += p.of[k].outs;
     }
+    p.each = outputs_a_warp(c, outs, 1);
+    for (int k = 0; k < matrices; k++) {
+        blocks += (int)blocks_for(p.of[k].outs, ROUNDED_WARPS * p.each);
+        p.of[k].end_block = blocks;
+    }
+    const size_t bytes = rounded_rows::bytes(p.of[0].w.width);
     if (p.rows == 1) {
-        launch_products<1>(c, what, p, outs);
+        launch_chained(c, what, products_kernel<1>, blocks, ROUNDED_THREADS, bytes, p);
     } else if (p.rows == 2) {
-        launch_products<2>(c, what, p, outs);
+        launch_chained(c, what, products_kernel<2>, blocks, ROUNDED_THREADS, 2 * bytes, p);
     } else if (p.rows <= 4) {
-        launch_products<4>(c, what, p, outs);
+        launch_chained(c, what, products_kernel<4>, blocks, ROUNDED_THREADS, 4 * bytes, p);
     } else {
-        launch_products<FEW_ROWS>(c, what, p, outs);
+        launch_chained(c, what, products_kernel<FEW_ROWS>, blocks, ROUNDED_THREADS, FEW_ROWS * bytes, p);
     }
 }
 
@@ -116,6 +189,8 @@ struct head_rows {
 __global__ static void heads_kernel(head_rows h, cache_half keys, cache_half values) {
     const int64_t unit = (int64_t)blockIdx.x * HEADS_A_BLOCK + threadIdx.x / WARP, row = unit / (h.heads + 2 * h.kv_heads);
     int head = (int)(unit % (h.heads + 2 * h.kv_heads));
+    let_next_begin();
+    wait_for_inputs();
     if (row >= h.rows) {
         return; /* a whole warp */
     }
@@ -155,8 +230,8 @@ static void attention_input(backend *b, const layer_shape *s, const layer_weight
     add_matrix(&p, &w->v, v);
     run_products(b, "attention_input", p);
     const head_rows h = {r->cos, r->sin, w->q_norm, w->k_norm, r->slots, q, k, v, r->n, s->heads, s->kv_heads, s->head_dim, s->eps};
-    launch(cuda_of(b), "heads", heads_kernel, blocks_for(r->n * (s->heads + 2 * s->kv_heads), HEADS_A_BLOCK), HEADS_A_BLOCK * WARP, 0, h,
-           half_of(cache, layer, true), half_of(cache, layer, false));
+    launch_chained(cuda_of(b), "heads", heads_kernel, blocks_for(r->n * (s->heads + 2 * s->kv_heads), HEADS_A_BLOCK), HEADS_A_BLOCK * WARP, 0, h,
+                   half_of(cache, layer, true), half_of(cache, layer, false));
 }
 
 /* y[row] += w x, times sigmoid(gate[row]) where there is a gate; false, and nothing done, where it does not fit. */
@@ -183,11 +258,12 @@ static void linear_add(backend *b, const tensor *w, const float *x, int64_t rows
 
 /* ---- feed-forward ---- */
 
-/* hidden[rows, ffn] = silu(gate x) * up x, of normed rows with a norm; false, and nothing done, where it does not fit. */
-static bool gate_and_up(backend *b, const layer_shape *s, const layer_weights *w, const float *x, int64_t rows, const float *norm, float *hidden) {
-    if (!fits(&w->gate, rows, s->width) || !fits(&w->up, rows, s->width)) {
-        return false;
-    }
+static bool gate_and_up_fit(const layer_shape *s, const layer_weights *w, int64_t rows) {
+    return fits(&w->gate, rows, s->width) && fits(&w->up, rows, s->width) && w->gate.type == w->up.type;
+}
+
+/* hidden[rows, ffn] = silu(gate x) * up x, of normed rows with a norm, where they fit. */
+static void gate_and_up(backend *b, const layer_shape *s, const layer_weights *w, const float *x, int64_t rows, const float *norm, float *hidden) {
     products p = {};
     p.x = x;
     p.width = s->width;
@@ -198,46 +274,76 @@ static bool gate_and_up(backend *b, const layer_shape *s, const layer_weights *w
     add_matrix(&p, &w->gate, hidden);
     add_matrix(&p, &w->up, NULL);
     run_products(b, "gate_and_up", p);
-    return true;
 }
 
 static void mlp_add(backend *b, const layer_shape *s, const layer_weights *w, int64_t rows, float *x, float *scratch) {
-    if (!fits(&w->down, rows, s->ffn) || !gate_and_up(b, s, w, x, rows, w->ffn_norm, scratch)) {
+    if (!fits(&w->down, rows, s->ffn) || !gate_and_up_fit(s, w, rows)) {
         ops_composed.mlp_add(b, s, w, rows, x, scratch);
         return;
     }
+    gate_and_up(b, s, w, x, rows, w->ffn_norm, scratch);
     add_product(b, &w->down, scratch, rows, NULL, x);
 }
 
 enum { ROUTER_ROWS = 4 };
 
-/* Normed rows, kept in shared memory and left in n, times a matrix of floats. */
+/* The logits of one expert a block, rows normed on the way and left in n; the last block to end routes. */
 template <class Format>
-__global__ static void router_kernel(weight_rows w, int64_t outs, const float *x, const float *norm, float eps, int64_t width, int rows, float *n,
-                                     float *logits) {
-    DYNAMIC_SHARED(memory);
-    __shared__ float partial[ROUNDED_WARPS];
-    float *normed = (float *)(void *)memory;
+__global__ static void router_kernel(weight_rows w, int experts, const float *x, const float *norm, float eps, int64_t width, int rows, int used,
+                                     bool normalise, float *n, float *logits, int32_t *ids, float *weights, unsigned *counter) {
+    __shared__ float partial[2][ROUNDED_WARPS];
+    const int expert = (int)blockIdx.x;
+    const char *row = w.data + expert * w.stride;
+    for (int64_t at = threadIdx.x * 128; at < w.stride; at += ROUNDED_THREADS * 128) {
+        prefetch(row + at);
+    }
+    if (threadIdx.x * 32 < width) {
+        prefetch(norm + threadIdx.x * 32);
+    }
+    let_next_begin();
+    wait_for_inputs();
     for (int r = 0; r < rows; r++) {
-        const float scale = rms_scale(x + r * width, width, eps, partial);
-        for (int64_t i = threadIdx.x; i < width; i += ROUNDED_THREADS) {
-            const float v = norm[i] * (x[r * width + i] * scale);
-            normed[r * width + i] = v;
-            if (blockIdx.x == 0) {
-                n[r * width + i] = v;
+        const float *from = x + r * width;
+        float squares = 0, dot = 0;
+        for (int64_t at = threadIdx.x * 8; at < width; at += ROUNDED_THREADS * 8) {
+            float v[8], weight[8];
+            load_8(from, at, width, v);
+            load_8(norm, at, width, weight);
+            for (int g = 0; g < 8 / Format::GROUP; g++) {
+                float stored[Format::GROUP];
+                Format::load(row, at / Format::GROUP + g, stored, w.width);
+                for (int i = 0; i < Format::GROUP; i++) {
+                    dot += stored[i] * (weight[g * Format::GROUP + i] * v[g * Format::GROUP + i]);
+                }
             }
+            for (int i = 0; i < 8; i++) {
+                squares += v[i] * v[i];
+            }
+        }
+        squares = warp_sum(squares);
+        dot = warp_sum(dot);
+        __syncthreads(); /* partial may still be read */
+        if (threadIdx.x % WARP == 0) {
+            partial[0][threadIdx.x / WARP] = squares;
+            partial[1][threadIdx.x / WARP] = dot;
+        }
+        __syncthreads();
+        squares = dot = 0;
+        for (int k = 0; k < ROUNDED_WARPS; k++) {
+            squares += partial[0][k];
+            dot += partial[1][k];
+        }
+        const float scale = 1.0f / sqrtf(squares / (float)width + eps);
+        if (threadIdx.x == 0) {
+            logits[r * experts + expert] = dot * scale;
+        }
+        for (int64_t i = threadIdx.x; expert == r % experts && i < width; i += ROUNDED_THREADS) {
+            n[r * width + i] = norm[i] * (from[i] * scale);
         }
     }
-    __syncthreads();
-    const int64_t out = (int64_t)blockIdx.x * ROUNDED_WARPS + threadIdx.x / WARP;
-    if (out < outs) { /* the same for a whole warp */
-        float sum[ROUTER_ROWS];
-        warp_products<Format, ROUTER_ROWS>(w.data + out * w.stride, w.width, width, plain_input{normed, width}, 0, rows, sum);
-        for (int r = 0; r < ROUTER_ROWS; r++) {
-            if (r < rows && threadIdx.x % WARP == 0) {
-                logits[r * outs + out] = sum[r];
-            }
-        }
+    if (is_last(counter, gridDim.x) && (int)threadIdx.x / WARP < rows) {
+        const int r = (int)threadIdx.x / WARP;
+        route_row(logits + r * experts, experts, used, normalise, ids + r * used, weights + r * used);
     }
 }
 
@@ -247,27 +353,30 @@ struct router_call {
     const layer_weights *w;
     const float *x;
     int64_t rows;
-    float *n, *logits;
+    float *n, *logits, *weights;
+    int32_t *ids;
     template <class Format> void run() const {
-        launch(c, "router", router_kernel<Format>, blocks_for(s->experts, ROUNDED_WARPS), ROUNDED_THREADS, (size_t)(rows * s->width) * sizeof(float),
-               rows_of(&w->router), (int64_t)s->experts, x, w->ffn_norm, s->eps, s->width, (int)rows, n, logits);
+        if constexpr (8 % Format::GROUP == 0) {
+            launch_chained(c, "router", router_kernel<Format>, (unsigned)s->experts, ROUNDED_THREADS, 0, rows_of(&w->router), s->experts, x,
+                           w->ffn_norm, s->eps, s->width, (int)rows, s->experts_used, s->normalise_weights, n, logits, ids, weights, c->counters);
+        }
     }
 };
 
 static void moe_input(backend *b, const layer_shape *s, const layer_weights *w, const float *x, int64_t rows, float *n, int32_t *ids, float *weights,
                       float *scratch) {
-    if (rows == 0 || rows > ROUTER_ROWS || (size_t)(rows * s->width) * sizeof(float) > MOST_ROUNDED_BYTES) {
+    const dtype type = w->router.type;
+    if (rows == 0 || rows > ROUTER_ROWS || (type != DTYPE_F32 && type != DTYPE_F16 && type != DTYPE_BF16)) {
         ops_composed.moe_input(b, s, w, x, rows, n, ids, weights, scratch);
         return;
     }
-    with_format(w->router.type, router_call{cuda_of(b), s, w, x, rows, n, scratch});
-    b->ops->route(b, scratch, rows, s->experts, s->experts_used, s->normalise_weights, ids, weights);
+    with_format(type, router_call{cuda_of(b), s, w, x, rows, n, scratch, weights, ids});
 }
 
 static void moe_add(backend *b, const layer_shape *s, const layer_weights *w, float *n, int64_t rows, const int32_t *ids, const float *weights,
                     float *x, float *scratch) {
     const bool shared = s->ffn > 0;
-    const bool fit = !shared || (fits(&w->gate, rows, s->width) && fits(&w->up, rows, s->width) && fits(&w->down, rows, s->ffn));
+    const bool fit = !shared || (gate_and_up_fit(s, w, rows) && fits(&w->down, rows, s->ffn));
     if (!fit || !cuda_moe_add(b, &w->gate_exps, &w->up_exps, &w->down_exps, n, rows, ids, weights, s->experts_used, scratch, x)) {
         ops_composed.moe_add(b, s, w, n, rows, ids, weights, x, scratch);
         return;

@@ -2,24 +2,54 @@
 #include "cuda/linear.cuh"
 #include "cuda/rounded_tiles.cuh"
 
-template <class Format, int ROWS>
-__global__ static void rounded_kernel(weight_rows w, int64_t n, int64_t outs, const float *bias, const float *x, int64_t x_stride, int64_t rows,
-                                      float *y, int64_t y_stride) {
-    DYNAMIC_SHARED(memory);
-    const rounded_rows rounded = {memory, w.width};
-    for (int r = 0; r < ROWS; r++) {
-        round_row(rounded, r, x + r * x_stride, r < rows ? n : 0);
+/* What a warp computes: outputs first, first + ROUNDED_WARPS, ... */
+template <int ROWS> struct linear_rows {
+    weight_rows w;
+    int64_t first;
+    const float *bias;
+    int rows;
+    float *y;
+    int64_t y_stride;
+
+    __device__ int64_t out(int j) const {
+        return first + (int64_t)j * ROUNDED_WARPS;
     }
-    __syncthreads();
-    for (int64_t out = (int64_t)blockIdx.x * ROUNDED_WARPS + threadIdx.x / WARP; out < outs; out += (int64_t)gridDim.x * ROUNDED_WARPS) {
-        float sum[ROWS];
-        rounded_products<Format, ROWS>(w.data + out * w.stride, rounded, sum);
+    __device__ const char *row(int j) const {
+        return w.data + out(j) * w.stride;
+    }
+    __device__ int inputs(int) const {
+        return 0;
+    }
+    __device__ void done(int j, const float *sum) {
         for (int r = 0; r < ROWS; r++) {
-            if (r < rows && threadIdx.x % WARP == 0) {
-                y[r * y_stride + out] = sum[r] + (bias ? bias[out] : 0);
+            const float v = warp_sum(sum[r]);
+            if ((int)threadIdx.x % WARP == r && r < rows) {
+                y[r * y_stride + out(j)] = v + (bias ? bias[out(j)] : 0);
             }
         }
     }
+};
+
+template <class Format, int ROWS>
+__global__ static void __launch_bounds__(ROUNDED_THREADS, ROWS > 2 ? 1 : 2)
+    rounded_kernel(weight_rows w, int64_t n, int64_t outs, int each, const float *bias, const float *x, int64_t x_stride, int rows, float *y,
+                   int64_t y_stride) {
+    DYNAMIC_SHARED(memory);
+    const rounded_rows rounded = {memory, w.width};
+    const int64_t first = (int64_t)blockIdx.x * ROUNDED_WARPS * each + threadIdx.x / WARP;
+    const int64_t left = (outs - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
+    linear_rows<ROWS> mine = {w, first, bias, rows, y, y_stride};
+    row_stream<Format, ROWS, stream_depth<Format, ROWS>()> stream;
+    stream.begin(mine, left < each ? left < 0 ? 0 : (int)left : each, w.width);
+    let_next_begin();
+    wait_for_inputs();
+    round_values(rounded, ROWS, [=](int r, int at, float *v) {
+        if (r < rows) {
+            load_8(x + r * x_stride, at, n, v);
+        }
+    });
+    __syncthreads();
+    stream.run(mine, rounded);
 }
 
 struct rounded_call {
@@ -32,8 +62,9 @@ struct rounded_call {
     int64_t y_stride;
 
     template <class Format, int ROWS> void rows_of_them() const {
-        launch(c, "linear", rounded_kernel<Format, ROWS>, rounded_blocks(c, outs, 1), ROUNDED_THREADS, ROWS * rounded_rows::bytes(w.width), w, n,
-               outs, bias, x, x_stride, rows, y, y_stride);
+        const int each = outputs_a_warp(c, outs, 1);
+        launch_chained(c, "linear", rounded_kernel<Format, ROWS>, blocks_for(outs, ROUNDED_WARPS * each), ROUNDED_THREADS,
+                       ROWS * rounded_rows::bytes(w.width), w, n, outs, each, bias, x, x_stride, (int)rows, y, y_stride);
     }
 
     template <class Format> void run() const {

@@ -2,64 +2,16 @@
  * into tiles of one expert's rows, so that its weights are read once a tile. */
 #include "cuda/linear.cuh"
 #include "cuda/rounded_tiles.cuh"
+#include "cuda/route.cuh"
 
 /* ---- routing: a warp a row ---- */
 
 enum { ROWS_A_BLOCK = 4 };
 
-/* logit `a` of expert i goes before `b` of expert j. NaN goes nowhere, as in comparisons on the host. */
-__device__ static inline bool before(float a, int i, float b, int j) {
-    return a > b || (a == b && i < j);
-}
-
 __global__ static void route_kernel(const float *logits, int64_t rows, int experts, int used, bool normalise, int32_t *ids, float *weights) {
     const int64_t row = (int64_t)blockIdx.x * ROWS_A_BLOCK + threadIdx.x / WARP;
-    const int lane = threadIdx.x % WARP;
-    if (row >= rows) {
-        return; /* a whole warp */
-    }
-    const float *x = logits + row * experts;
-    float max = -INFINITY, total = 0;
-    for (int e = lane; e < experts; e += WARP) {
-        max = fmaxf(max, x[e]);
-    }
-    max = warp_max(max);
-    for (int e = lane; e < experts; e += WARP) {
-        total += expf(x[e] - max);
-    }
-    total = warp_sum(total);
-    float chosen = INFINITY, sum = 0; /* the last choice: the next is the first one behind it */
-    int chosen_id = -1;
-    for (int n = 0; n < used; n++) {
-        float best = 0;
-        int id = INT32_MAX;
-        for (int e = lane; e < experts; e += WARP) {
-            if ((n == 0 || before(chosen, chosen_id, x[e], e)) && (id == INT32_MAX || before(x[e], e, best, id))) {
-                best = x[e];
-                id = e;
-            }
-        }
-        for (int distance = WARP / 2; distance > 0; distance /= 2) {
-            const float other = __shfl_xor_sync(0xffffffffu, best, distance);
-            const int other_id = __shfl_xor_sync(0xffffffffu, id, distance);
-            if (other_id != INT32_MAX && (id == INT32_MAX || before(other, other_id, best, id))) {
-                best = other;
-                id = other_id;
-            }
-        }
-        /* With NaN among the logits there may be none left: the weight is NaN all the same, and any expert will do. */
-        chosen = best;
-        chosen_id = id;
-        const float weight = expf(best - max) / total;
-        sum += weight;
-        if (lane == 0) {
-            ids[row * used + n] = id < experts ? id : n;
-            weights[row * used + n] = id < experts ? weight : nanf("");
-        }
-    }
-    __syncwarp();
-    for (int n = lane; normalise && n < used; n += WARP) {
-        weights[row * used + n] /= sum;
+    if (row < rows) { /* the same for a whole warp */
+        route_row(logits + row * experts, experts, used, normalise, ids + row * used, weights + row * used);
     }
 }
 
@@ -139,51 +91,106 @@ __global__ static void few_down_kernel(expert_weights down, const float *hidden,
 
 /* ---- few slots, inputs rounded ---- */
 
-/* hidden[slot, o] = silu(gate x) * up x, or gate x alone without up. grid: outputs, slots. */
+/* What a warp computes of an expert's hidden values: outputs first, first + ROUNDED_WARPS, ... , of each the gate's row and the one above. */
+struct gate_up_rows {
+    weight_rows gate, up; /* up.data NULL: gate alone */
+    int64_t first;
+    float *hidden;
+    float kept;
+
+    __device__ int matrices() const {
+        return up.data ? 2 : 1;
+    }
+    __device__ int64_t out(int j) const {
+        return first + (int64_t)(j / matrices()) * ROUNDED_WARPS;
+    }
+    __device__ const char *row(int j) const {
+        return j % matrices() ? up.data + out(j) * up.stride : gate.data + out(j) * gate.stride;
+    }
+    __device__ int inputs(int) const {
+        return 0;
+    }
+    __device__ void done(int j, const float *sum) {
+        const float v = warp_sum(*sum);
+        if (up.data && j % 2 == 0) {
+            kept = v;
+        } else if (threadIdx.x % WARP == 0) {
+            hidden[out(j)] = up.data ? silu(kept) * v : v;
+        }
+    }
+};
+
+/* hidden[slot, o] = silu(gate x) * up x, or gate x alone without up. grid: outputs, slots; each: outputs of a warp. */
 template <class Format>
-__global__ static void rounded_gate_up_kernel(expert_weights gate, expert_weights up, const float *x, const int32_t *ids, int used, int64_t width,
-                                              int64_t ffn, float *hidden) {
+__global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
+    rounded_gate_up_kernel(expert_weights gate, expert_weights up, const float *x, const int32_t *ids, int used, int64_t width, int64_t ffn, int each,
+                           float *hidden) {
     DYNAMIC_SHARED(memory);
     const rounded_rows rounded = {memory, gate.all.width};
-    const int64_t slot = blockIdx.y;
-    round_row(rounded, 0, x + slot / used * width, width);
-    __syncthreads();
+    const int64_t slot = blockIdx.y, first = (int64_t)blockIdx.x * ROUNDED_WARPS * each + threadIdx.x / WARP;
+    const int64_t left = (ffn - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
+    const int count = left < each ? left < 0 ? 0 : (int)left : each;
+    let_next_begin();
+    wait_for_inputs();
     const int32_t expert = ids[slot];
-    for (int64_t out = (int64_t)blockIdx.x * ROUNDED_WARPS + threadIdx.x / WARP; out < ffn; out += (int64_t)gridDim.x * ROUNDED_WARPS) {
-        float g, u = 0;
-        rounded_products<Format, 1>(gate.of(expert).data + out * gate.all.stride, rounded, &g);
-        if (up.all.data) {
-            rounded_products<Format, 1>(up.of(expert).data + out * up.all.stride, rounded, &u);
-        }
-        if (threadIdx.x % WARP == 0) {
-            hidden[slot * ffn + out] = up.all.data ? silu(g) * u : g;
-        }
-    }
+    gate_up_rows mine = {gate.of(expert), up.all.data ? up.of(expert) : weight_rows{}, first, hidden + slot * ffn, 0};
+    row_stream<Format, 1, stream_depth<Format, 1>()> stream;
+    stream.begin(mine, count * mine.matrices(), gate.all.width);
+    round_rows_of(rounded, 1, x + slot / used * width, 0, width);
+    __syncthreads();
+    stream.run(mine, rounded);
 }
 
-/* y[row, o] = sum over its slots, in order, or more by it with add. grid: outputs, rows. */
+/* What a warp computes of the experts' sum: outputs first, first + ROUNDED_WARPS, ... , of each the rows of all experts used. */
+struct down_rows {
+    expert_weights down;
+    const int32_t *ids;
+    const float *weights;
+    int used;
+    int64_t first;
+    bool add;
+    float *y;
+    float total;
+
+    __device__ int64_t out(int j) const {
+        return first + (int64_t)(j / used) * ROUNDED_WARPS;
+    }
+    __device__ const char *row(int j) const {
+        return down.of(ids[j % used]).data + out(j) * down.all.stride;
+    }
+    __device__ int inputs(int j) const {
+        return j % used;
+    }
+    __device__ void done(int j, const float *sum) {
+        total += weights[j % used] * *sum;
+        if (j % used == used - 1) {
+            const float v = warp_sum(total);
+            if (threadIdx.x % WARP == 0) {
+                y[out(j)] = add ? y[out(j)] + v : v;
+            }
+            total = 0;
+        }
+    }
+};
+
+/* y[row, o] = sum over its slots, or more by it with add. grid: outputs, rows; each: outputs of a warp. */
 template <class Format>
-__global__ static void rounded_down_kernel(expert_weights down, const float *hidden, const int32_t *ids, const float *weights, int used,
-                                           int64_t width, int64_t ffn, bool add, float *y) {
+__global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
+    rounded_down_kernel(expert_weights down, const float *hidden, const int32_t *ids, const float *weights, int used, int64_t width, int64_t ffn,
+                        int each, bool add, float *y) {
     DYNAMIC_SHARED(memory);
     const rounded_rows rounded = {memory, down.all.width};
-    const int64_t row = blockIdx.y;
-    for (int j = 0; j < used; j++) {
-        round_row(rounded, j, hidden + (row * used + j) * ffn, ffn);
-    }
+    const int64_t row = blockIdx.y, first = (int64_t)blockIdx.x * ROUNDED_WARPS * each + threadIdx.x / WARP;
+    const int64_t left = (width - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
+    const int count = left < each ? left < 0 ? 0 : (int)left : each;
+    let_next_begin();
+    wait_for_inputs();
+    down_rows mine = {down, ids + row * used, weights + row * used, used, first, add, y + row * width, 0};
+    row_stream<Format, 1, stream_depth<Format, 1>()> stream;
+    stream.begin(mine, count * used, down.all.width);
+    round_rows_of(rounded, used, hidden + row * used * ffn, ffn, ffn);
     __syncthreads();
-    for (int64_t out = (int64_t)blockIdx.x * ROUNDED_WARPS + threadIdx.x / WARP; out < width; out += (int64_t)gridDim.x * ROUNDED_WARPS) {
-        float sum = 0;
-        for (int j = 0; j < used; j++) {
-            const rounded_rows one = {rounded.row(j), rounded.width};
-            float d;
-            rounded_products<Format, 1>(down.of(ids[row * used + j]).data + out * down.all.stride, one, &d);
-            sum += weights[row * used + j] * d;
-        }
-        if (threadIdx.x % WARP == 0) {
-            y[row * width + out] = add ? y[row * width + out] + sum : sum;
-        }
-    }
+    stream.run(mine, rounded);
 }
 
 /* ---- many slots ---- */
@@ -416,8 +423,10 @@ struct rounded_gate_up_call {
     float *to;
     template <class Format> void run() const {
         const expert_weights second = up ? experts_of(up) : expert_weights{};
-        launch(m->c, "moe_gate_up", rounded_gate_up_kernel<Format>, dim3(rounded_blocks(m->c, m->ffn, m->slots), (unsigned)m->slots), ROUNDED_THREADS,
-               rounded_rows::bytes(rows_of(gate).width), experts_of(gate), second, m->x, m->ids, m->used, m->width, m->ffn, to);
+        const int each = outputs_a_warp(m->c, m->ffn, m->slots);
+        launch_chained(m->c, "moe_gate_up", rounded_gate_up_kernel<Format>, dim3(blocks_for(m->ffn, ROUNDED_WARPS * each), (unsigned)m->slots),
+                       ROUNDED_THREADS, rounded_rows::bytes(rows_of(gate).width), experts_of(gate), second, m->x, m->ids, m->used, m->width, m->ffn,
+                       each, to);
     }
 };
 
@@ -425,9 +434,10 @@ struct rounded_down_call {
     const moe_call *m;
     bool add;
     template <class Format> void run() const {
-        launch(m->c, "moe_down", rounded_down_kernel<Format>, dim3(rounded_blocks(m->c, m->width, m->rows), (unsigned)m->rows), ROUNDED_THREADS,
-               (size_t)m->used * rounded_rows::bytes(rows_of(m->down).width), experts_of(m->down), m->hidden, m->ids, m->weights, m->used, m->width,
-               m->ffn, add, m->y);
+        const int each = outputs_a_warp(m->c, m->width, m->rows);
+        launch_chained(m->c, "moe_down", rounded_down_kernel<Format>, dim3(blocks_for(m->width, ROUNDED_WARPS * each), (unsigned)m->rows),
+                       ROUNDED_THREADS, (size_t)m->used * rounded_rows::bytes(rows_of(m->down).width), experts_of(m->down), m->hidden, m->ids,
+                       m->weights, m->used, m->width, m->ffn, each, add, m->y);
     }
 };
 

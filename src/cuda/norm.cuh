@@ -7,10 +7,27 @@
 /* What rms_norm multiplies a row of width values with. All threads of the block must call it; partial as for block_sum. */
 __device__ static inline float rms_scale(const float *x, int64_t width, float eps, float *partial) {
     float sum = 0;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-        sum += x[i] * x[i];
+    for (int64_t at = threadIdx.x * 8; at < width; at += blockDim.x * 8) {
+        float v[8];
+        load_8(x, at, width, v);
+        for (int i = 0; i < 8; i++) {
+            sum += v[i] * v[i];
+        }
     }
     return 1.0f / sqrtf(block_sum(sum, partial) / (float)width + eps);
+}
+
+/* The same by a warp. */
+__device__ static inline float rms_scale_by_warp(const float *x, int64_t width, float eps) {
+    float sum = 0;
+    for (int64_t at = threadIdx.x % WARP * 8; at < width; at += WARP * 8) {
+        float v[8];
+        load_8(x, at, width, v);
+        for (int i = 0; i < 8; i++) {
+            sum += v[i] * v[i];
+        }
+    }
+    return 1.0f / sqrtf(warp_sum(sum) / (float)width + eps);
 }
 
 /* A warp norms and turns one head: head_norm_rope of tensor/ops.h. weight NULL: no norm; cosine and sine [head_dim / 2] NULL: no rotation. A lane has

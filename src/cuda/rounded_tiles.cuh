@@ -29,7 +29,8 @@ template <class Format> __device__ static inline void take_weights(tile_memory *
         const int out = k / (STEP / 32), c = k % (STEP / 32);
         segment_pair p = {{}, {}, {}, {32 * c, 32 * c + 16}};
         if (first_out + out < outs && at + 32 * c < w.width) {
-            p = Format::segments(w.data + (first_out + out) * w.stride, w.width, at / 32 + c);
+            const int chunk = (int)(at / 32) + c;
+            p = Format::unpack(Format::load(w.data + (first_out + out) * w.stride, w.width, chunk), chunk);
             p.at[0] -= (int)at;
             p.at[1] -= (int)at;
         }
@@ -120,7 +121,7 @@ template <class Format, class Place> __global__ static void rounded_tiles_kernel
 
 /* Rounds rows of n values each, a block of threads a row. */
 __global__ static void round_kernel(rounded_rows to, const float *x, int64_t n, int64_t stride) {
-    round_row(to, blockIdx.x, x + blockIdx.x * stride, n);
+    round_rows_of({to.row(blockIdx.x), to.width}, 1, x + blockIdx.x * stride, 0, n);
 }
 
 /* rows of x, rounded, in the scratch; memory NULL: there is no room. width: of the matrix, n or more. */

@@ -20,6 +20,7 @@
 #define __launch_bounds__(...)
 #define __shared__ static /* one block runs at a time */
 #define DYNAMIC_SHARED(name) char *name = emulated_shared
+#define UNROLL
 #define CUDART_VERSION 13000
 
 struct dim3 {
@@ -93,6 +94,19 @@ static inline unsigned __ballot_sync(unsigned, int x) {
     return bits;
 }
 
+static inline unsigned __reduce_max_sync(unsigned, unsigned x) {
+    uint64_t all[32];
+    emulated_warp_exchange(x, all);
+    for (int i = 0; i < 32; i++) {
+        x = all[i] > x ? (unsigned)all[i] : x;
+    }
+    return x;
+}
+
+static inline unsigned __reduce_min_sync(unsigned, unsigned x) {
+    return ~__reduce_max_sync(0xffffffffu, ~x);
+}
+
 static inline int __popc(unsigned x) {
     return __builtin_popcount(x);
 }
@@ -101,6 +115,19 @@ template <class T> static inline T atomicAdd(T *p, T x) {
     const T before = *p;
     *p += x;
     return before;
+}
+
+static inline unsigned atomicInc(unsigned *p, unsigned most) {
+    const unsigned before = *p;
+    *p = before >= most ? 0 : before + 1;
+    return before;
+}
+
+static inline void __threadfence() {
+}
+
+template <class T> static inline T __ldcg(const T *p) {
+    return *p;
 }
 
 static inline int atomicMin(int *p, int x) {
@@ -138,6 +165,10 @@ static inline int __dp4a(int a, int b, int sum) {
     }
     return sum;
 }
+
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
 
 struct alignas(8) uint2 {
     unsigned x, y;
@@ -203,10 +234,20 @@ struct cudaDeviceProp {
     int major, minor, multiProcessorCount;
 };
 
+enum { cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+    int id;
+    struct {
+        int programmaticStreamSerializationAllowed;
+    } val;
+};
+
 struct cudaLaunchConfig_t {
     emulated_place emulated_now; /* which holds what the macros above make of gridDim and blockDim */
     size_t dynamicSmemBytes;
     cudaStream_t stream;
+    cudaLaunchAttribute *attrs;
+    unsigned numAttrs;
 };
 
 /* For tests: the call after so many more that can fail does; below 0: none does. */
