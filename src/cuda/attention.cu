@@ -3,10 +3,11 @@
  * A block of threads has one row and one query head, or several that share a key head, of few rows a part of the positions. Its warps take
  * positions in turn, each with a softmax of its own that is rescaled as larger scores come (the online softmax), and their sums are joined at the
  * end. One head: a lane holds the values lane, lane + 32, ... of it. Several: a lane has a position while scores are computed, which then need no
- * sums over lanes, and four values of every head afterwards. */
+ * sums over lanes, and four values of every head afterwards; or, with a cache in half precision, the tensor cores take 16 positions at once. */
 #include "cuda/cache.cuh"
+#include "cuda/mma.cuh"
 
-enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP, MOST_GROUPED = 4 * WARP };
+enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP, MOST_GROUPED = 4 * WARP, MOST_PARTS = 64 };
 
 /* ---- the cache: [layer][block][kv head][KV_BLOCK][head_dim] ---- */
 
@@ -303,8 +304,6 @@ __global__ static void grouped_attention_kernel(paged_source source, const float
     }
 }
 
-enum { MOST_PARTS = 64 };
-
 /* y from parts, MOST_PARTS at most. grid: heads, rows. */
 __global__ static void join_kernel(const float *values, const attention_part *parts, int count, int head_dim, float *y) {
     __shared__ attention_part told[MOST_PARTS];
@@ -335,6 +334,209 @@ __global__ static void join_kernel(const float *values, const attention_part *pa
     }
 }
 
+/* ---- on the tensor cores ---- */
+
+enum { TILE_POSITIONS = 16, MOST_TOGETHER = 8 /* query heads */, TILES_A_WARP = 2 /* in a part, unless there are fewer */ };
+
+/* a and b in half precision, and what that leaves of them. */
+__device__ static inline void split(float a, float b, uint32_t *high, uint32_t *low) {
+    const uint16_t x = float_to_half_bits(a), y = float_to_half_bits(b);
+    *high = x | (uint32_t)y << 16;
+    *low = float_to_half_bits(a - half_bits_to_float(x)) | (uint32_t)float_to_half_bits(b - half_bits_to_float(y)) << 16;
+}
+
+__device__ static inline uint32_t word_of(uint4 x, int i) {
+    return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
+}
+
+/* What a block's warps found, head by head. */
+template <int HEAD_DIM> struct tile_sums {
+    float largest[WARPS][MOST_TOGETHER], total[WARPS][MOST_TOGETHER], sums[WARPS][MOST_TOGETHER][HEAD_DIM];
+    float share[MOST_TOGETHER][MOST_PARTS], divisor[MOST_TOGETHER]; /* of parts, when they are joined */
+};
+
+/* Parts of the heads first_head + [0, group) of a row joined into y, by all threads of a block. */
+template <int HEAD_DIM>
+__device__ static inline void join_parts(tile_sums<HEAD_DIM> *m, const float *values, const attention_part *parts, int64_t place, int group,
+                                         int count, int most, float *y) {
+    enum { A_HEAD = WARPS * WARP / MOST_TOGETHER };
+    const int thread = (int)threadIdx.x, head = thread / A_HEAD, mine = thread % A_HEAD;
+    float all = -INFINITY, divisor = 0;
+    for (int k = mine; head < group && k < count; k += A_HEAD) {
+        all = fmaxf(all, __ldcg(&parts[(place + head) * most + k].largest));
+    }
+    for (int distance = A_HEAD / 2; distance > 0; distance /= 2) {
+        all = fmaxf(all, __shfl_xor_sync(0xffffffffu, all, distance));
+    }
+    for (int k = mine; head < group && k < count; k += A_HEAD) {
+        const attention_part *part = parts + (place + head) * most + k;
+        const float total = __ldcg(&part->total), share = total == 0 ? 0 : expf(__ldcg(&part->largest) - all); /* values of nothing are 0 */
+        m->share[head][k] = share;
+        divisor += total * share;
+    }
+    for (int distance = A_HEAD / 2; distance > 0; distance /= 2) {
+        divisor += __shfl_xor_sync(0xffffffffu, divisor, distance);
+    }
+    if (mine == 0) {
+        m->divisor[head] = divisor;
+    }
+    __syncthreads();
+    for (int i = thread; i < group * HEAD_DIM; i += WARPS * WARP) {
+        const int h = i / HEAD_DIM;
+        const float *from = values + (place + h) * most * HEAD_DIM + i % HEAD_DIM;
+        float v = 0;
+        for (int k = 0; k < count; k++) {
+            v += __ldcg(from + (int64_t)k * HEAD_DIM) * m->share[h][k];
+        }
+        y[place * HEAD_DIM + i] = v / m->divisor[h];
+    }
+}
+
+/* Up to MOST_TOGETHER query heads of one key head, 16 positions of a cache in half precision at once. Rows 0 to 7 of the products' left side are the
+ * queries, or weights, of the heads in half precision, rows 8 to 15 what that leaves of them: their sum is as exact as in float32. A lane loads 16
+ * bytes at a time, so the order of a head's values within a product is another one, on both sides the same. With g = lane / 4 and t = lane % 4 a lane
+ * has of keys the positions g and 8 + g, values 32 * p + 8 * t ..; of values the positions 2 t, 2 t + 1, 2 t + 8, 2 t + 9, values 64 * h + 8 * g ..
+ *
+ * grid: key heads, rows of this launch, parts. A row takes as many of the parts as its positions are worth; its last block to end joins them. */
+template <int HEAD_DIM>
+__global__ static void __launch_bounds__(WARPS *WARP)
+    tile_attention_kernel(paged_source source, const float *q, int64_t first_row, int group, float scale, float *y, float *values,
+                          attention_part *parts, unsigned *counters) {
+    enum { PAIRS = HEAD_DIM / 32, SPANS = HEAD_DIM / 64 };
+    __shared__ tile_sums<HEAD_DIM> m;
+    const int64_t row = first_row + blockIdx.y, place = row * gridDim.x * group + blockIdx.x * group; /* of the first head */
+    const int64_t local = ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * group;
+    const int kv_head = (int)blockIdx.x, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    let_next_begin();
+    wait_for_inputs();
+    const int begin = source.first(row), end = source.end(row), table = source.at[row].table;
+    const int first_tile = begin / TILE_POSITIONS, end_tile = (end + TILE_POSITIONS - 1) / TILE_POSITIONS;
+    const int worth = (end_tile - first_tile + WARPS * TILES_A_WARP - 1) / (WARPS * TILES_A_WARP);
+    const int used = worth < 1 ? 1 : worth < (int)gridDim.z ? worth : (int)gridDim.z;
+    if ((int)blockIdx.z >= used) {
+        return; /* the whole block */
+    }
+    uint32_t high[PAIRS][4], low[PAIRS][4];
+    UNROLL
+    for (int p = 0; p < PAIRS; p++) {
+        float v[8] = {};
+        if (g < group) {
+            load_8(q + (place + g) * HEAD_DIM, 32 * p + 8 * t, HEAD_DIM, v);
+        }
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            split(v[2 * i] * scale, v[2 * i + 1] * scale, &high[p][i], &low[p][i]);
+        }
+    }
+    float sum[SPANS][8][4] = {}, max = -INFINITY, weight = 0; /* of head g; weight: of this lane's positions */
+    for (int tile = first_tile + (int)blockIdx.z * WARPS + warp; tile < end_tile; tile += used * WARPS) {
+        const int base = tile * TILE_POSITIONS, block = source.block_table[table + base / KV_BLOCK];
+        const auto place_of = [=](int position) { return (position < begin ? begin : position < end ? position : end - 1) % KV_BLOCK; };
+        uint4 k[2][PAIRS], v[4][SPANS];
+        UNROLL
+        for (int j = 0; j < 2; j++) {
+            const char *from = source.keys.row(block, kv_head, place_of(base + 8 * j + g)) + 16 * t;
+            UNROLL
+            for (int p = 0; p < PAIRS; p++) {
+                k[j][p] = load_16(from + 64 * p);
+            }
+        }
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            const char *from = source.values.row(block, kv_head, place_of(base + 2 * t + j % 2 + 8 * (j / 2))) + 16 * g;
+            UNROLL
+            for (int h = 0; h < SPANS; h++) {
+                v[j][h] = load_16(from + 128 * h);
+            }
+        }
+        float score[4], larger = max;
+        UNROLL
+        for (int j = 0; j < 2; j++) {
+            float s[4] = {};
+            UNROLL
+            for (int p = 0; p < PAIRS; p++) {
+                const uint32_t first[4] = {high[p][0], low[p][0], high[p][1], low[p][1]}, second[4] = {high[p][2], low[p][2], high[p][3], low[p][3]};
+                const uint32_t xy[2] = {k[j][p].x, k[j][p].y}, zw[2] = {k[j][p].z, k[j][p].w};
+                mma_half(s, first, xy);
+                mma_half(s, second, zw);
+            }
+            UNROLL
+            for (int i = 0; i < 2; i++) {
+                const int position = base + 8 * j + 2 * t + i;
+                score[2 * j + i] = position >= begin && position < end ? s[i] + s[2 + i] : -INFINITY;
+                larger = fmaxf(larger, score[2 * j + i]); /* a NaN score stays out of it and makes its weight NaN */
+            }
+        }
+        larger = fmaxf(larger, __shfl_xor_sync(0xffffffffu, larger, 1));
+        larger = fmaxf(larger, __shfl_xor_sync(0xffffffffu, larger, 2));
+        const float keep = max == -INFINITY ? 0 : expf(max - larger);
+        weight *= keep;
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            const int position = base + 8 * (i / 2) + 2 * t + i % 2;
+            score[i] = position >= begin && position < end ? expf(score[i] - larger) : 0;
+            weight += score[i];
+        }
+        uint32_t chance[4];
+        split(score[0], score[1], &chance[0], &chance[1]);
+        split(score[2], score[3], &chance[2], &chance[3]);
+        UNROLL
+        for (int h = 0; h < SPANS; h++) {
+            UNROLL
+            for (int i = 0; i < 8; i++) {
+                const uint32_t which = i % 2 ? 0x7632 : 0x5410;
+                const uint32_t b[2] = {__byte_perm(word_of(v[0][h], i / 2), word_of(v[1][h], i / 2), which),
+                                       __byte_perm(word_of(v[2][h], i / 2), word_of(v[3][h], i / 2), which)};
+                UNROLL
+                for (int d = 0; d < 4; d++) {
+                    sum[h][i][d] *= keep;
+                }
+                mma_half(sum[h][i], chance, b);
+            }
+        }
+        max = larger;
+    }
+    weight += __shfl_xor_sync(0xffffffffu, weight, 1);
+    weight += __shfl_xor_sync(0xffffffffu, weight, 2);
+    if (t == 0) {
+        m.largest[warp][g] = max;
+        m.total[warp][g] = weight;
+    }
+    UNROLL
+    for (int h = 0; h < SPANS; h++) {
+        UNROLL
+        for (int i = 0; i < 8; i++) {
+            m.sums[warp][g][64 * h + 16 * t + i] = sum[h][i][0] + sum[h][i][2];
+            m.sums[warp][g][64 * h + 16 * t + 8 + i] = sum[h][i][1] + sum[h][i][3];
+        }
+    }
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < group * HEAD_DIM; i += WARPS * WARP) {
+        const int head = i / HEAD_DIM;
+        const int64_t part = (local + head) * gridDim.z + blockIdx.z;
+        float all = -INFINITY, divisor = 0, x = 0;
+        for (int w = 0; w < WARPS; w++) {
+            all = fmaxf(all, m.largest[w][head]);
+        }
+        for (int w = 0; w < WARPS; w++) {
+            const float share = m.total[w][head] == 0 ? 0 : expf(m.largest[w][head] - all);
+            divisor += m.total[w][head] * share;
+            x += m.sums[w][head][i % HEAD_DIM] * share;
+        }
+        if (used == 1) {
+            y[place * HEAD_DIM + i] = x / divisor;
+        } else {
+            values[part * HEAD_DIM + i % HEAD_DIM] = x;
+            if (i % HEAD_DIM == 0) {
+                parts[part] = attention_part{all, divisor};
+            }
+        }
+    }
+    if (used > 1 && is_last(counters + blockIdx.y * gridDim.x + blockIdx.x, (unsigned)used)) {
+        join_parts(&m, values, parts, local, group, used, (int)gridDim.z, y + (place - local) * HEAD_DIM);
+    }
+}
+
 /* Few rows leave most of a card idle: their positions are cut into parts. */
 static int parts_for(const cuda_backend *c, int64_t rows, int blocks) {
     enum { BLOCKS_EACH = 4 };
@@ -358,6 +560,22 @@ template <class Queue> static void attend_in_parts(backend *b, int64_t rows, int
             launch(c, "attention", join_kernel, dim3((unsigned)heads, (unsigned)part), WARPS * WARP, 0, values, ends, parts, head_dim,
                    y + at * heads * head_dim);
         }
+    }
+}
+
+template <int HEAD_DIM>
+static void attend_in_tiles(backend *b, paged_source source, const float *q, int64_t rows, int heads, int kv_heads, float scale, float *y) {
+    enum { MOST = 65535 };
+    cuda_backend *c = cuda_of(b);
+    for (int64_t at = 0; at < rows; at += MOST) {
+        const int64_t part = rows - at < MOST ? rows - at : (int64_t)MOST;
+        int parts = parts_for(c, part, kv_heads);
+        const size_t places = (size_t)part * (size_t)heads * (size_t)parts;
+        float *values = parts > 1 ? (float *)cuda_scratch(c, places * (sizeof(attention_part) + HEAD_DIM * sizeof(float))) : NULL;
+        attention_part *ends = (attention_part *)(void *)(values + (values ? places * HEAD_DIM : 0));
+        parts = values && part * kv_heads <= COUNTERS ? parts : 1;
+        launch_chained(c, "attention", tile_attention_kernel<HEAD_DIM>, dim3((unsigned)kv_heads, (unsigned)part, (unsigned)parts), WARPS * WARP, 0,
+                       source, q, at, heads / kv_heads, scale, y, values, ends, c->counters);
     }
 }
 
@@ -397,8 +615,13 @@ static void attention(backend *b, const kv_cache *cache, int layer, const int32_
                       int heads, float scale, float *y) {
     const paged_source source = {half_of(cache, layer, true), half_of(cache, layer, false), block_table, at};
     const int group = heads / cache->kv_heads, n = cache->head_dim;
+    const bool tiles = cache->k_type == DTYPE_F16 && cache->v_type == DTYPE_F16 && group <= MOST_TOGETHER;
     const bool grouped = n % 4 == 0 && n <= MOST_GROUPED && (uintptr_t)q % sizeof(float4) == 0;
-    if (grouped && group % 8 == 0) {
+    if (tiles && n == 64) {
+        attend_in_tiles<64>(b, source, q, rows, heads, cache->kv_heads, scale, y);
+    } else if (tiles && n == 128) {
+        attend_in_tiles<128>(b, source, q, rows, heads, cache->kv_heads, scale, y);
+    } else if (grouped && group % 8 == 0) {
         attend_grouped<8>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);
     } else if (grouped && group % 4 == 0) {
         attend_grouped<4>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);

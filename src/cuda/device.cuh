@@ -185,6 +185,10 @@ __device__ static inline float block_sum(float x, float *partial) {
     return sum;
 }
 
+__device__ static inline uint4 load_16(const void *p) {
+    return *(const uint4 *)p;
+}
+
 /* Values [at, at + 8) of a row of n, zeros behind its end. */
 __device__ static inline void load_8(const float *x, int64_t at, int64_t n, float v[8]) {
     if (at + 8 <= n && (uintptr_t)(x + at) % sizeof(float4) == 0) {

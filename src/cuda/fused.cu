@@ -107,7 +107,7 @@ template <class Format, int ROWS> __device__ static inline void products_of_bloc
     const int64_t left = (m.outs - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
     const int count = left < p.each ? left < 0 ? 0 : (int)left : p.each;
     product_rows<ROWS> mine = {p, m, first, {}};
-    row_stream<Format, ROWS, stream_depth<Format, ROWS>()> stream;
+    row_stream<Format, ROWS, stream_depth<ROWS>::CHUNKS> stream;
     stream.begin(mine, p.paired ? 2 * count : count, m.w.width);
     if (p.norm && threadIdx.x * 32 < p.width) {
         prefetch(p.norm + threadIdx.x * 32);

@@ -39,7 +39,7 @@ __global__ static void __launch_bounds__(ROUNDED_THREADS, ROWS > 2 ? 1 : 2)
     const int64_t first = (int64_t)blockIdx.x * ROUNDED_WARPS * each + threadIdx.x / WARP;
     const int64_t left = (outs - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
     linear_rows<ROWS> mine = {w, first, bias, rows, y, y_stride};
-    row_stream<Format, ROWS, stream_depth<Format, ROWS>()> stream;
+    row_stream<Format, ROWS, stream_depth<ROWS>::CHUNKS> stream;
     stream.begin(mine, left < each ? left < 0 ? 0 : (int)left : each, w.width);
     let_next_begin();
     wait_for_inputs();

@@ -134,7 +134,7 @@ __global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
     wait_for_inputs();
     const int32_t expert = ids[slot];
     gate_up_rows mine = {gate.of(expert), up.all.data ? up.of(expert) : weight_rows{}, first, hidden + slot * ffn, 0};
-    row_stream<Format, 1, stream_depth<Format, 1>()> stream;
+    row_stream<Format, 1, stream_depth<1>::CHUNKS> stream;
     stream.begin(mine, count * mine.matrices(), gate.all.width);
     round_rows_of(rounded, 1, x + slot / used * width, 0, width);
     __syncthreads();
@@ -186,7 +186,7 @@ __global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
     let_next_begin();
     wait_for_inputs();
     down_rows mine = {down, ids + row * used, weights + row * used, used, first, add, y + row * width, 0};
-    row_stream<Format, 1, stream_depth<Format, 1>()> stream;
+    row_stream<Format, 1, stream_depth<1>::CHUNKS> stream;
     stream.begin(mine, count * used, down.all.width);
     round_rows_of(rounded, used, hidden + row * used * ffn, ffn, ffn);
     __syncthreads();

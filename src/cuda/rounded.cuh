@@ -19,10 +19,6 @@ struct segment_pair {
     int at[2]; /* the first value's place in the row */
 };
 
-__device__ static inline uint4 load_16(const void *p) {
-    return *(const uint4 *)p;
-}
-
 /* Bits [shift, shift + 4) of each byte. */
 __device__ static inline uint32_t nibbles(uint32_t x, int shift) {
     return x >> shift & 0x0f0f0f0fu;
@@ -310,10 +306,10 @@ template <class Format, int ROWS, int DEPTH> struct row_stream {
     }
 };
 
-/* Chunks under way: as many bytes of each type, and fewer where many rows take the registers. */
-template <class Format, int ROWS> constexpr int stream_depth() {
-    return ROWS > 2 ? 2 : 4;
-}
+/* Chunks under way: fewer where many rows take the registers. */
+template <int ROWS> struct stream_depth {
+    enum { CHUNKS = ROWS > 2 ? 2 : 4 };
+};
 
 static inline bool is_rounded(dtype type) {
     return type == DTYPE_Q8_0 || type == DTYPE_Q4_K || type == DTYPE_Q5_K || type == DTYPE_Q6_K;

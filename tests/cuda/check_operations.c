@@ -363,7 +363,7 @@ static double case_attention(side *s) {
     kv_cache cache = {.k_type = kinds[between(s, 0, 2)], .v_type = kinds[between(s, 0, 2)], .layers = LAYERS, .blocks = BLOCKS};
     const bool blocks = cache.k_type == DTYPE_Q8_0 || cache.v_type == DTYPE_Q8_0;
     cache.kv_heads = (int)between(s, 1, 3);
-    cache.head_dim = (int)(blocks ? 32 * between(s, 1, 5) : between(s, 1, 140));
+    cache.head_dim = (int)(blocks ? 32 * between(s, 1, 5) : between(s, 0, 1) ? one_of(s, 2, 64, 128) : between(s, 1, 140));
     const int heads = cache.kv_heads * (int)between(s, 1, 8), layer = (int)between(s, 0, LAYERS - 1);
     cache.k = held(s, s->b->ops->kv_bytes(s->b, cache.k_type, LAYERS, cache.kv_heads, cache.head_dim, BLOCKS));
     cache.v = held(s, s->b->ops->kv_bytes(s->b, cache.v_type, LAYERS, cache.kv_heads, cache.head_dim, BLOCKS));

@@ -211,6 +211,35 @@ static inline void mma_k16(int d[4], const int a[2], const int b[1]) {
     emulated_mma(d, a, b, 16);
 }
 
+/* Half precision as cuda_fp16.h of this folder has it, which includes this file. */
+float emulated_half(uint16_t bits);
+
+static inline void mma_half(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    uint64_t pairs[3][32]; /* of every lane a[0..1], a[2..3], b[0..1] */
+    for (int k = 0; k < 2; k++) {
+        emulated_warp_exchange(a[2 * k] | (uint64_t)a[2 * k + 1] << 32, pairs[k]);
+    }
+    emulated_warp_exchange(b[0] | (uint64_t)b[1] << 32, pairs[2]);
+    for (int i = 0; i < 4; i++) {
+        const int row = emulated_lane() / 4 + 8 * (i / 2), column = emulated_lane() % 4 * 2 + i % 2;
+        for (int k = 0; k < 16; k++) {
+            const int lane = k % 8 / 2, shift = 16 * (k % 2);
+            d[i] += emulated_half((uint16_t)(pairs[k / 8][row % 8 * 4 + lane] >> (32 * (row / 8) + shift))) *
+                    emulated_half((uint16_t)(pairs[2][column * 4 + lane] >> (32 * (k / 8) + shift)));
+        }
+    }
+}
+
+/* Bytes of x (0 to 3) and y (4 to 7) that the four nibbles of `which` name, the lowest first. */
+static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t which) {
+    const uint64_t both = x | (uint64_t)y << 32;
+    uint32_t z = 0;
+    for (int i = 0; i < 4; i++) {
+        z |= (uint32_t)(both >> 8 * (which >> 4 * i & 7) & 255) << 8 * i;
+    }
+    return z;
+}
+
 static inline double __longlong_as_double(long long x) {
     return emulated_bits<double>(x);
 }

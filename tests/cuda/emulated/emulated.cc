@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <vector>
 
+#include "cuda_fp16.h"
 #include "cuda_runtime.h"
 #undef threadIdx
 #undef blockIdx
@@ -14,6 +15,10 @@
 #endif
 
 emulated_place emulated_now;
+
+float emulated_half(uint16_t bits) {
+    return f16_to_f32(bits);
+}
 
 /* ---- coroutines ---- */
 
