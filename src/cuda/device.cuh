@@ -146,9 +146,9 @@ __device__ static inline void prefetch(const void *p) {
  * counter: of these blocks alone, 0; it is 0 again afterwards. */
 __device__ static inline bool is_last(unsigned *counter, unsigned blocks) {
     __shared__ bool last;
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
+        __threadfence();
         last = atomicInc(counter, blocks - 1) == blocks - 1;
         __threadfence();
     }

@@ -1,7 +1,7 @@
 /* Stored types as kernels read them: groups of consecutive values of a row, as float32 (tensor/blocks.h has the layouts).
  *
  * A format has GROUP, the values of a group, and load(row, g, v, n), which gives the values [g * GROUP, (g + 1) * GROUP) of a row that was placed
- * with n values. Past the row's end it gives zeros. Q8_0 and Q6_K lie as repack.cu has them. */
+ * with n values. Past the row's end it gives zeros. Q8_0 and K-quants of 4 to 6 bits lie as repack.cu has them. */
 #ifndef OMNI_CUDA_FORMATS_CUH
 #define OMNI_CUDA_FORMATS_CUH
 
@@ -13,11 +13,21 @@ struct weight_rows {
     int64_t stride, width;
 };
 
+/* Whether rows of a type lie otherwise on the card than in a file (repack.cu). */
+static inline bool repacks(dtype type) {
+    return type == DTYPE_Q8_0 || type == DTYPE_Q4_K || type == DTYPE_Q5_K || type == DTYPE_Q6_K;
+}
+
+/* Bytes of a block there. */
+static inline size_t card_block_bytes(dtype type) {
+    return dtype_find(type)->bytes + (type == DTYPE_Q4_K || type == DTYPE_Q5_K ? 4 : 0);
+}
+
 /* The rows of a tensor, whose ne[0] may have been made less since it was placed. */
 static inline weight_rows rows_of(const tensor *t) {
     const int64_t rows = tensor_rows(t), stride = t->size ? (int64_t)t->size / rows : (int64_t)dtype_row_bytes(t->type, t->ne[0]);
     const dtype_info *type = dtype_find(t->type);
-    return {(const char *)t->data, stride, type->block > 1 ? stride / (int64_t)type->bytes * type->block : t->ne[0]};
+    return {(const char *)t->data, stride, type->block > 1 ? stride / (int64_t)card_block_bytes(t->type) * type->block : t->ne[0]};
 }
 
 /* Sixteen bytes of values of type Stored, in one load where they lie so. */
@@ -177,27 +187,27 @@ struct format_q3_k {
     }
 };
 
-__device__ static inline void scale_and_min(const uint8_t *s, int k, float *scale, float *min) {
+/* Scale and min of group k from the 12 bytes of a Q4_K or Q5_K block. */
+__device__ static inline void scale_and_min(const uint8_t *s, int k, uint8_t *scale, uint8_t *min) {
     if (k < 4) {
-        *scale = (float)(s[k] & 63);
-        *min = (float)(s[k + 4] & 63);
+        *scale = s[k] & 63;
+        *min = s[k + 4] & 63;
     } else {
-        *scale = (float)((s[k + 4] & 15) | (s[k - 4] >> 6) << 4);
-        *min = (float)((s[k + 4] >> 4) | (s[k] >> 6) << 4);
+        *scale = (uint8_t)((s[k + 4] & 15) | (s[k - 4] >> 6) << 4);
+        *min = (uint8_t)((s[k + 4] >> 4) | (s[k] >> 6) << 4);
     }
 }
 
 struct format_q4_k {
     enum { GROUP = 32 };
     __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
-        const block_q4_k *b = (const block_q4_k *)row + g / 8;
+        const int64_t blocks = n / QK_K, block = g / 8;
         const int k = (int)(g % 8), shift = 4 * (k & 1);
-        float scale, min;
-        scale_and_min(b->scales, k, &scale, &min);
-        scale *= half_bits_to_float(b->d);
-        min *= half_bits_to_float(b->dmin);
+        const uint8_t *qs = (const uint8_t *)row + 128 * block + 32 * (k / 2), *scales = (const uint8_t *)row + 128 * blocks + 16 * block + 2 * k;
+        const uint16_t *d = (const uint16_t *)(const void *)(row + 144 * blocks + 4 * block);
+        const float scale = (float)scales[0] * half_bits_to_float(d[0]), min = (float)scales[1] * half_bits_to_float(d[1]);
         for (int j = 0; j < GROUP; j++) {
-            v[j] = scale * (float)(b->qs[32 * (k / 2) + j] >> shift & 15) - min;
+            v[j] = scale * (float)(qs[j] >> shift & 15) - min;
         }
     }
 };
@@ -205,14 +215,14 @@ struct format_q4_k {
 struct format_q5_k {
     enum { GROUP = 32 };
     __device__ static void load(const char *row, int64_t g, float *v, int64_t n) {
-        const block_q5_k *b = (const block_q5_k *)row + g / 8;
+        const int64_t blocks = n / QK_K, block = g / 8;
         const int k = (int)(g % 8), shift = 4 * (k & 1);
-        float scale, min;
-        scale_and_min(b->scales, k, &scale, &min);
-        scale *= half_bits_to_float(b->d);
-        min *= half_bits_to_float(b->dmin);
+        const uint8_t *qs = (const uint8_t *)row + 128 * block + 32 * (k / 2), *qh = (const uint8_t *)row + 128 * blocks + 32 * block;
+        const uint8_t *scales = (const uint8_t *)row + 160 * blocks + 16 * block + 2 * k;
+        const uint16_t *d = (const uint16_t *)(const void *)(row + 176 * blocks + 4 * block);
+        const float scale = (float)scales[0] * half_bits_to_float(d[0]), min = (float)scales[1] * half_bits_to_float(d[1]);
         for (int j = 0; j < GROUP; j++) {
-            v[j] = scale * (float)((b->qs[32 * (k / 2) + j] >> shift & 15) | (b->qh[j] >> k & 1) << 4) - min;
+            v[j] = scale * (float)((qs[j] >> shift & 15) | (qh[j] >> k & 1) << 4) - min;
         }
     }
 };
@@ -224,10 +234,11 @@ struct format_q6_k {
         const uint8_t *ql = (const uint8_t *)row + 128 * block, *qh = (const uint8_t *)row + 128 * blocks + 64 * block;
         const int8_t *scales = (const int8_t *)row + 192 * blocks + 16 * block;
         const int k = (int)(g % 8), h = k / 4, low = k / 2 % 2 * 4, high = k % 4 * 2;
+        const int chunk = 4 * h + 2 * (k & 1); /* of its first 16 values (rounded.cuh), one of the chunk's two segments */
         const float d = half_bits_to_float(*(const uint16_t *)(const void *)(row + 208 * blocks + 2 * block));
         for (int j = 0; j < GROUP; j++) {
             const int q = ((ql[64 * h + 32 * (k & 1) + j] >> low & 15) | (qh[32 * h + j] >> high & 3) << 4) - 32;
-            v[j] = d * (float)scales[2 * k + j / 16] * (float)q;
+            v[j] = d * (float)scales[2 * (chunk + j / 16) + k / 2 % 2] * (float)q;
         }
     }
 };

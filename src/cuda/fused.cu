@@ -31,37 +31,45 @@ struct products {
     product of[MOST];
 };
 
-/* What a warp computes of a product: outputs first, first + ROUNDED_WARPS, ... */
+/* What a warp computes of a product: outputs first, first + ROUNDED_WARPS, ... ; of paired ones the row of either matrix, in turn. */
 template <int ROWS> struct product_rows {
     const products &p;
     const product &m;
-    int64_t first;
-    float gates[ROWS]; /* of paired products, until the other one is there */
+    const char *inputs_at, *row, *up_row; /* the next rows to load */
+    int64_t out;                          /* the next one to compute */
 
-    __device__ int64_t out(int j) const {
-        return first + (int64_t)j * ROUNDED_WARPS;
+    template <int R> __device__ void point(const char *(&at)[R], int) {
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            const bool up = p.paired && r % 2;
+            at[r] = up ? up_row : row;
+            (up ? up_row : row) += ROUNDED_WARPS * m.w.stride;
+        }
     }
-    __device__ const char *row(int j) const {
-        return p.paired ? p.of[j % 2].w.data + out(j / 2) * p.of[j % 2].w.stride : m.w.data + out(j) * m.w.stride;
+    __device__ const char *inputs(int) const {
+        return inputs_at;
     }
-    __device__ int inputs(int) const {
-        return 0;
-    }
-    __device__ void done(int j, const float *sum) {
-        const int lane = threadIdx.x % WARP;
-        const int64_t o = out(p.paired ? j / 2 : j);
-        for (int r = 0; r < ROWS; r++) {
-            float v = warp_sum(sum[r]);
+    template <int R> __device__ void done(float (&sum)[R][ROWS], int left) {
+        const int r = threadIdx.x % WARP; /* the row that this lane stores */
+        sum_over_lanes<R, ROWS>(sum);
+        UNROLL
+        for (int j = 0; j < R; j++) {
+            float v = sum[j][0], gate = sum[j ? j - 1 : 0][0];
+            UNROLL
+            for (int i = 1; i < ROWS; i++) {
+                v = r == i ? sum[j][i] : v;
+                gate = r == i ? sum[j ? j - 1 : 0][i] : gate;
+            }
             if (p.paired && j % 2 == 0) {
-                gates[r] = v;
                 continue;
             }
-            v = p.paired ? silu(gates[r]) * v : v;
-            if (lane == r && r < p.rows) {
-                float *y = m.y + r * m.outs + o;
+            if (j < left && r < p.rows && r < ROWS) {
+                float *y = m.y + r * m.outs + out;
+                v = p.paired ? silu(gate) * v : v;
                 v = p.gate ? v / (1.0f + expf(-p.gate[r])) : v;
                 *y = p.add ? *y + v : v;
             }
+            out += ROUNDED_WARPS;
         }
     }
 };
@@ -101,25 +109,24 @@ template <int ROWS> __device__ static inline void take_rows(const products &p, r
     __syncthreads();
 }
 
-template <class Format, int ROWS> __device__ static inline void products_of_block(const products &p, int k, rounded_rows rounded) {
+template <class Format, int ROWS, bool SHORT> __device__ static inline void products_of_block(const products &p, int k, rounded_rows rounded) {
     const product &m = p.of[k];
-    const int64_t first = (int64_t)(blockIdx.x - (k ? p.of[k - 1].end_block : 0)) * ROUNDED_WARPS * p.each + threadIdx.x / WARP;
-    const int64_t left = (m.outs - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
-    const int count = left < p.each ? left < 0 ? 0 : (int)left : p.each;
-    product_rows<ROWS> mine = {p, m, first, {}};
-    row_stream<Format, ROWS, stream_depth<ROWS>::CHUNKS> stream;
-    stream.begin(mine, p.paired ? 2 * count : count, m.w.width);
+    const warp_outs outs = outs_of((int)blockIdx.x - (k ? p.of[k - 1].end_block : 0), p.each, m.outs);
+    const int count = p.paired ? 2 * outs.count : outs.count;
+    product_rows<ROWS> mine = {p, m, rounded.memory, m.w.data + outs.first * m.w.stride, p.of[1].w.data + outs.first * m.w.stride, outs.first};
+    stream_of<Format, ROWS, SHORT> stream;
+    stream.begin(mine, count, m.w.width);
     if (p.norm && threadIdx.x * 32 < p.width) {
         prefetch(p.norm + threadIdx.x * 32);
     }
     wait_for_inputs();
     take_rows<ROWS>(p, rounded);
-    stream.run(mine, rounded);
+    stream.run(mine, count, rounded);
 }
 
-template <int ROWS> __global__ static void __launch_bounds__(ROUNDED_THREADS, ROWS > 2 ? 1 : 2) products_kernel(products p) {
+template <int ROWS, bool SHORT> __global__ static void __launch_bounds__(ROUNDED_THREADS, ROWS > 2 ? 1 : 2) products_kernel(products p) {
     DYNAMIC_SHARED(memory);
-    const rounded_rows rounded = {memory, p.of[0].w.width};
+    const rounded_rows rounded = {memory, (int)p.of[0].w.width};
     int k = 0;
     while ((int)blockIdx.x >= p.of[k].end_block) {
         k++;
@@ -127,13 +134,13 @@ template <int ROWS> __global__ static void __launch_bounds__(ROUNDED_THREADS, RO
     let_next_begin();
     switch (p.of[k].type) {
     case DTYPE_Q8_0:
-        return products_of_block<rounded_q8_0, ROWS>(p, k, rounded);
+        return products_of_block<rounded_q8_0, ROWS, SHORT>(p, k, rounded);
     case DTYPE_Q4_K:
-        return products_of_block<rounded_q4_k, ROWS>(p, k, rounded);
+        return products_of_block<rounded_q4_k, ROWS, SHORT>(p, k, rounded);
     case DTYPE_Q5_K:
-        return products_of_block<rounded_q5_k, ROWS>(p, k, rounded);
+        return products_of_block<rounded_q5_k, ROWS, SHORT>(p, k, rounded);
     default:
-        return products_of_block<rounded_q6_k, ROWS>(p, k, rounded);
+        return products_of_block<rounded_q6_k, ROWS, SHORT>(p, k, rounded);
     }
 }
 
@@ -160,15 +167,18 @@ static void run_products(backend *b, const char *what, products p) {
         blocks += (int)blocks_for(p.of[k].outs, ROUNDED_WARPS * p.each);
         p.of[k].end_block = blocks;
     }
-    const size_t bytes = rounded_rows::bytes(p.of[0].w.width);
+    const bool is_short = p.of[0].w.width <= SHORT_WIDTH;
+    const auto start = [&](int rows, auto kernel, auto short_kernel) {
+        launch_chained(c, what, is_short ? short_kernel : kernel, blocks, ROUNDED_THREADS, (size_t)rows * rounded_rows::bytes(p.of[0].w.width), p);
+    };
     if (p.rows == 1) {
-        launch_chained(c, what, products_kernel<1>, blocks, ROUNDED_THREADS, bytes, p);
+        start(1, products_kernel<1, false>, products_kernel<1, true>);
     } else if (p.rows == 2) {
-        launch_chained(c, what, products_kernel<2>, blocks, ROUNDED_THREADS, 2 * bytes, p);
+        start(2, products_kernel<2, false>, products_kernel<2, true>);
     } else if (p.rows <= 4) {
-        launch_chained(c, what, products_kernel<4>, blocks, ROUNDED_THREADS, 4 * bytes, p);
+        start(4, products_kernel<4, false>, products_kernel<4, false>);
     } else {
-        launch_chained(c, what, products_kernel<FEW_ROWS>, blocks, ROUNDED_THREADS, FEW_ROWS * bytes, p);
+        start(FEW_ROWS, products_kernel<FEW_ROWS, false>, products_kernel<FEW_ROWS, false>);
     }
 }
 

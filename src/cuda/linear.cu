@@ -4,43 +4,52 @@
 
 /* What a warp computes: outputs first, first + ROUNDED_WARPS, ... */
 template <int ROWS> struct linear_rows {
-    weight_rows w;
-    int64_t first;
+    const char *row;   /* the next one to load */
+    int64_t step, out; /* to the row after it; the next output to compute */
+    const char *inputs_at;
     const float *bias;
     int rows;
     float *y;
     int64_t y_stride;
 
-    __device__ int64_t out(int j) const {
-        return first + (int64_t)j * ROUNDED_WARPS;
+    template <int R> __device__ void point(const char *(&at)[R], int) {
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            at[r] = row;
+            row += step;
+        }
     }
-    __device__ const char *row(int j) const {
-        return w.data + out(j) * w.stride;
+    __device__ const char *inputs(int) const {
+        return inputs_at;
     }
-    __device__ int inputs(int) const {
-        return 0;
-    }
-    __device__ void done(int j, const float *sum) {
-        for (int r = 0; r < ROWS; r++) {
-            const float v = warp_sum(sum[r]);
-            if ((int)threadIdx.x % WARP == r && r < rows) {
-                y[r * y_stride + out(j)] = v + (bias ? bias[out(j)] : 0);
+    template <int R> __device__ void done(float (&sum)[R][ROWS], int left) {
+        const int r = threadIdx.x % WARP; /* the row that this lane stores */
+        sum_over_lanes<R, ROWS>(sum);
+        UNROLL
+        for (int j = 0; j < R; j++) {
+            float v = sum[j][0];
+            UNROLL
+            for (int i = 1; i < ROWS; i++) {
+                v = r == i ? sum[j][i] : v;
             }
+            if (j < left && r < rows && r < ROWS) {
+                y[r * y_stride + out] = v + (bias ? bias[out] : 0);
+            }
+            out += ROUNDED_WARPS;
         }
     }
 };
 
-template <class Format, int ROWS>
+template <class Format, int ROWS, bool SHORT>
 __global__ static void __launch_bounds__(ROUNDED_THREADS, ROWS > 2 ? 1 : 2)
     rounded_kernel(weight_rows w, int64_t n, int64_t outs, int each, const float *bias, const float *x, int64_t x_stride, int rows, float *y,
                    int64_t y_stride) {
     DYNAMIC_SHARED(memory);
-    const rounded_rows rounded = {memory, w.width};
-    const int64_t first = (int64_t)blockIdx.x * ROUNDED_WARPS * each + threadIdx.x / WARP;
-    const int64_t left = (outs - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
-    linear_rows<ROWS> mine = {w, first, bias, rows, y, y_stride};
-    row_stream<Format, ROWS, stream_depth<ROWS>::CHUNKS> stream;
-    stream.begin(mine, left < each ? left < 0 ? 0 : (int)left : each, w.width);
+    const rounded_rows rounded = {memory, (int)w.width};
+    const warp_outs own = outs_of(blockIdx.x, each, outs);
+    linear_rows<ROWS> mine = {w.data + own.first * w.stride, ROUNDED_WARPS * w.stride, own.first, memory, bias, rows, y, y_stride};
+    stream_of<Format, ROWS, SHORT> stream;
+    stream.begin(mine, own.count, w.width);
     let_next_begin();
     wait_for_inputs();
     round_values(rounded, ROWS, [=](int r, int at, float *v) {
@@ -49,7 +58,7 @@ __global__ static void __launch_bounds__(ROUNDED_THREADS, ROWS > 2 ? 1 : 2)
         }
     });
     __syncthreads();
-    stream.run(mine, rounded);
+    stream.run(mine, own.count, rounded);
 }
 
 struct rounded_call {
@@ -61,21 +70,23 @@ struct rounded_call {
     float *y;
     int64_t y_stride;
 
-    template <class Format, int ROWS> void rows_of_them() const {
+    template <class Format, int ROWS, bool SHORT> void rows_of_them() const {
         const int each = outputs_a_warp(c, outs, 1);
-        launch_chained(c, "linear", rounded_kernel<Format, ROWS>, blocks_for(outs, ROUNDED_WARPS * each), ROUNDED_THREADS,
+        launch_chained(c, "linear", rounded_kernel<Format, ROWS, SHORT>, blocks_for(outs, ROUNDED_WARPS * each), ROUNDED_THREADS,
                        ROWS * rounded_rows::bytes(w.width), w, n, outs, each, bias, x, x_stride, (int)rows, y, y_stride);
     }
 
     template <class Format> void run() const {
-        if (rows == 1) {
-            rows_of_them<Format, 1>();
+        if (rows == 1 && w.width <= SHORT_WIDTH) {
+            rows_of_them<Format, 1, true>();
+        } else if (rows == 1) {
+            rows_of_them<Format, 1, false>();
         } else if (rows == 2) {
-            rows_of_them<Format, 2>();
+            rows_of_them<Format, 2, false>();
         } else if (rows <= 4) {
-            rows_of_them<Format, 4>();
+            rows_of_them<Format, 4, false>();
         } else {
-            rows_of_them<Format, FEW_ROWS>();
+            rows_of_them<Format, FEW_ROWS, false>();
         }
     }
 };

@@ -91,106 +91,159 @@ __global__ static void few_down_kernel(expert_weights down, const float *hidden,
 
 /* ---- few slots, inputs rounded ---- */
 
-/* What a warp computes of an expert's hidden values: outputs first, first + ROUNDED_WARPS, ... , of each the gate's row and the one above. */
+/* What a warp computes of an expert's hidden values: outputs out, out + ROUNDED_WARPS, ... , of each the gate's row and the one of up. */
 struct gate_up_rows {
-    weight_rows gate, up; /* up.data NULL: gate alone */
-    int64_t first;
+    const char *gate, *up; /* the next rows to load; up NULL: gate alone */
+    int64_t gate_step, up_step;
+    const char *inputs_at;
     float *hidden;
-    float kept;
+    int64_t out; /* the next one to compute */
 
-    __device__ int matrices() const {
-        return up.data ? 2 : 1;
+    template <int R> __device__ void point(const char *(&at)[R], int) {
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            if (up && r % 2) {
+                at[r] = up;
+                up += up_step;
+            } else {
+                at[r] = gate;
+                gate += gate_step;
+            }
+        }
     }
-    __device__ int64_t out(int j) const {
-        return first + (int64_t)(j / matrices()) * ROUNDED_WARPS;
+    __device__ const char *inputs(int) const {
+        return inputs_at;
     }
-    __device__ const char *row(int j) const {
-        return j % matrices() ? up.data + out(j) * up.stride : gate.data + out(j) * gate.stride;
-    }
-    __device__ int inputs(int) const {
-        return 0;
-    }
-    __device__ void done(int j, const float *sum) {
-        const float v = warp_sum(*sum);
-        if (up.data && j % 2 == 0) {
-            kept = v;
-        } else if (threadIdx.x % WARP == 0) {
-            hidden[out(j)] = up.data ? silu(kept) * v : v;
+    template <int R> __device__ void done(float (&sum)[R][1], int left) {
+        sum_over_lanes<R, 1>(sum);
+        UNROLL
+        for (int j = 0; j < R; j++) {
+            if (up && j % 2 == 0) {
+                continue;
+            }
+            if (j < left && threadIdx.x % WARP == 0) {
+                hidden[out] = up ? silu(sum[j ? j - 1 : 0][0]) * sum[j][0] : sum[j][0];
+            }
+            out += ROUNDED_WARPS;
         }
     }
 };
 
 /* hidden[slot, o] = silu(gate x) * up x, or gate x alone without up. grid: outputs, slots; each: outputs of a warp. */
-template <class Format>
+template <class Format, bool SHORT>
 __global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
     rounded_gate_up_kernel(expert_weights gate, expert_weights up, const float *x, const int32_t *ids, int used, int64_t width, int64_t ffn, int each,
                            float *hidden) {
     DYNAMIC_SHARED(memory);
-    const rounded_rows rounded = {memory, gate.all.width};
-    const int64_t slot = blockIdx.y, first = (int64_t)blockIdx.x * ROUNDED_WARPS * each + threadIdx.x / WARP;
-    const int64_t left = (ffn - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
-    const int count = left < each ? left < 0 ? 0 : (int)left : each;
+    const rounded_rows rounded = {memory, (int)gate.all.width};
+    const int64_t slot = blockIdx.y;
+    const warp_outs own = outs_of(blockIdx.x, each, ffn);
+    const int count = up.all.data ? 2 * own.count : own.count;
     let_next_begin();
     wait_for_inputs();
     const int32_t expert = ids[slot];
-    gate_up_rows mine = {gate.of(expert), up.all.data ? up.of(expert) : weight_rows{}, first, hidden + slot * ffn, 0};
-    row_stream<Format, 1, stream_depth<1>::CHUNKS> stream;
-    stream.begin(mine, count * mine.matrices(), gate.all.width);
+    gate_up_rows mine = {};
+    mine.gate = gate.of(expert).data + own.first * gate.all.stride;
+    mine.up = up.all.data ? up.of(expert).data + own.first * up.all.stride : NULL;
+    mine.gate_step = ROUNDED_WARPS * gate.all.stride;
+    mine.up_step = ROUNDED_WARPS * up.all.stride;
+    mine.inputs_at = memory;
+    mine.hidden = hidden + slot * ffn;
+    mine.out = own.first;
+    stream_of<Format, 1, SHORT> stream;
+    stream.begin(mine, count, gate.all.width);
     round_rows_of(rounded, 1, x + slot / used * width, 0, width);
     __syncthreads();
-    stream.run(mine, rounded);
+    stream.run(mine, count, rounded);
 }
 
-/* What a warp computes of the experts' sum: outputs first, first + ROUNDED_WARPS, ... , of each the rows of all experts used. */
+enum { MOST_USED = 64 }; /* experts of a row, of a few slots */
+
+/* What a warp computes of the experts' sum: outputs out, out + ROUNDED_WARPS, ... , of each the rows of all experts used. */
 struct down_rows {
-    expert_weights down;
-    const int32_t *ids;
+    const char *const *matrices; /* [used] the next row to load of each expert, as of the first output */
     const float *weights;
     int used;
-    int64_t first;
-    bool add;
+    int64_t step, ahead; /* bytes from an output to the next one, and those of the outputs loaded */
+    int loading;         /* the slot of the next row to load */
+    const char *memory;
+    int row_bytes;
     float *y;
+    bool add;
+    int64_t out; /* the next one to compute, of which the slots before `slot` have been added up */
+    int slot;
     float total;
 
-    __device__ int64_t out(int j) const {
-        return first + (int64_t)(j / used) * ROUNDED_WARPS;
-    }
-    __device__ const char *row(int j) const {
-        return down.of(ids[j % used]).data + out(j) * down.all.stride;
-    }
-    __device__ int inputs(int j) const {
-        return j % used;
-    }
-    __device__ void done(int j, const float *sum) {
-        total += weights[j % used] * *sum;
-        if (j % used == used - 1) {
-            const float v = warp_sum(total);
-            if (threadIdx.x % WARP == 0) {
-                y[out(j)] = add ? y[out(j)] + v : v;
+    template <int R> __device__ void point(const char *(&at)[R], int) {
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            at[r] = matrices[loading] + ahead;
+            if (++loading == used) {
+                loading = 0;
+                ahead += step;
             }
-            total = 0;
+        }
+    }
+    __device__ const char *inputs(int r) const {
+        int s = slot + r;
+        while (s >= used) {
+            s -= used;
+        }
+        return memory + s * row_bytes;
+    }
+    template <int R> __device__ void done(float (&sum)[R][1], int left) {
+        UNROLL
+        for (int j = 0; j < R; j++) {
+            if (j < left) {
+                total += weights[slot] * sum[j][0];
+                if (++slot == used) {
+                    const float v = warp_sum(total);
+                    if (threadIdx.x % WARP == 0) {
+                        y[out] = add ? y[out] + v : v;
+                    }
+                    total = 0;
+                    slot = 0;
+                    out += ROUNDED_WARPS;
+                }
+            }
         }
     }
 };
 
 /* y[row, o] = sum over its slots, or more by it with add. grid: outputs, rows; each: outputs of a warp. */
-template <class Format>
+template <class Format, bool SHORT>
 __global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
     rounded_down_kernel(expert_weights down, const float *hidden, const int32_t *ids, const float *weights, int used, int64_t width, int64_t ffn,
                         int each, bool add, float *y) {
     DYNAMIC_SHARED(memory);
-    const rounded_rows rounded = {memory, down.all.width};
-    const int64_t row = blockIdx.y, first = (int64_t)blockIdx.x * ROUNDED_WARPS * each + threadIdx.x / WARP;
-    const int64_t left = (width - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
-    const int count = left < each ? left < 0 ? 0 : (int)left : each;
+    __shared__ const char *matrices[MOST_USED];
+    __shared__ float shares[MOST_USED];
+    const rounded_rows rounded = {memory, (int)down.all.width};
+    const int64_t row = blockIdx.y;
+    const warp_outs own = outs_of(blockIdx.x, each, width);
     let_next_begin();
     wait_for_inputs();
-    down_rows mine = {down, ids + row * used, weights + row * used, used, first, add, y + row * width, 0};
-    row_stream<Format, 1, stream_depth<1>::CHUNKS> stream;
-    stream.begin(mine, count * used, down.all.width);
+    if ((int)threadIdx.x < used) {
+        matrices[threadIdx.x] = down.of(ids[row * used + threadIdx.x]).data;
+        shares[threadIdx.x] = weights[row * used + threadIdx.x];
+    }
+    __syncthreads();
+    down_rows mine = {};
+    mine.matrices = matrices;
+    mine.weights = shares;
+    mine.used = used;
+    mine.step = ROUNDED_WARPS * down.all.stride;
+    mine.ahead = own.first * down.all.stride;
+    mine.memory = memory;
+    mine.row_bytes = (int)rounded_rows::bytes(down.all.width);
+    mine.y = y + row * width;
+    mine.add = add;
+    mine.out = own.first;
+    stream_of<Format, 1, SHORT> stream;
+    stream.begin(mine, own.count * used, down.all.width);
     round_rows_of(rounded, used, hidden + row * used * ffn, ffn, ffn);
     __syncthreads();
-    stream.run(mine, rounded);
+    stream.run(mine, own.count * used, rounded);
 }
 
 /* ---- many slots ---- */
@@ -424,9 +477,10 @@ struct rounded_gate_up_call {
     template <class Format> void run() const {
         const expert_weights second = up ? experts_of(up) : expert_weights{};
         const int each = outputs_a_warp(m->c, m->ffn, m->slots);
-        launch_chained(m->c, "moe_gate_up", rounded_gate_up_kernel<Format>, dim3(blocks_for(m->ffn, ROUNDED_WARPS * each), (unsigned)m->slots),
-                       ROUNDED_THREADS, rounded_rows::bytes(rows_of(gate).width), experts_of(gate), second, m->x, m->ids, m->used, m->width, m->ffn,
-                       each, to);
+        const int64_t stored = rows_of(gate).width;
+        launch_chained(m->c, "moe_gate_up", stored <= SHORT_WIDTH ? rounded_gate_up_kernel<Format, true> : rounded_gate_up_kernel<Format, false>,
+                       dim3(blocks_for(m->ffn, ROUNDED_WARPS * each), (unsigned)m->slots), ROUNDED_THREADS, rounded_rows::bytes(stored),
+                       experts_of(gate), second, m->x, m->ids, m->used, m->width, m->ffn, each, to);
     }
 };
 
@@ -435,9 +489,11 @@ struct rounded_down_call {
     bool add;
     template <class Format> void run() const {
         const int each = outputs_a_warp(m->c, m->width, m->rows);
-        launch_chained(m->c, "moe_down", rounded_down_kernel<Format>, dim3(blocks_for(m->width, ROUNDED_WARPS * each), (unsigned)m->rows),
-                       ROUNDED_THREADS, (size_t)m->used * rounded_rows::bytes(rows_of(m->down).width), experts_of(m->down), m->hidden, m->ids,
-                       m->weights, m->used, m->width, m->ffn, each, add, m->y);
+        const int64_t stored = rows_of(m->down).width;
+        launch_chained(m->c, "moe_down", stored <= SHORT_WIDTH ? rounded_down_kernel<Format, true> : rounded_down_kernel<Format, false>,
+                       dim3(blocks_for(m->width, ROUNDED_WARPS * each), (unsigned)m->rows), ROUNDED_THREADS,
+                       (size_t)m->used * rounded_rows::bytes(stored), experts_of(m->down), m->hidden, m->ids, m->weights, m->used, m->width, m->ffn,
+                       each, add, m->y);
     }
 };
 
@@ -518,7 +574,7 @@ static bool inputs_fit(const moe_call *m) {
 }
 
 static bool hidden_fits(const moe_call *m) {
-    return m->few && (size_t)m->used * rounded_rows::bytes(rows_of(m->down).width) <= MOST_ROUNDED_BYTES;
+    return m->few && m->used <= MOST_USED && (size_t)m->used * rounded_rows::bytes(rows_of(m->down).width) <= MOST_ROUNDED_BYTES;
 }
 
 static void gate_and_up(backend *b, const moe_call *m) {

@@ -2,12 +2,7 @@
 #ifndef OMNI_CUDA_REPACK_CUH
 #define OMNI_CUDA_REPACK_CUH
 
-#include "cuda/device.cuh"
-
-/* Whether rows of a type lie otherwise on the card than in a file. */
-static inline bool repacks(dtype type) {
-    return type == DTYPE_Q8_0 || type == DTYPE_Q6_K;
-}
+#include "cuda/formats.cuh"
 
 /* Bytes of a row of width values on the card. */
 size_t repacked_row_bytes(dtype type, int64_t width);

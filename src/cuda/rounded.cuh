@@ -19,6 +19,14 @@ struct segment_pair {
     int at[2]; /* the first value's place in the row */
 };
 
+__device__ static inline uint32_t load_4(const void *p) {
+    return *(const uint32_t *)p;
+}
+
+__device__ static inline uint16_t load_2(const void *p) {
+    return *(const uint16_t *)p;
+}
+
 /* Bits [shift, shift + 4) of each byte. */
 __device__ static inline uint32_t nibbles(uint32_t x, int shift) {
     return x >> shift & 0x0f0f0f0fu;
@@ -34,9 +42,8 @@ struct rounded_q8_0 {
         uint4 first, second;
         uint16_t d;
     };
-    __device__ static stored load(const char *row, int64_t width, int c) {
-        const char *at = row + 32 * c;
-        return {load_16(at), load_16(at + 16), *(const uint16_t *)(const void *)(row + width + 2 * c)};
+    __device__ static stored load(const char *row, int width, int c) {
+        return {load_16(row + 32 * c), load_16(row + 32 * c + 16), load_2(row + width + 2 * c)};
     }
     __device__ static segment_pair unpack(const stored &s, int c) {
         const uint4 a = s.first, b = s.second;
@@ -46,56 +53,56 @@ struct rounded_q8_0 {
     }
 };
 
-/* Scale and minimum of group g from the 12 bytes of a Q4_K or Q5_K block, as three words (tensor/blocks.h). */
-__device__ static inline void group_scale_min(uint4 head, int g, float *scale, float *min) {
-    const int shift = 8 * (g & 3);
-    const uint32_t s = head.y >> shift, m = head.z >> shift, both = head.w >> shift;
-    *scale = (float)(g < 4 ? s & 63 : (both & 15) | (s >> 6 & 3) << 4) * low_half(head.x);
-    *min = (float)(g < 4 ? m & 63 : (both >> 4 & 15) | (m >> 6 & 3) << 4) * low_half(head.x >> 16);
+/* Byte i of a word. */
+__device__ static inline float byte_of(uint32_t x, int i) {
+    return (float)(x >> 8 * i & 255);
 }
 
-/* Chunk k of a Q4_K or Q5_K block that begins at value `first`: its two segments are of the groups 2 * (k / 2) and the next one, whose codes are the
- * low and the high nibbles of 16 bytes. */
-__device__ static inline segment_pair nibble_pair(uint4 head, uint4 codes, int first, int k) {
-    const int group = k / 2 * 2, at = first + 32 * group + 16 * (k & 1);
+/* Chunk c of Q4_K or Q5_K from its codes: its segments are of the groups 2 * (c / 2) and the next one, whose codes are the low and the high nibbles
+ * of 16 bytes. scales: scale, min, scale, min; d: d, dmin. */
+__device__ static inline segment_pair nibble_pair(uint4 codes, uint32_t scales, uint32_t d, int c) {
+    const int at = 64 * (c / 2) + 16 * (c & 1);
+    const float scale = low_half(d), min = low_half(d >> 16);
     const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-    segment_pair p = {{}, {}, {}, {at, at + 32}};
+    segment_pair p = {
+        {}, {scale * byte_of(scales, 0), scale * byte_of(scales, 2)}, {min * byte_of(scales, 1), min * byte_of(scales, 3)}, {at, at + 32}};
     for (int i = 0; i < 4; i++) {
         p.q[0][i] = (int)nibbles(words[i], 0);
         p.q[1][i] = (int)nibbles(words[i], 4);
     }
-    group_scale_min(head, group, &p.scale[0], &p.min[0]);
-    group_scale_min(head, group + 1, &p.scale[1], &p.min[1]);
     return p;
 }
 
 struct rounded_q4_k {
     enum { SCALED = 32 };
     struct stored {
-        uint4 head, codes;
+        uint4 codes;
+        uint32_t scales, d;
     };
-    __device__ static stored load(const char *row, int64_t width, int c) {
-        const char *b = row + c / 8 * (int64_t)sizeof(block_q4_k);
-        return {load_16(b), load_16(b + 16 + 16 * (c % 8))};
+    __device__ static stored load(const char *row, int width, int c) {
+        const int blocks = width / QK_K;
+        return {load_16(row + 16 * c), load_4(row + 128 * blocks + 4 * (c / 2)), load_4(row + 144 * blocks + 4 * (c / 8))};
     }
     __device__ static segment_pair unpack(const stored &s, int c) {
-        return nibble_pair(s.head, s.codes, c / 8 * QK_K, c % 8);
+        return nibble_pair(s.codes, s.scales, s.d, c);
     }
 };
 
 struct rounded_q5_k {
     enum { SCALED = 32 };
     struct stored {
-        uint4 head, high, codes;
+        uint4 codes, high;
+        uint32_t scales, d;
     };
-    __device__ static stored load(const char *row, int64_t width, int c) {
-        const char *b = row + c / 8 * (int64_t)sizeof(block_q5_k);
-        return {load_16(b), load_16(b + 16 + 16 * (c & 1)), load_16(b + 48 + 16 * (c % 8))};
+    __device__ static stored load(const char *row, int width, int c) {
+        const int blocks = width / QK_K;
+        return {load_16(row + 16 * c), load_16(row + 128 * blocks + 32 * (c / 8) + 16 * (c & 1)), load_4(row + 160 * blocks + 4 * (c / 2)),
+                load_4(row + 176 * blocks + 4 * (c / 8))};
     }
     __device__ static segment_pair unpack(const stored &s, int c) {
-        const int k = c % 8, group = k / 2 * 2;
+        const int group = c % 8 / 2 * 2;
         const uint32_t high[4] = {s.high.x, s.high.y, s.high.z, s.high.w};
-        segment_pair p = nibble_pair(s.head, s.codes, c / 8 * QK_K, k);
+        segment_pair p = nibble_pair(s.codes, s.scales, s.d, c);
         for (int i = 0; i < 4; i++) { /* the fifth bit of group g is bit g */
             p.q[0][i] |= (int)((high[i] >> group & 0x01010101u) << 4);
             p.q[1][i] |= (int)((high[i] >> (group + 1) & 0x01010101u) << 4);
@@ -108,30 +115,22 @@ struct rounded_q6_k {
     enum { SCALED = 16 };
     struct stored {
         uint4 low, high;
-        uint16_t d;
-        int8_t scales[2];
+        uint16_t d, scales;
     };
-    __device__ static stored load(const char *row, int64_t width, int c) {
-        const int64_t blocks = width / QK_K, block = c / 8;
-        const int k = c % 8, half = k / 4, r = k % 4;
-        const int8_t *scales = (const int8_t *)(row + 192 * blocks + 16 * block + 8 * half + r);
-        return {load_16(row + 128 * block + 16 * k),
-                load_16(row + 128 * blocks + 64 * block + 32 * half + 16 * (r & 1)),
-                *(const uint16_t *)(const void *)(row + 208 * blocks + 2 * block),
-                {scales[0], scales[4]}};
+    __device__ static stored load(const char *row, int width, int c) {
+        const int blocks = width / QK_K, half = c / 4; /* of all blocks */
+        return {load_16(row + 16 * c), load_16(row + 128 * blocks + 32 * half + 16 * (c & 1)), load_2(row + 208 * blocks + 2 * (c / 8)),
+                load_2(row + 192 * blocks + 2 * c)};
     }
     __device__ static segment_pair unpack(const stored &t, int c) {
-        const int k = c % 8, half = k / 4, r = k % 4, at = c / 8 * QK_K + 128 * half + 16 * r;
-        const float d = half_bits_to_float(t.d);
-        segment_pair p = {{}, {}, {}, {at, at + 64}};
+        const int shift = c % 4 / 2 * 2, at = 128 * (c / 4) + 16 * (c % 4);
+        const float d = low_half(t.d), first = d * (float)(int8_t)t.scales, second = d * (float)(int8_t)(t.scales >> 8);
         const uint32_t words[4] = {t.low.x, t.low.y, t.low.z, t.low.w}, high[4] = {t.high.x, t.high.y, t.high.z, t.high.w};
+        segment_pair p = {{}, {first, second}, {32 * first, 32 * second}, {at, at + 64}};
         for (int i = 0; i < 4; i++) {
-            p.q[0][i] = (int)(nibbles(words[i], 0) | (high[i] >> r / 2 * 2 & 0x03030303u) << 4);
-            p.q[1][i] = (int)(nibbles(words[i], 4) | (high[i] >> (4 + r / 2 * 2) & 0x03030303u) << 4);
-        }
-        for (int s = 0; s < 2; s++) {
-            p.scale[s] = d * (float)t.scales[s];
-            p.min[s] = 32 * p.scale[s];
+            const uint32_t bits = high[i] >> shift; /* 0 and 1 of each byte are the first segment's, 4 and 5 the second's */
+            p.q[0][i] = (int)(nibbles(words[i], 0) | (bits << 4 & 0x30303030u));
+            p.q[1][i] = (int)(nibbles(words[i], 4) | (bits & 0x30303030u));
         }
         return p;
     }
@@ -157,25 +156,26 @@ template <class Call> static bool with_rounded(dtype type, const Call &call) {
     }
 }
 
-/* Rounded rows, in a block's shared memory or in the card's: of each row its int8 values, a scale for every 32, a sum for every 16. */
+/* Rounded rows, in a block's shared memory or in the card's: of each row its int8 values, and for every 16 their scale and scale times their sum. */
 struct rounded_rows {
     char *memory;
-    int64_t width; /* a multiple of 32 */
+    int width; /* a multiple of 32 */
 
     __host__ __device__ static size_t bytes(int64_t width) {
-        return (size_t)(width + width / 32 * 4 + width / 16 * 4 + 15) / 16 * 16;
+        return (size_t)(width + width / 16 * (int64_t)sizeof(float2) + 15) / 16 * 16;
     }
     __device__ char *row(int64_t r) const {
         return memory + (size_t)r * bytes(width);
     }
-    __device__ const char *values(int64_t r, int at) const {
-        return row(r) + at;
+    /* Of the row that lies at p. */
+    __device__ static uint4 values(const char *p, int at) {
+        return load_16(p + at);
     }
-    __device__ float *scale(int64_t r, int at) const {
-        return (float *)(void *)(row(r) + width) + at / 32;
+    __device__ float2 *scale(char *p, int at) const {
+        return (float2 *)(void *)(p + width) + at / 16;
     }
-    __device__ int *sum(int64_t r, int at) const {
-        return (int *)(void *)(row(r) + width + width / 32 * 4) + at / 16;
+    __device__ float2 scale_of(const char *p, int at) const {
+        return ((const float2 *)(const void *)(p + width))[at / 16];
     }
 };
 
@@ -186,7 +186,7 @@ __device__ static inline uint32_t largest_of(uint32_t x, uint32_t y) {
 /* The first `rows` rows from the values input(row, at, v), which gives those of [at, at + 8). A thread rounds eight, four threads what has a scale.
  * All threads of the block must call it, and then __syncthreads. */
 template <class Input> __device__ static inline void round_values(rounded_rows to, int rows, Input input) {
-    const int each = (int)to.width / 8, pieces = rows * each;
+    const int each = to.width / 8, pieces = rows * each;
     for (int first = 0; first < pieces; first += (int)blockDim.x) {
         const int piece = first + (int)threadIdx.x, r = piece / each, at = piece % each * 8;
         if (piece / WARP * WARP >= pieces) {
@@ -218,10 +218,8 @@ template <class Input> __device__ static inline void round_values(rounded_rows t
         }
         *(uint2 *)(void *)(to.row(r) + at) = uint2{words[0], words[1]};
         if (at % 16 == 0) {
-            *to.sum(r, at) = sum;
-        }
-        if (at % 32 == 0) {
-            *to.scale(r, at) = finite ? none ? 0 : largest / 127 : nanf("");
+            const float scale = finite ? none ? 0 : largest / 127 : nanf("");
+            *to.scale(to.row(r), at) = float2{scale, scale * (float)sum};
         }
     }
 }
@@ -231,85 +229,110 @@ __device__ static inline void round_rows_of(rounded_rows to, int rows, const flo
     round_values(to, rows, [x, stride, n](int r, int at, float *v) { load_8(x + r * stride, at, n, v); });
 }
 
-/* Dot products of stored rows with rounded ones, by a warp, with the loads of DEPTH chunks under way.
+/* Dot products of stored rows with rounded ones, by a warp. It takes R stored rows at a time and of each P chunks a lane, which are loaded while
+ * those before are multiplied.
  *
- * Rows says which: row(j) is where stored row j lies, inputs(j) the first of the ROWS rounded rows that it is multiplied with, and done(j, sum) takes
- * this lane's part of the products: their sums over the lanes are what is looked for. begin reads nothing but weights, and what row(j) reads. */
-template <class Format, int ROWS, int DEPTH> struct row_stream {
-    typename Format::stored coming[DEPTH];
-    int64_t width;
-    int chunks, passes;  /* of a row: its chunks, and how often a warp's lanes go over it */
-    int row, pass, rows; /* what is loaded next; how many there are */
+ * Rows says which: point(at, left) gives the places of the next R stored rows, of which `left` exist; inputs(r) is where the ROWS rounded rows lie
+ * that the r-th of those being multiplied belongs to; done(sum, left) takes this lane's part of their products, whose sums over the lanes are what is
+ * looked for. begin reads nothing but weights, and what point reads. */
+template <class Format, int ROWS, int R, int P> struct row_stream {
+    enum { TOGETHER = R };
+    typename Format::stored coming[R * P];
+    const char *at[R];
+    int left, first; /* rows to load, those of `at` included, and the first chunk of the next load */
+    int width;
 
-    template <class Rows> __device__ void load(const Rows &of, int to) {
-        const int c = (int)threadIdx.x % WARP + pass * WARP;
-        if (row < rows) {
-            if (c < chunks) {
-                coming[to] = Format::load(of.row(row), width, c);
-            }
-            if (++pass == passes) {
-                pass = 0;
-                row++;
-            }
+    __device__ void load(int r, int p) {
+        const int c = first + (int)threadIdx.x % WARP + p * WARP;
+        if (r < left && c < width / 32) {
+            coming[r * P + p] = Format::load(at[r], width, c);
         }
     }
 
-    template <class Rows> __device__ void begin(const Rows &of, int count, int64_t row_width) {
-        width = row_width;
-        chunks = (int)(width / 32);
-        passes = (chunks + WARP - 1) / WARP;
-        row = pass = 0;
-        rows = count;
+    template <class Rows> __device__ void begin(Rows &of, int count, int64_t row_width) {
+        width = (int)row_width;
+        first = 0;
+        left = count;
+        of.point(at, left);
         UNROLL
-        for (int d = 0; d < DEPTH; d++) {
-            load(of, d);
+        for (int i = 0; i < R * P; i++) {
+            load(i / P, i % P);
         }
     }
 
-    template <class Rows> __device__ void run(Rows &of, rounded_rows x) {
-        float sum[ROWS] = {};
-        int at = 0, times = 0;
-        while (at < rows) {
+    template <class Rows> __device__ void run(Rows &of, int count, rounded_rows x) {
+        float sum[R][ROWS] = {};
+        int c = (int)threadIdx.x % WARP;
+        while (count > 0) {
+            first += P * WARP;
+            if (first >= width / 32) {
+                first = 0;
+                left -= R;
+                of.point(at, left);
+            }
             UNROLL
-            for (int d = 0; d < DEPTH; d++) {
-                if (at < rows) {
-                    const int c = (int)threadIdx.x % WARP + times * WARP;
-                    const typename Format::stored now = coming[d];
-                    load(of, d);
-                    if (c < chunks) {
-                        add(Format::unpack(now, c), x, of.inputs(at), sum);
-                    }
-                    if (++times == passes) {
-                        of.done(at, sum);
-                        for (int r = 0; r < ROWS; r++) {
-                            sum[r] = 0;
-                        }
-                        times = 0;
-                        at++;
-                    }
+            for (int i = 0; i < R * P; i++) {
+                const typename Format::stored now = coming[i];
+                load(i / P, i % P);
+                if (i / P < count && c + i % P * WARP < width / 32) {
+                    add(Format::unpack(now, c + i % P * WARP), x, of.inputs(i / P), sum[i / P]);
                 }
             }
+            c += P * WARP;
+            if (first == 0) {
+                of.done(sum, count);
+                for (int i = 0; i < R * ROWS; i++) {
+                    sum[i / ROWS][i % ROWS] = 0;
+                }
+                c = (int)threadIdx.x % WARP;
+                count -= R;
+            }
         }
     }
 
-    __device__ static void add(const segment_pair &p, rounded_rows x, int first, float sum[ROWS]) {
+    __device__ static void add(const segment_pair &p, rounded_rows x, const char *inputs, float sum[ROWS]) {
+        UNROLL
         for (int r = 0; r < ROWS; r++) {
+            const char *from = inputs + r * (int)rounded_rows::bytes(x.width);
+            UNROLL
             for (int s = 0; s < 2; s++) {
-                const int4 v = *(const int4 *)(const void *)x.values(first + r, p.at[s]);
-                int dot = __dp4a(p.q[s][0], v.x, 0);
-                dot = __dp4a(p.q[s][1], v.y, dot);
-                dot = __dp4a(p.q[s][2], v.z, dot);
-                dot = __dp4a(p.q[s][3], v.w, dot);
-                sum[r] += *x.scale(first + r, p.at[s]) * (p.scale[s] * (float)dot - p.min[s] * (float)*x.sum(first + r, p.at[s]));
+                const uint4 v = rounded_rows::values(from, p.at[s]);
+                const float2 scale = x.scale_of(from, p.at[s]);
+                int dot = __dp4a(p.q[s][0], (int)v.x, 0);
+                dot = __dp4a(p.q[s][1], (int)v.y, dot);
+                dot = __dp4a(p.q[s][2], (int)v.z, dot);
+                dot = __dp4a(p.q[s][3], (int)v.w, dot);
+                sum[r] += scale.x * p.scale[s] * (float)dot - p.min[s] * scale.y;
             }
         }
     }
 };
 
-/* Chunks under way: fewer where many rows take the registers. */
-template <int ROWS> struct stream_depth {
-    enum { CHUNKS = ROWS > 2 ? 2 : 4 };
+/* How many: short rows four at a time; fewer where many rounded rows take the registers. */
+template <class Format, int ROWS, bool SHORT> using stream_of = row_stream<Format, ROWS, ROWS <= 2 && SHORT ? 4 : 2, ROWS <= 2 && !SHORT ? 2 : 1>;
+enum { SHORT_WIDTH = 32 * WARP };
+
+/* The sums over the lanes. */
+template <int R, int ROWS> __device__ static inline void sum_over_lanes(float sum[R][ROWS]) {
+    UNROLL
+    for (int distance = WARP / 2; distance > 0; distance /= 2) {
+        UNROLL
+        for (int i = 0; i < R * ROWS; i++) {
+            sum[i / ROWS][i % ROWS] += __shfl_xor_sync(0xffffffffu, sum[i / ROWS][i % ROWS], distance);
+        }
+    }
+}
+
+/* What a warp of a block computes of `outs` outputs, of which each warp has `each`: first, first + ROUNDED_WARPS, ... */
+struct warp_outs {
+    int64_t first;
+    int count;
 };
+
+__device__ static inline warp_outs outs_of(int64_t block, int each, int64_t outs) {
+    const int64_t first = block * ROUNDED_WARPS * each + threadIdx.x / WARP, left = (outs - first + ROUNDED_WARPS - 1) / ROUNDED_WARPS;
+    return {first, left < each ? left < 0 ? 0 : (int)left : each};
+}
 
 static inline bool is_rounded(dtype type) {
     return type == DTYPE_Q8_0 || type == DTYPE_Q4_K || type == DTYPE_Q5_K || type == DTYPE_Q6_K;

@@ -19,8 +19,7 @@ struct tile_rows {
 struct tile_memory {
     int8_t w[TILE_OUTS * PITCH], x[TILE * PITCH];
     float2 w_scale[SEGMENTS][TILE_OUTS]; /* x: scale, y: min */
-    float x_scale[SEGMENTS / 2][TILE];
-    int x_sum[SEGMENTS][TILE];
+    float2 x_scale[SEGMENTS][TILE];      /* x: scale, y: scale times the sum */
 };
 
 /* The next STEP values of TILE_OUTS stored rows, unpacked; zeros where there are none. */
@@ -30,7 +29,7 @@ template <class Format> __device__ static inline void take_weights(tile_memory *
         segment_pair p = {{}, {}, {}, {32 * c, 32 * c + 16}};
         if (first_out + out < outs && at + 32 * c < w.width) {
             const int chunk = (int)(at / 32) + c;
-            p = Format::unpack(Format::load(w.data + (first_out + out) * w.stride, w.width, chunk), chunk);
+            p = Format::unpack(Format::load(w.data + (first_out + out) * w.stride, (int)w.width, chunk), chunk);
             p.at[0] -= (int)at;
             p.at[1] -= (int)at;
         }
@@ -49,10 +48,7 @@ __device__ static inline void take_inputs(tile_memory *to, rounded_rows x, const
         const bool there = row < t.count && i < x.width;
         const int64_t from = there ? place.source(t.first + row) : 0;
         *(uint4 *)(void *)(to->x + row * PITCH + 16 * segment) = there ? load_16(x.row(from) + i) : uint4{0, 0, 0, 0};
-        to->x_sum[segment][row] = there ? *x.sum(from, i) : 0;
-        if (segment % 2 == 0) {
-            to->x_scale[segment / 2][row] = there ? *x.scale(from, i) : 0;
-        }
+        to->x_scale[segment][row] = there ? x.scale_of(x.row(from), i) : float2{0, 0};
     }
 }
 
@@ -79,8 +75,9 @@ template <int DEPTH> __device__ static inline void multiply_segments(const tile_
             }
             for (int i = 0; i < 4; i++) {
                 const int row = first_row + 8 * n + 2 * t + i % 2;
-                const int total = m->x_sum[s][row] + (DEPTH == 32 ? m->x_sum[s + 1][row] : 0);
-                sum[o][n][i] += m->x_scale[s / 2][row] * (scale[i / 2].x * (float)d[i] - scale[i / 2].y * (float)total);
+                const float2 x = m->x_scale[s][row];
+                const float total = x.y + (DEPTH == 32 ? m->x_scale[s + 1][row].y : 0);
+                sum[o][n][i] += x.x * scale[i / 2].x * (float)d[i] - scale[i / 2].y * total;
             }
         }
     }
@@ -126,7 +123,7 @@ __global__ static void round_kernel(rounded_rows to, const float *x, int64_t n, 
 
 /* rows of x, rounded, in the scratch; memory NULL: there is no room. width: of the matrix, n or more. */
 static inline rounded_rows round_rows(cuda_backend *c, const float *x, int64_t rows, int64_t n, int64_t stride, int64_t width) {
-    const rounded_rows to = {(char *)cuda_scratch(c, (size_t)rows * rounded_rows::bytes(width)), width};
+    const rounded_rows to = {(char *)cuda_scratch(c, (size_t)rows * rounded_rows::bytes(width)), (int)width};
     if (to.memory) {
         launch(c, "round", round_kernel, (unsigned)rows, ROUNDED_THREADS, 0, to, x, n, stride);
     }
