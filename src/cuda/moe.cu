@@ -185,11 +185,8 @@ struct down_rows {
         }
     }
     __device__ const char *inputs(int r) const {
-        int s = slot + r;
-        while (s >= used) {
-            s -= used;
-        }
-        return memory + s * row_bytes;
+        const int s = slot + r;
+        return memory + (s < used ? s : s % used) * row_bytes;
     }
     template <int R> __device__ void done(float (&sum)[R][1], int left) {
         UNROLL

@@ -42,13 +42,13 @@ struct rounded_q8_0 {
         uint4 first, second;
         uint16_t d;
     };
-    __device__ static stored load(const char *row, int width, int c) {
+    __device__ static stored load(const char *row, unsigned width, unsigned c) {
         return {load_16(row + 32 * c), load_16(row + 32 * c + 16), load_2(row + width + 2 * c)};
     }
-    __device__ static segment_pair unpack(const stored &s, int c) {
+    __device__ static segment_pair unpack(const stored &s, unsigned c) {
         const uint4 a = s.first, b = s.second;
         const float d = half_bits_to_float(s.d);
-        const int at = 32 * c;
+        const int at = (int)(32 * c);
         return {{{(int)a.x, (int)a.y, (int)a.z, (int)a.w}, {(int)b.x, (int)b.y, (int)b.z, (int)b.w}}, {d, d}, {0, 0}, {at, at + 16}};
     }
 };
@@ -60,8 +60,8 @@ __device__ static inline float byte_of(uint32_t x, int i) {
 
 /* Chunk c of Q4_K or Q5_K from its codes: its segments are of the groups 2 * (c / 2) and the next one, whose codes are the low and the high nibbles
  * of 16 bytes. scales: scale, min, scale, min; d: d, dmin. */
-__device__ static inline segment_pair nibble_pair(uint4 codes, uint32_t scales, uint32_t d, int c) {
-    const int at = 64 * (c / 2) + 16 * (c & 1);
+__device__ static inline segment_pair nibble_pair(uint4 codes, uint32_t scales, uint32_t d, unsigned c) {
+    const int at = (int)(64 * (c / 2) + 16 * (c & 1));
     const float scale = low_half(d), min = low_half(d >> 16);
     const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
     segment_pair p = {
@@ -79,11 +79,11 @@ struct rounded_q4_k {
         uint4 codes;
         uint32_t scales, d;
     };
-    __device__ static stored load(const char *row, int width, int c) {
-        const int blocks = width / QK_K;
+    __device__ static stored load(const char *row, unsigned width, unsigned c) {
+        const unsigned blocks = width / QK_K;
         return {load_16(row + 16 * c), load_4(row + 128 * blocks + 4 * (c / 2)), load_4(row + 144 * blocks + 4 * (c / 8))};
     }
-    __device__ static segment_pair unpack(const stored &s, int c) {
+    __device__ static segment_pair unpack(const stored &s, unsigned c) {
         return nibble_pair(s.codes, s.scales, s.d, c);
     }
 };
@@ -94,13 +94,13 @@ struct rounded_q5_k {
         uint4 codes, high;
         uint32_t scales, d;
     };
-    __device__ static stored load(const char *row, int width, int c) {
-        const int blocks = width / QK_K;
+    __device__ static stored load(const char *row, unsigned width, unsigned c) {
+        const unsigned blocks = width / QK_K;
         return {load_16(row + 16 * c), load_16(row + 128 * blocks + 32 * (c / 8) + 16 * (c & 1)), load_4(row + 160 * blocks + 4 * (c / 2)),
                 load_4(row + 176 * blocks + 4 * (c / 8))};
     }
-    __device__ static segment_pair unpack(const stored &s, int c) {
-        const int group = c % 8 / 2 * 2;
+    __device__ static segment_pair unpack(const stored &s, unsigned c) {
+        const unsigned group = c % 8 / 2 * 2;
         const uint32_t high[4] = {s.high.x, s.high.y, s.high.z, s.high.w};
         segment_pair p = nibble_pair(s.codes, s.scales, s.d, c);
         for (int i = 0; i < 4; i++) { /* the fifth bit of group g is bit g */
@@ -117,13 +117,13 @@ struct rounded_q6_k {
         uint4 low, high;
         uint16_t d, scales;
     };
-    __device__ static stored load(const char *row, int width, int c) {
-        const int blocks = width / QK_K, half = c / 4; /* of all blocks */
+    __device__ static stored load(const char *row, unsigned width, unsigned c) {
+        const unsigned blocks = width / QK_K, half = c / 4; /* of all blocks */
         return {load_16(row + 16 * c), load_16(row + 128 * blocks + 32 * half + 16 * (c & 1)), load_2(row + 208 * blocks + 2 * (c / 8)),
                 load_2(row + 192 * blocks + 2 * c)};
     }
-    __device__ static segment_pair unpack(const stored &t, int c) {
-        const int shift = c % 4 / 2 * 2, at = 128 * (c / 4) + 16 * (c % 4);
+    __device__ static segment_pair unpack(const stored &t, unsigned c) {
+        const int shift = (int)(c % 4 / 2 * 2), at = (int)(128 * (c / 4) + 16 * (c % 4));
         const float d = low_half(t.d), first = d * (float)(int8_t)t.scales, second = d * (float)(int8_t)(t.scales >> 8);
         const uint32_t words[4] = {t.low.x, t.low.y, t.low.z, t.low.w}, high[4] = {t.high.x, t.high.y, t.high.z, t.high.w};
         segment_pair p = {{}, {first, second}, {32 * first, 32 * second}, {at, at + 64}};
@@ -175,7 +175,7 @@ struct rounded_rows {
         return (float2 *)(void *)(p + width) + at / 16;
     }
     __device__ float2 scale_of(const char *p, int at) const {
-        return ((const float2 *)(const void *)(p + width))[at / 16];
+        return ((const float2 *)(const void *)(p + width))[(unsigned)at / 16];
     }
 };
 
@@ -245,7 +245,7 @@ template <class Format, int ROWS, int R, int P> struct row_stream {
     __device__ void load(int r, int p) {
         const int c = first + (int)threadIdx.x % WARP + p * WARP;
         if (r < left && c < width / 32) {
-            coming[r * P + p] = Format::load(at[r], width, c);
+            coming[r * P + p] = Format::load(at[r], (unsigned)width, (unsigned)c);
         }
     }
 
@@ -275,7 +275,7 @@ template <class Format, int ROWS, int R, int P> struct row_stream {
                 const typename Format::stored now = coming[i];
                 load(i / P, i % P);
                 if (i / P < count && c + i % P * WARP < width / 32) {
-                    add(Format::unpack(now, c + i % P * WARP), x, of.inputs(i / P), sum[i / P]);
+                    add(Format::unpack(now, (unsigned)(c + i % P * WARP)), x, of.inputs(i / P), sum[i / P]);
                 }
             }
             c += P * WARP;

@@ -28,8 +28,8 @@ template <class Format> __device__ static inline void take_weights(tile_memory *
         const int out = k / (STEP / 32), c = k % (STEP / 32);
         segment_pair p = {{}, {}, {}, {32 * c, 32 * c + 16}};
         if (first_out + out < outs && at + 32 * c < w.width) {
-            const int chunk = (int)(at / 32) + c;
-            p = Format::unpack(Format::load(w.data + (first_out + out) * w.stride, (int)w.width, chunk), chunk);
+            const unsigned chunk = (unsigned)(at / 32) + (unsigned)c;
+            p = Format::unpack(Format::load(w.data + (first_out + out) * w.stride, (unsigned)w.width, chunk), chunk);
             p.at[0] -= (int)at;
             p.at[1] -= (int)at;
         }
