@@ -23,7 +23,7 @@ struct shared_state {
     unsigned long long bins[RADIX];
     float value[THREADS / WARP];
     int id[THREADS / WARP];
-    double sums[THREADS];
+    unsigned long long totals[THREADS / WARP]; /* of block_scan: numbers of 8 bytes */
     int counts[THREADS];
     uint32_t prefix, mask;
     unsigned long long before;
@@ -70,24 +70,26 @@ __device__ static entry best_after(const float *x, int64_t n, entry last, shared
     return block_best(e, s);
 }
 
-/* The sum over threads in their order, in every thread; *before: of the threads before this one. */
-__device__ static double block_scan(double x, double *before, shared_state *s) {
-    __syncthreads();
-    s->sums[threadIdx.x] = x;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        double sum = 0;
-        for (int i = 0; i < THREADS; i++) {
-            const double v = s->sums[i];
-            s->sums[i] = sum;
-            sum += v;
-        }
-        s->value[0] = 0;
-        s->bins[0] = (unsigned long long)__double_as_longlong(sum);
+/* The sum over threads, in every thread; *before: of the threads before this one. Always added in the same order. */
+template <class Number> __device__ static Number block_scan(Number x, Number *before, shared_state *s) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    Number sum = x, *totals = (Number *)(void *)s->totals;
+    for (int distance = 1; distance < WARP; distance *= 2) {
+        const Number other = __shfl_up_sync(0xffffffffu, sum, distance);
+        sum += lane >= distance ? other : 0;
+    }
+    __syncthreads(); /* totals may still be read from a call before */
+    if (lane == WARP - 1) {
+        totals[warp] = sum;
     }
     __syncthreads();
-    *before = s->sums[threadIdx.x];
-    return __longlong_as_double((long long)s->bins[0]);
+    Number own = 0, all = 0;
+    for (int w = 0; w < THREADS / WARP; w++) {
+        own = w == warp ? all : own;
+        all += totals[w];
+    }
+    *before = own + (sum - x);
+    return all;
 }
 
 /* ---- before the temperature ---- */
@@ -126,6 +128,30 @@ __device__ static void adjust(float *x, int64_t n, const sample_row *r) {
 
 /* ---- filters ---- */
 
+enum { BINS_A_THREAD = RADIX / THREADS };
+
+/* A thread's bins, the highest first, and the mass in those above each. */
+struct above_bins {
+    unsigned long long mass[BINS_A_THREAD];
+    __device__ int bin(int j) const {
+        return RADIX - 1 - (int)threadIdx.x * BINS_A_THREAD - j;
+    }
+};
+
+__device__ static above_bins mass_above(shared_state *s) {
+    above_bins a;
+    unsigned long long own = 0, before;
+    for (int j = 0; j < BINS_A_THREAD; j++) {
+        a.mass[j] = own;
+        own += s->bins[a.bin(j)];
+    }
+    block_scan(own, &before, s);
+    for (int j = 0; j < BINS_A_THREAD; j++) {
+        a.mass[j] += before;
+    }
+    return a;
+}
+
 /* The k-th largest value, 1 <= k <= n: three passes over digits of the key. */
 __device__ static float kth_largest(const float *x, int64_t n, unsigned long long k, shared_state *s) {
     const int shift[3] = {21, 10, 0}, bits[3] = {11, 11, 10};
@@ -148,13 +174,15 @@ __device__ static float kth_largest(const float *x, int64_t n, unsigned long lon
             }
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
-            uint32_t d = digits;
-            while (s->bins[d] < s->before) {
-                s->before -= s->bins[d--];
+        above_bins above = mass_above(s);
+        const unsigned long long wanted = s->before;
+        __syncthreads();
+        for (int j = 0; j < BINS_A_THREAD; j++) { /* one of all */
+            if (above.mass[j] < wanted && wanted <= above.mass[j] + s->bins[above.bin(j)]) {
+                s->before = wanted - above.mass[j];
+                s->prefix |= (uint32_t)above.bin(j) << shift[pass];
+                s->mask |= digits << shift[pass];
             }
-            s->prefix |= d << shift[pass];
-            s->mask |= digits << shift[pass];
         }
     }
     __syncthreads();
@@ -190,27 +218,32 @@ __device__ static void keep_nucleus(float *p, int64_t n, float top_p, shared_sta
             }
         }
         __syncthreads();
+        above_bins above = mass_above(s);
+        const unsigned long long start = s->before;
+        if (pass == 0) { /* the mass of all */
+            const unsigned last = THREADS - 1;
+            if (threadIdx.x == last) {
+                limit = (double)(top_p > 0 ? top_p : 0) * (double)(above.mass[BINS_A_THREAD - 1] + s->bins[above.bin(BINS_A_THREAD - 1)]);
+            }
+        }
         if (threadIdx.x == 0) {
-            if (pass == 0) { /* the mass of all */
-                unsigned long long total = 0;
-                for (int i = 0; i < RADIX; i++) {
-                    total += s->bins[i];
-                }
-                limit = (double)(top_p > 0 ? top_p : 0) * (double)total;
+            s->chosen = INT32_MAX;
+        }
+        __syncthreads();
+        /* The last digit with mass whose entries begin before the limit, or the first with mass. */
+        for (int j = 0; j < BINS_A_THREAD; j++) {
+            if (s->bins[above.bin(j)] > 0 && ((double)(start + above.mass[j]) < limit || above.mass[j] == 0)) {
+                atomicMin(&s->chosen, above.bin(j));
             }
-            /* The last digit with mass whose entries begin before the limit. */
-            uint32_t found = digits;
-            unsigned long long before = s->before, at = before;
-            for (int d = (int)digits; d >= 0 && ((double)at < limit || before == at); d--) {
-                if (s->bins[d] > 0) {
-                    found = (uint32_t)d;
-                    before = at;
-                    at += s->bins[d];
-                }
+        }
+        __syncthreads();
+        const int found = s->chosen == INT32_MAX ? (int)digits : s->chosen;
+        for (int j = 0; j < BINS_A_THREAD; j++) {
+            if (above.bin(j) == found) {
+                s->before = start + (s->chosen == INT32_MAX ? 0 : above.mass[j]);
+                s->prefix |= (uint32_t)found << shift[pass];
+                s->mask |= digits << shift[pass];
             }
-            s->before = before;
-            s->prefix |= found << shift[pass];
-            s->mask |= digits << shift[pass];
         }
     }
     __syncthreads();

@@ -80,6 +80,11 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T x, int mask) {
     return emulated_from(emulated_lane() ^ mask, x);
 }
 
+template <class T> static inline T __shfl_up_sync(unsigned, T x, int distance) {
+    const int lane = emulated_lane() - distance;
+    return emulated_from(lane < 0 ? emulated_lane() : lane, x);
+}
+
 template <class T> static inline T __shfl_sync(unsigned, T x, int lane) {
     return emulated_from(lane, x);
 }
