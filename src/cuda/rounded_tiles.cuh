@@ -22,35 +22,79 @@ struct tile_memory {
     float2 x_scale[SEGMENTS][TILE];      /* x: scale, y: scale times the sum */
 };
 
-/* The next STEP values of TILE_OUTS stored rows, unpacked; zeros where there are none. */
-template <class Format> __device__ static inline void take_weights(tile_memory *to, weight_rows w, int64_t first_out, int64_t outs, int64_t at) {
-    for (int k = (int)threadIdx.x; k < TILE_OUTS * (STEP / 32); k += ROUNDED_THREADS) {
-        const int out = k / (STEP / 32), c = k % (STEP / 32);
-        segment_pair p = {{}, {}, {}, {32 * c, 32 * c + 16}};
-        if (first_out + out < outs && at + 32 * c < w.width) {
-            const unsigned chunk = (unsigned)(at / 32) + (unsigned)c;
-            p = Format::unpack(Format::load(w.data + (first_out + out) * w.stride, (unsigned)w.width, chunk), chunk);
-            p.at[0] -= (int)at;
-            p.at[1] -= (int)at;
-        }
-        for (int s = 0; s < 2; s++) {
-            *(uint4 *)(void *)(to->w + out * PITCH + p.at[s]) =
-                uint4{(uint32_t)p.q[s][0], (uint32_t)p.q[s][1], (uint32_t)p.q[s][2], (uint32_t)p.q[s][3]};
-            to->w_scale[p.at[s] / 16][out] = float2{p.scale[s], p.min[s]};
-        }
-    }
-}
+/* What a thread brings of a step: chunks of stored rows, and 16 values at a time of the inputs. They are loaded while the step before is multiplied.
+ */
+template <class Format> struct tile_loads {
+    enum { CHUNKS = TILE_OUTS * (STEP / 32) / ROUNDED_THREADS, INPUTS = TILE * SEGMENTS / ROUNDED_THREADS };
+    typename Format::stored weights[CHUNKS];
+    uint4 values[INPUTS];
+    float2 scales[INPUTS];
+    const char *row[CHUNKS], *input[INPUTS]; /* NULL: there is none */
 
-template <class Place>
-__device__ static inline void take_inputs(tile_memory *to, rounded_rows x, const Place &place, const tile_rows &t, int64_t at) {
-    for (int k = (int)threadIdx.x; k < TILE * SEGMENTS; k += ROUNDED_THREADS) {
-        const int row = k / SEGMENTS, segment = k % SEGMENTS, i = (int)at + 16 * segment;
-        const bool there = row < t.count && i < x.width;
-        const int64_t from = there ? place.source(t.first + row) : 0;
-        *(uint4 *)(void *)(to->x + row * PITCH + 16 * segment) = there ? load_16(x.row(from) + i) : uint4{0, 0, 0, 0};
-        to->x_scale[segment][row] = there ? x.scale_of(x.row(from), i) : float2{0, 0};
+    __device__ static int out_of(int i) {
+        return ((int)threadIdx.x + i * ROUNDED_THREADS) / (STEP / 32);
     }
-}
+    __device__ static int chunk_of() {
+        return (int)threadIdx.x % (STEP / 32);
+    }
+    __device__ static int row_of(int i) {
+        return ((int)threadIdx.x + i * ROUNDED_THREADS) / SEGMENTS;
+    }
+    __device__ static int segment_of() {
+        return (int)threadIdx.x % SEGMENTS;
+    }
+
+    template <class Place> __device__ void open(rounded_rows x, const Place &place, const tile_rows &t, int64_t first_out, int64_t outs) {
+        UNROLL
+        for (int i = 0; i < CHUNKS; i++) {
+            row[i] = first_out + out_of(i) < outs ? t.w.data + (first_out + out_of(i)) * t.w.stride : NULL;
+        }
+        UNROLL
+        for (int i = 0; i < INPUTS; i++) {
+            input[i] = row_of(i) < t.count ? x.row(place.source(t.first + row_of(i))) : NULL;
+        }
+    }
+
+    /* The step that begins at value `at`; zeros where there are none. */
+    __device__ void load(rounded_rows x, int at) {
+        UNROLL
+        for (int i = 0; i < CHUNKS; i++) {
+            const int c = at / 32 + chunk_of();
+            if (row[i] && 32 * c < x.width) {
+                weights[i] = Format::load(row[i], (unsigned)x.width, (unsigned)c);
+            }
+        }
+        UNROLL
+        for (int i = 0; i < INPUTS; i++) {
+            const int from = at + 16 * segment_of();
+            const bool there = input[i] && from < x.width;
+            values[i] = there ? rounded_rows::values(input[i], from) : uint4{0, 0, 0, 0};
+            scales[i] = there ? x.scale_of(input[i], from) : float2{0, 0};
+        }
+    }
+
+    __device__ void store(tile_memory *to, rounded_rows x, int at) const {
+        UNROLL
+        for (int i = 0; i < CHUNKS; i++) {
+            const int out = out_of(i), c = at / 32 + chunk_of();
+            segment_pair p = {{}, {}, {}, {32 * c, 32 * c + 16}};
+            if (row[i] && 32 * c < x.width) {
+                p = Format::unpack(weights[i], (unsigned)c);
+            }
+            for (int s = 0; s < 2; s++) {
+                const int place = p.at[s] - at;
+                *(uint4 *)(void *)(to->w + out * PITCH + place) =
+                    uint4{(uint32_t)p.q[s][0], (uint32_t)p.q[s][1], (uint32_t)p.q[s][2], (uint32_t)p.q[s][3]};
+                to->w_scale[place / 16][out] = float2{p.scale[s], p.min[s]};
+            }
+        }
+        UNROLL
+        for (int i = 0; i < INPUTS; i++) {
+            *(uint4 *)(void *)(to->x + row_of(i) * PITCH + 16 * segment_of()) = values[i];
+            to->x_scale[segment_of()][row_of(i)] = scales[i];
+        }
+    }
+};
 
 /* sum += scales times the products of the warp's 32 outputs and 32 rows over segments [s, s + DEPTH / 16). */
 template <int DEPTH> __device__ static inline void multiply_segments(const tile_memory *m, int first_out, int first_row, int s, float sum[2][4][4]) {
@@ -93,10 +137,13 @@ template <class Format, class Place> __global__ static void rounded_tiles_kernel
     const int warp = (int)threadIdx.x / WARP, first_out = warp % 4 * 32, first_row = warp / 4 * 32;
     const int64_t tile_out = (int64_t)blockIdx.x * TILE_OUTS;
     float sum[2][4][4] = {};
-    for (int64_t at = 0; at < x.width; at += STEP) {
-        take_weights<Format>(&memory, t.w, tile_out, outs, at);
-        take_inputs(&memory, x, place, t, at);
+    tile_loads<Format> loads;
+    loads.open(x, place, t, tile_out, outs);
+    loads.load(x, 0);
+    for (int at = 0; at < x.width; at += STEP) {
+        loads.store(&memory, x, at);
         __syncthreads();
+        loads.load(x, at + STEP); /* zeros behind the end */
         for (int s = 0; s < SEGMENTS; s += Format::SCALED / 16) {
             multiply_segments<Format::SCALED>(&memory, first_out, first_row, s, sum);
         }
