@@ -2,12 +2,12 @@
  *
  * A block of threads has one row and one query head, or several that share a key head, of few rows a part of the positions. Its warps take
  * positions in turn, each with a softmax of its own that is rescaled as larger scores come (the online softmax), and their sums are joined at the
- * end. One head: a lane holds the values lane, lane + 32, ... of it. Several: a lane has a position while scores are computed, which then need no
- * sums over lanes, and four values of every head afterwards; or, with a cache in half precision, the tensor cores take 16 positions at once. */
+ * end. One head: a lane holds the values lane, lane + 32, ... of it. Several: four lanes have a position while scores are computed, and a lane four
+ * values of every head afterwards; or, with a cache in half precision, the tensor cores take 16 positions at once. */
 #include "cuda/cache.cuh"
 #include "cuda/mma.cuh"
 
-enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP, MOST_GROUPED = 4 * WARP, MOST_PARTS = 64 };
+enum { WARPS = 4, MOST_A_LANE = KV_Q8_HEAD / WARP, MOST_GROUPED = 4 * WARP, MOST_PARTS = 64, MOST_TOGETHER = 8 /* query heads of a block */ };
 
 /* ---- the cache: [layer][block][kv head][KV_BLOCK][head_dim] ---- */
 
@@ -229,81 +229,6 @@ __global__ static void attention_kernel(Source source, const float *q, int64_t q
     join_warps(largest, total, sums[0], LANE * WARP, 1, first_row, head, heads, head_dim, y, values, parts);
 }
 
-/* The same for GROUP query heads of one key head. grid: heads / GROUP, ... head_dim: a multiple of 4, MOST_GROUPED at most; q aligned to float4. */
-template <int GROUP>
-__global__ static void grouped_attention_kernel(paged_source source, const float *q, int64_t first_row, int kv_heads, int head_dim, float scale,
-                                                float *y, float *values, attention_part *parts) {
-    __shared__ float4 query[GROUP][WARP], sums[WARPS][GROUP][WARP];
-    __shared__ float chance[WARPS][WARP][GROUP], largest[WARPS * GROUP], total[WARPS * GROUP];
-    const int64_t row = first_row + blockIdx.y;
-    const int heads = (int)gridDim.x * GROUP, first_head = (int)blockIdx.x * GROUP, kv_head = first_head / (heads / kv_heads), quarter = head_dim / 4;
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, count = source.end(row) - source.first(row);
-    const int each = (count + (int)gridDim.z - 1) / (int)gridDim.z, first = source.first(row) + (int)blockIdx.z * each;
-    const int end = first + each < source.end(row) ? first + each : source.end(row);
-    for (int i = (int)threadIdx.x; i < GROUP * quarter; i += WARPS * WARP) {
-        query[i / quarter][i % quarter] = ((const float4 *)(const void *)(q + (row * heads + first_head) * head_dim))[i];
-    }
-    __syncthreads();
-    float4 sum[GROUP];
-    float max[GROUP], weight[GROUP]; /* weight: of this lane's positions */
-    for (int g = 0; g < GROUP; g++) {
-        sum[g] = float4{0, 0, 0, 0};
-        max[g] = -INFINITY;
-        weight[g] = 0;
-    }
-    for (int from = first + warp * WARP; from < end; from += WARPS * WARP) {
-        const bool live = from + lane < end;
-        float score[GROUP];
-        for (int g = 0; g < GROUP; g++) {
-            score[g] = 0;
-        }
-        if (live) {
-            const char *key = source.key(row, kv_head, from + lane);
-            for (int i = 0; i < quarter; i++) {
-                const float4 k = read_cached4(source.keys.type, key, 4 * i);
-                for (int g = 0; g < GROUP; g++) {
-                    const float4 x = query[g][i];
-                    score[g] += x.x * k.x + x.y * k.y + x.z * k.z + x.w * k.w;
-                }
-            }
-        }
-        for (int g = 0; g < GROUP; g++) {
-            const float s = live ? score[g] * scale : -INFINITY;
-            const float larger = fmaxf(max[g], warp_max(s)); /* a NaN score stays out of it and makes its weight NaN */
-            const float keep = max[g] == -INFINITY ? 0 : expf(max[g] - larger), add = live ? expf(s - larger) : 0;
-            weight[g] = weight[g] * keep + add;
-            sum[g] = float4{sum[g].x * keep, sum[g].y * keep, sum[g].z * keep, sum[g].w * keep};
-            max[g] = larger;
-            chance[warp][lane][g] = add;
-        }
-        __syncwarp();
-        const int positions = end - from < WARP ? end - from : (int)WARP;
-        if (lane < quarter) {
-            for (int t = 0; t < positions; t++) {
-                const float4 v = read_cached4(source.values.type, source.value(row, kv_head, from + t), 4 * lane);
-                for (int g = 0; g < GROUP; g++) {
-                    const float a = chance[warp][t][g];
-                    sum[g] = float4{sum[g].x + a * v.x, sum[g].y + a * v.y, sum[g].z + a * v.z, sum[g].w + a * v.w};
-                }
-            }
-        }
-        __syncwarp();
-    }
-    for (int g = 0; g < GROUP; g++) {
-        sums[warp][g][lane] = sum[g];
-        weight[g] = warp_sum(weight[g]);
-        if (lane == 0) {
-            largest[warp * GROUP + g] = max[g];
-            total[warp * GROUP + g] = weight[g];
-        }
-    }
-    __syncthreads();
-    for (int g = 0; g < GROUP; g++) {
-        join_warps(largest + g, total + g, &sums[0][g][0].x, GROUP * MOST_GROUPED, GROUP, first_row, first_head + g, heads, head_dim, y, values,
-                   parts);
-    }
-}
-
 /* y from parts, MOST_PARTS at most. grid: heads, rows. */
 __global__ static void join_kernel(const float *values, const attention_part *parts, int count, int head_dim, float *y) {
     __shared__ attention_part told[MOST_PARTS];
@@ -334,42 +259,35 @@ __global__ static void join_kernel(const float *values, const attention_part *pa
     }
 }
 
-/* ---- on the tensor cores ---- */
-
-enum { TILE_POSITIONS = 16, MOST_TOGETHER = 8 /* query heads */, TILES_A_WARP = 2 /* in a part, unless there are fewer */ };
-
-/* a and b in half precision, and what that leaves of them. */
-__device__ static inline void split(float a, float b, uint32_t *high, uint32_t *low) {
-    const uint16_t x = float_to_half_bits(a), y = float_to_half_bits(b);
-    *high = x | (uint32_t)y << 16;
-    *low = float_to_half_bits(a - half_bits_to_float(x)) | (uint32_t)float_to_half_bits(b - half_bits_to_float(y)) << 16;
-}
-
-__device__ static inline uint32_t word_of(uint4 x, int i) {
-    return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
-}
-
-/* What a block's warps found, head by head. */
-template <int HEAD_DIM> struct tile_sums {
-    float largest[WARPS][MOST_TOGETHER], total[WARPS][MOST_TOGETHER], sums[WARPS][MOST_TOGETHER][HEAD_DIM];
+/* What a block's warps found, head by head, of MOST values at most. */
+template <int MOST> struct head_sums {
+    float largest[WARPS][MOST_TOGETHER], total[WARPS][MOST_TOGETHER], sums[WARPS][MOST_TOGETHER][MOST];
     float share[MOST_TOGETHER][MOST_PARTS], divisor[MOST_TOGETHER]; /* of parts, when they are joined */
 };
 
-/* Parts of the heads first_head + [0, group) of a row joined into y, by all threads of a block. */
-template <int HEAD_DIM>
-__device__ static inline void join_parts(tile_sums<HEAD_DIM> *m, const float *values, const attention_part *parts, int64_t place, int group,
-                                         int count, int most, float *y) {
+/* Where the heads lie that a block has: group of them, from `place` of all rows and `local` of this launch's on; and the parts that the row has. */
+struct head_places {
+    int64_t place, local;
+    int group, head_dim, parts;
+    __device__ int64_t part(int head, int64_t k) const {
+        return (local + head) * gridDim.z + k;
+    }
+};
+
+/* The row's parts joined into y, by all threads of its last block. */
+template <int MOST>
+__device__ static inline void join_parts(head_sums<MOST> *m, const head_places &at, const float *values, const attention_part *parts, float *y) {
     enum { A_HEAD = WARPS * WARP / MOST_TOGETHER };
     const int thread = (int)threadIdx.x, head = thread / A_HEAD, mine = thread % A_HEAD;
     float all = -INFINITY, divisor = 0;
-    for (int k = mine; head < group && k < count; k += A_HEAD) {
-        all = fmaxf(all, __ldcg(&parts[(place + head) * most + k].largest));
+    for (int k = mine; head < at.group && k < at.parts; k += A_HEAD) {
+        all = fmaxf(all, __ldcg(&parts[at.part(head, k)].largest));
     }
     for (int distance = A_HEAD / 2; distance > 0; distance /= 2) {
         all = fmaxf(all, __shfl_xor_sync(0xffffffffu, all, distance));
     }
-    for (int k = mine; head < group && k < count; k += A_HEAD) {
-        const attention_part *part = parts + (place + head) * most + k;
+    for (int k = mine; head < at.group && k < at.parts; k += A_HEAD) {
+        const attention_part *part = &parts[at.part(head, k)];
         const float total = __ldcg(&part->total), share = total == 0 ? 0 : expf(__ldcg(&part->largest) - all); /* values of nothing are 0 */
         m->share[head][k] = share;
         divisor += total * share;
@@ -381,15 +299,169 @@ __device__ static inline void join_parts(tile_sums<HEAD_DIM> *m, const float *va
         m->divisor[head] = divisor;
     }
     __syncthreads();
-    for (int i = thread; i < group * HEAD_DIM; i += WARPS * WARP) {
-        const int h = i / HEAD_DIM;
-        const float *from = values + (place + h) * most * HEAD_DIM + i % HEAD_DIM;
+    for (int i = thread; i < at.group * at.head_dim; i += WARPS * WARP) {
+        const int h = i / at.head_dim;
+        const float *from = values + at.part(h, 0) * at.head_dim + i % at.head_dim;
         float v = 0;
-        for (int k = 0; k < count; k++) {
-            v += __ldcg(from + (int64_t)k * HEAD_DIM) * m->share[h][k];
+        for (int k = 0; k < at.parts; k++) {
+            v += __ldcg(from + (int64_t)k * at.head_dim) * m->share[h][k];
         }
-        y[place * HEAD_DIM + i] = v / m->divisor[h];
+        y[at.place * at.head_dim + i] = v / m->divisor[h];
     }
+}
+
+/* What the warps found, which all threads have left in m, into y, or into this part's values and, in the row's last block, y. */
+template <int MOST>
+__device__ static inline void finish_heads(head_sums<MOST> *m, const head_places &at, float *y, float *values, attention_part *parts,
+                                           unsigned *counters) {
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < at.group * at.head_dim; i += WARPS * WARP) {
+        const int head = i / at.head_dim, value = i % at.head_dim;
+        const int64_t part = at.part(head, blockIdx.z);
+        float all = -INFINITY, divisor = 0, x = 0;
+        for (int w = 0; w < WARPS; w++) {
+            all = fmaxf(all, m->largest[w][head]);
+        }
+        for (int w = 0; w < WARPS; w++) {
+            const float share = m->total[w][head] == 0 ? 0 : expf(m->largest[w][head] - all);
+            divisor += m->total[w][head] * share;
+            x += m->total[w][head] == 0 ? 0 : m->sums[w][head][value] * share;
+        }
+        if (at.parts == 1) {
+            y[at.place * at.head_dim + i] = x / divisor;
+        } else {
+            values[part * at.head_dim + value] = x;
+            if (value == 0) {
+                parts[part] = attention_part{all, divisor};
+            }
+        }
+    }
+    if (at.parts > 1 && is_last(counters + blockIdx.y * gridDim.x + blockIdx.x, (unsigned)at.parts)) {
+        join_parts(m, at, values, parts, y);
+    }
+}
+
+/* Parts that a row is cut into, of those that the launch has, if a part should have that many positions at least. */
+__device__ static inline int parts_worth(int positions, int least) {
+    const int worth = (positions + least - 1) / least;
+    return worth < 1 ? 1 : worth < (int)gridDim.z ? worth : (int)gridDim.z;
+}
+
+/* ---- several heads, any cache ---- */
+
+/* GROUP query heads of one key head. A warp takes ACROSS positions at once: four lanes have a position while scores are computed, each every fourth
+ * four of its values; afterwards a lane has four values of every head. grid: heads / GROUP, rows of this launch, parts. head_dim: a multiple of 4,
+ * MOST_GROUPED at most; q aligned to float4. */
+template <int GROUP>
+__global__ static void __launch_bounds__(WARPS *WARP)
+    grouped_attention_kernel(paged_source source, const float *q, int64_t first_row, int kv_heads, int head_dim, float scale, float *y, float *values,
+                             attention_part *parts, unsigned *counters) {
+    enum { ACROSS = 8, LOADS = MOST_GROUPED / 4 / 4 };
+    __shared__ float4 query[GROUP][WARP];
+    __shared__ float chance[WARPS][ACROSS][GROUP];
+    __shared__ head_sums<MOST_GROUPED> m;
+    const int64_t row = first_row + blockIdx.y;
+    const int heads = (int)gridDim.x * GROUP, first_head = (int)blockIdx.x * GROUP, kv_head = first_head / (heads / kv_heads), quarter = head_dim / 4;
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, own = lane / 4, sub = lane % 4;
+    let_next_begin();
+    wait_for_inputs();
+    const int begin = source.first(row), end = source.end(row), used = parts_worth(end - begin, 2 * WARPS * ACROSS);
+    if ((int)blockIdx.z >= used) {
+        return; /* the whole block */
+    }
+    const int each = (end - begin + used - 1) / used, first = begin + (int)blockIdx.z * each, last = first + each < end ? first + each : end;
+    for (int i = (int)threadIdx.x; i < GROUP * quarter; i += WARPS * WARP) {
+        query[i / quarter][i % quarter] = ((const float4 *)(const void *)(q + (row * heads + first_head) * head_dim))[i];
+    }
+    __syncthreads();
+    float4 sum[GROUP];
+    float max[GROUP], weight[GROUP]; /* weight: of this lane's positions */
+    UNROLL
+    for (int g = 0; g < GROUP; g++) {
+        sum[g] = float4{0, 0, 0, 0};
+        max[g] = -INFINITY;
+        weight[g] = 0;
+    }
+    for (int from = first + warp * ACROSS; from < last; from += WARPS * ACROSS) {
+        const bool live = from + own < last;
+        const char *key = source.key(row, kv_head, live ? from + own : last - 1);
+        float4 k[LOADS], v[ACROSS];
+        UNROLL
+        for (int i = 0; i < LOADS; i++) {
+            k[i] = 4 * i + sub < quarter ? read_cached4(source.keys.type, key, 4 * (4 * i + sub)) : float4{0, 0, 0, 0};
+        }
+        UNROLL
+        for (int t = 0; t < ACROSS; t++) {
+            const int position = from + t < last ? from + t : last - 1;
+            v[t] = lane < quarter ? read_cached4(source.values.type, source.value(row, kv_head, position), 4 * lane) : float4{0, 0, 0, 0};
+        }
+        float score[GROUP];
+        UNROLL
+        for (int g = 0; g < GROUP; g++) {
+            score[g] = 0;
+            UNROLL
+            for (int i = 0; i < LOADS; i++) {
+                if (4 * i + sub < quarter) {
+                    const float4 x = query[g][4 * i + sub];
+                    score[g] += x.x * k[i].x + x.y * k[i].y + x.z * k[i].z + x.w * k[i].w;
+                }
+            }
+        }
+        UNROLL
+        for (int g = 0; g < GROUP; g++) {
+            score[g] += __shfl_xor_sync(0xffffffffu, score[g], 1);
+            score[g] += __shfl_xor_sync(0xffffffffu, score[g], 2);
+            const float s = live ? score[g] * scale : -INFINITY;
+            float larger = s;
+            for (int distance = 4; distance < WARP; distance *= 2) {
+                larger = fmaxf(larger, __shfl_xor_sync(0xffffffffu, larger, distance));
+            }
+            larger = fmaxf(max[g], larger); /* a NaN score stays out of it and makes its weight NaN */
+            const float keep = max[g] == -INFINITY ? 0 : expf(max[g] - larger), add = live ? expf(s - larger) : 0;
+            weight[g] = weight[g] * keep + (sub == 0 ? add : 0);
+            sum[g] = float4{sum[g].x * keep, sum[g].y * keep, sum[g].z * keep, sum[g].w * keep};
+            max[g] = larger;
+            if (sub == 0) {
+                chance[warp][own][g] = add;
+            }
+        }
+        __syncwarp();
+        UNROLL
+        for (int t = 0; t < ACROSS; t++) {
+            UNROLL
+            for (int g = 0; g < GROUP; g++) {
+                const float a = from + t < last ? chance[warp][t][g] : 0;
+                sum[g] = float4{sum[g].x + a * v[t].x, sum[g].y + a * v[t].y, sum[g].z + a * v[t].z, sum[g].w + a * v[t].w};
+            }
+        }
+        __syncwarp();
+    }
+    UNROLL
+    for (int g = 0; g < GROUP; g++) {
+        *(float4 *)(void *)&m.sums[warp][g][4 * lane] = sum[g];
+        weight[g] = warp_sum(weight[g]);
+        if (lane == 0) {
+            m.largest[warp][g] = max[g];
+            m.total[warp][g] = weight[g];
+        }
+    }
+    const int64_t local = ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * GROUP;
+    finish_heads(&m, head_places{row * heads + first_head, local, GROUP, head_dim, used}, y, values, parts, counters);
+}
+
+/* ---- on the tensor cores ---- */
+
+enum { TILE_POSITIONS = 16, TILES_A_WARP = 2 /* in a part, unless there are fewer */ };
+
+/* a and b in half precision, and what that leaves of them. */
+__device__ static inline void split(float a, float b, uint32_t *high, uint32_t *low) {
+    const uint16_t x = float_to_half_bits(a), y = float_to_half_bits(b);
+    *high = x | (uint32_t)y << 16;
+    *low = float_to_half_bits(a - half_bits_to_float(x)) | (uint32_t)float_to_half_bits(b - half_bits_to_float(y)) << 16;
+}
+
+__device__ static inline uint32_t word_of(uint4 x, int i) {
+    return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
 }
 
 /* Up to MOST_TOGETHER query heads of one key head, 16 positions of a cache in half precision at once. Rows 0 to 7 of the products' left side are the
@@ -403,7 +475,7 @@ __global__ static void __launch_bounds__(WARPS *WARP)
     tile_attention_kernel(paged_source source, const float *q, int64_t first_row, int group, float scale, float *y, float *values,
                           attention_part *parts, unsigned *counters) {
     enum { PAIRS = HEAD_DIM / 32, SPANS = HEAD_DIM / 64 };
-    __shared__ tile_sums<HEAD_DIM> m;
+    __shared__ head_sums<HEAD_DIM> m;
     const int64_t row = first_row + blockIdx.y, place = row * gridDim.x * group + blockIdx.x * group; /* of the first head */
     const int64_t local = ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * group;
     const int kv_head = (int)blockIdx.x, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
@@ -411,8 +483,7 @@ __global__ static void __launch_bounds__(WARPS *WARP)
     wait_for_inputs();
     const int begin = source.first(row), end = source.end(row), table = source.at[row].table;
     const int first_tile = begin / TILE_POSITIONS, end_tile = (end + TILE_POSITIONS - 1) / TILE_POSITIONS;
-    const int worth = (end_tile - first_tile + WARPS * TILES_A_WARP - 1) / (WARPS * TILES_A_WARP);
-    const int used = worth < 1 ? 1 : worth < (int)gridDim.z ? worth : (int)gridDim.z;
+    const int used = parts_worth(end_tile - first_tile, WARPS * TILES_A_WARP);
     if ((int)blockIdx.z >= used) {
         return; /* the whole block */
     }
@@ -510,41 +581,19 @@ __global__ static void __launch_bounds__(WARPS *WARP)
             m.sums[warp][g][64 * h + 16 * t + 8 + i] = sum[h][i][1] + sum[h][i][3];
         }
     }
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < group * HEAD_DIM; i += WARPS * WARP) {
-        const int head = i / HEAD_DIM;
-        const int64_t part = (local + head) * gridDim.z + blockIdx.z;
-        float all = -INFINITY, divisor = 0, x = 0;
-        for (int w = 0; w < WARPS; w++) {
-            all = fmaxf(all, m.largest[w][head]);
-        }
-        for (int w = 0; w < WARPS; w++) {
-            const float share = m.total[w][head] == 0 ? 0 : expf(m.largest[w][head] - all);
-            divisor += m.total[w][head] * share;
-            x += m.sums[w][head][i % HEAD_DIM] * share;
-        }
-        if (used == 1) {
-            y[place * HEAD_DIM + i] = x / divisor;
-        } else {
-            values[part * HEAD_DIM + i % HEAD_DIM] = x;
-            if (i % HEAD_DIM == 0) {
-                parts[part] = attention_part{all, divisor};
-            }
-        }
-    }
-    if (used > 1 && is_last(counters + blockIdx.y * gridDim.x + blockIdx.x, (unsigned)used)) {
-        join_parts(&m, values, parts, local, group, used, (int)gridDim.z, y + (place - local) * HEAD_DIM);
-    }
+    finish_heads(&m, head_places{place, local, group, HEAD_DIM, used}, y, values, parts, counters);
 }
 
 /* Few rows leave most of a card idle: their positions are cut into parts. */
 static int parts_for(const cuda_backend *c, int64_t rows, int blocks) {
     enum { BLOCKS_EACH = 4 };
-    const int64_t parts = (int64_t)BLOCKS_EACH * c->multiprocessors / (rows * blocks);
+    const int64_t most = (int64_t)BLOCKS_EACH * c->multiprocessors < COUNTERS ? (int64_t)BLOCKS_EACH * c->multiprocessors : (int64_t)COUNTERS;
+    const int64_t parts = most / (rows * blocks);
     return parts < 1 ? 1 : parts > MOST_PARTS ? (int)MOST_PARTS : (int)parts;
 }
 
-/* In launches of as many rows as a grid takes, cut into parts. blocks: of a row; queue(first row, grid, values, ends) queues the kernel. */
+/* In launches of as many rows as a grid takes, cut into parts. blocks: of a row; queue(first row, grid, values, ends) queues the kernel, which joins
+ * the parts itself if y is NULL. */
 template <class Queue> static void attend_in_parts(backend *b, int64_t rows, int heads, int blocks, int head_dim, float *y, Queue queue) {
     enum { MOST = 65535 };
     cuda_backend *c = cuda_of(b);
@@ -556,26 +605,10 @@ template <class Queue> static void attend_in_parts(backend *b, int64_t rows, int
         attention_part *ends = (attention_part *)(void *)(values + (values ? places * (size_t)head_dim : 0));
         parts = values ? parts : 1;
         queue(at, dim3((unsigned)blocks, (unsigned)part, (unsigned)parts), values, ends);
-        if (parts > 1) {
+        if (parts > 1 && y) {
             launch(c, "attention", join_kernel, dim3((unsigned)heads, (unsigned)part), WARPS * WARP, 0, values, ends, parts, head_dim,
                    y + at * heads * head_dim);
         }
-    }
-}
-
-template <int HEAD_DIM>
-static void attend_in_tiles(backend *b, paged_source source, const float *q, int64_t rows, int heads, int kv_heads, float scale, float *y) {
-    enum { MOST = 65535 };
-    cuda_backend *c = cuda_of(b);
-    for (int64_t at = 0; at < rows; at += MOST) {
-        const int64_t part = rows - at < MOST ? rows - at : (int64_t)MOST;
-        int parts = parts_for(c, part, kv_heads);
-        const size_t places = (size_t)part * (size_t)heads * (size_t)parts;
-        float *values = parts > 1 ? (float *)cuda_scratch(c, places * (sizeof(attention_part) + HEAD_DIM * sizeof(float))) : NULL;
-        attention_part *ends = (attention_part *)(void *)(values + (values ? places * HEAD_DIM : 0));
-        parts = values && part * kv_heads <= COUNTERS ? parts : 1;
-        launch_chained(c, "attention", tile_attention_kernel<HEAD_DIM>, dim3((unsigned)kv_heads, (unsigned)part, (unsigned)parts), WARPS * WARP, 0,
-                       source, q, at, heads / kv_heads, scale, y, values, ends, c->counters);
     }
 }
 
@@ -588,12 +621,21 @@ static void attend_with(backend *b, Source source, const float *q, int64_t q_str
     });
 }
 
+/* The kernels of several heads join parts with the backend's counters: a row's blocks that are cut into parts are few (parts_for). */
 template <int GROUP>
 static void attend_grouped(backend *b, paged_source source, const float *q, int64_t rows, int heads, int kv_heads, int head_dim, float scale,
                            float *y) {
-    attend_in_parts(b, rows, heads, heads / GROUP, head_dim, y, [=](int64_t at, dim3 grid, float *values, attention_part *ends) {
-        launch(cuda_of(b), "attention", grouped_attention_kernel<GROUP>, grid, WARPS * WARP, 0, source, q, at, kv_heads, head_dim, scale, y, values,
-               ends);
+    attend_in_parts(b, rows, heads, heads / GROUP, head_dim, NULL, [=](int64_t at, dim3 grid, float *values, attention_part *ends) {
+        launch_chained(cuda_of(b), "attention", grouped_attention_kernel<GROUP>, grid, WARPS * WARP, 0, source, q, at, kv_heads, head_dim, scale, y,
+                       values, ends, cuda_of(b)->counters);
+    });
+}
+
+template <int HEAD_DIM>
+static void attend_in_tiles(backend *b, paged_source source, const float *q, int64_t rows, int heads, int kv_heads, float scale, float *y) {
+    attend_in_parts(b, rows, heads, kv_heads, HEAD_DIM, NULL, [=](int64_t at, dim3 grid, float *values, attention_part *ends) {
+        launch_chained(cuda_of(b), "attention", tile_attention_kernel<HEAD_DIM>, grid, WARPS * WARP, 0, source, q, at, heads / kv_heads, scale, y,
+                       values, ends, cuda_of(b)->counters);
     });
 }
 
@@ -627,6 +669,8 @@ static void attention(backend *b, const kv_cache *cache, int layer, const int32_
         attend_grouped<4>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);
     } else if (grouped && group % 2 == 0) {
         attend_grouped<2>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);
+    } else if (grouped) {
+        attend_grouped<1>(b, source, q, rows, heads, cache->kv_heads, n, scale, y);
     } else {
         attend(b, source, q, (int64_t)heads * n, rows, heads, cache->kv_heads, n, scale, y);
     }

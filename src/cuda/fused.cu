@@ -7,6 +7,8 @@
 
 /* ---- norm, rounding, products ---- */
 
+enum { MOST_FUSED = 32 }; /* rows: more than FEW_ROWS in groups of as many, whose weights come from the card's cache */
+
 struct product {
     weight_rows w;
     dtype type;
@@ -31,6 +33,11 @@ struct products {
     product of[MOST];
 };
 
+/* The first of the ROWS rows that a block has. */
+template <int ROWS> __device__ static inline int first_row() {
+    return (int)blockIdx.y * ROWS;
+}
+
 /* What a warp computes of a product: outputs first, first + ROUNDED_WARPS, ... ; of paired ones the row of either matrix, in turn. */
 template <int ROWS> struct product_rows {
     const products &p;
@@ -50,7 +57,7 @@ template <int ROWS> struct product_rows {
         return inputs_at;
     }
     template <int R> __device__ void done(float (&sum)[R][ROWS], int left) {
-        const int r = threadIdx.x % WARP; /* the row that this lane stores */
+        const int r = threadIdx.x % WARP, row = first_row<ROWS>() + r; /* what this lane stores */
         sum_over_lanes<R, ROWS>(sum);
         UNROLL
         for (int j = 0; j < R; j++) {
@@ -63,10 +70,10 @@ template <int ROWS> struct product_rows {
             if (p.paired && j % 2 == 0) {
                 continue;
             }
-            if (j < left && r < p.rows && r < ROWS) {
-                float *y = m.y + r * m.outs + out;
+            if (j < left && row < p.rows && r < ROWS) {
+                float *y = m.y + row * m.outs + out;
                 v = p.paired ? silu(gate) * v : v;
-                v = p.gate ? v / (1.0f + expf(-p.gate[r])) : v;
+                v = p.gate ? v / (1.0f + expf(-p.gate[row])) : v;
                 *y = p.add ? *y + v : v;
             }
             out += ROUNDED_WARPS;
@@ -74,36 +81,57 @@ template <int ROWS> struct product_rows {
     }
 };
 
-/* Rounds the rows, normed if they are to be. */
-template <int ROWS> __device__ static inline void take_rows(const products &p, rounded_rows to) {
+/* Rounds the block's rows, normed if they are to be. norm: the weights of this thread's first eight values, which were asked for early. */
+template <int ROWS> __device__ static inline void take_rows(const products &p, const float norm[8], rounded_rows to) {
     __shared__ float partial[ROUNDED_WARPS], scale[ROWS];
-    const int warp = threadIdx.x / WARP;
+    const int warp = threadIdx.x / WARP, first = first_row<ROWS>(), own = (int)threadIdx.x * 8;
+    const float *x = p.x + first * p.width;
+    float piece[8]; /* of one row, this thread's first */
+    if (ROWS == 1) {
+        load_8(x, own, p.width, piece);
+    }
     if (p.norm && ROWS == 1) {
-        const float s = rms_scale(p.x, p.width, p.eps, partial);
-        if (threadIdx.x == 0) {
-            scale[0] = s;
+        float sum = 0;
+        for (int i = 0; i < 8; i++) {
+            sum += piece[i] * piece[i];
         }
-    } else if (p.norm && warp < p.rows) {
-        const float s = rms_scale_by_warp(p.x + warp * p.width, p.width, p.eps);
+        for (int64_t at = own + ROUNDED_THREADS * 8; at < p.width; at += ROUNDED_THREADS * 8) {
+            float v[8];
+            load_8(x, at, p.width, v);
+            for (int i = 0; i < 8; i++) {
+                sum += v[i] * v[i];
+            }
+        }
+        scale[0] = 1.0f / sqrtf(block_sum(sum, partial) / (float)p.width + p.eps); /* the same of every thread */
+    } else if (p.norm && first + warp < p.rows) {
+        const float s = rms_scale_by_warp(x + warp * p.width, p.width, p.eps);
         if (threadIdx.x % WARP == 0) {
             scale[warp] = s;
         }
     }
     __syncthreads();
-    round_values(to, ROWS, [&p](int r, int at, float *v) {
-        if (r >= p.rows) {
+    round_values(to, ROWS, [&](int r, int at, float *v) {
+        if (first + r >= p.rows) {
             return; /* zeros */
         }
-        load_8(p.x + r * p.width, at, p.width, v);
-        if (p.norm) {
-            float weight[8];
-            load_8(p.norm, at, p.width, weight);
+        const bool known = ROWS == 1 && at == own;
+        float weight[8];
+        if (known) {
             for (int i = 0; i < 8; i++) {
-                v[i] = weight[i] * (v[i] * scale[r]);
+                v[i] = piece[i];
+                weight[i] = norm[i];
+            }
+        } else {
+            load_8(x + r * p.width, at, p.width, v);
+            if (p.norm) {
+                load_8(p.norm, at, p.width, weight);
             }
         }
+        for (int i = 0; p.norm && i < 8; i++) {
+            v[i] = weight[i] * (v[i] * scale[r]);
+        }
         for (int i = 0; p.normed && blockIdx.x == 0 && i < 8 && at + i < p.width; i++) {
-            p.normed[r * p.width + at + i] = v[i];
+            p.normed[(first + r) * p.width + at + i] = v[i];
         }
     });
     __syncthreads();
@@ -116,11 +144,14 @@ template <class Format, int ROWS, bool SHORT> __device__ static inline void prod
     product_rows<ROWS> mine = {p, m, rounded.memory, m.w.data + outs.first * m.w.stride, p.of[1].w.data + outs.first * m.w.stride, outs.first};
     stream_of<Format, ROWS, SHORT> stream;
     stream.begin(mine, count, m.w.width);
-    if (p.norm && threadIdx.x * 32 < p.width) {
+    float norm[8] = {};
+    if (p.norm && ROWS == 1) {
+        load_8(p.norm, threadIdx.x * 8, p.width, norm);
+    } else if (p.norm && threadIdx.x * 32 < p.width) {
         prefetch(p.norm + threadIdx.x * 32);
     }
     wait_for_inputs();
-    take_rows<ROWS>(p, rounded);
+    take_rows<ROWS>(p, norm, rounded);
     stream.run(mine, count, rounded);
 }
 
@@ -146,7 +177,7 @@ template <int ROWS, bool SHORT> __global__ static void __launch_bounds__(ROUNDED
 
 static bool fits(const tensor *w, int64_t rows, int64_t width) {
     const weight_rows stored = rows_of(w);
-    return is_rounded(w->type) && rows > 0 && rows <= FEW_ROWS && w->ne[0] == width && w->ne[1] >= LEAST_ROUNDED_OUTPUTS &&
+    return is_rounded(w->type) && rows > 0 && rows <= MOST_FUSED && w->ne[0] == width && w->ne[1] >= LEAST_ROUNDED_OUTPUTS &&
            FEW_ROWS * rounded_rows::bytes(stored.width) <= MOST_ROUNDED_BYTES;
 }
 
@@ -169,7 +200,8 @@ static void run_products(backend *b, const char *what, products p) {
     }
     const bool is_short = p.of[0].w.width <= SHORT_WIDTH;
     const auto start = [&](int rows, auto kernel, auto short_kernel) {
-        launch_chained(c, what, is_short ? short_kernel : kernel, blocks, ROUNDED_THREADS, (size_t)rows * rounded_rows::bytes(p.of[0].w.width), p);
+        launch_chained(c, what, is_short ? short_kernel : kernel, dim3((unsigned)blocks, blocks_for(p.rows, rows)), ROUNDED_THREADS,
+                       (size_t)rows * rounded_rows::bytes(p.of[0].w.width), p);
     };
     if (p.rows == 1) {
         start(1, products_kernel<1, false>, products_kernel<1, true>);

@@ -46,19 +46,21 @@ __device__ static inline void warp_products(const char *w, int64_t width, int64_
     }
 }
 
+/* grid: outputs, groups of ROWS rows. */
 template <class Format, int ROWS, class Input>
 __global__ static void few_rows_kernel(weight_rows w, int64_t n, int64_t outs, const float *bias, Input input, int64_t rows, float *y,
                                        int64_t y_stride) {
-    const int64_t out = (int64_t)blockIdx.x * OUTPUTS_A_BLOCK + threadIdx.x / WARP;
+    const int64_t out = (int64_t)blockIdx.x * OUTPUTS_A_BLOCK + threadIdx.x / WARP, first = (int64_t)blockIdx.y * ROWS;
     if (out >= outs) {
         return; /* a whole warp */
     }
+    const int count = rows - first < ROWS ? (int)(rows - first) : ROWS;
     float sum[ROWS];
-    warp_products<Format, ROWS>(w.data + out * w.stride, w.width, n, input, 0, (int)rows, sum);
+    warp_products<Format, ROWS>(w.data + out * w.stride, w.width, n, input, first, count, sum);
     if (threadIdx.x % WARP == 0) {
         for (int r = 0; r < ROWS; r++) {
-            if (r < rows) {
-                y[r * y_stride + out] = sum[r] + (bias ? bias[out] : 0);
+            if (r < count) {
+                y[(first + r) * y_stride + out] = sum[r] + (bias ? bias[out] : 0);
             }
         }
     }
@@ -136,8 +138,8 @@ template <class Input> struct product_call {
 
     template <class Format, int ROWS> void few() const {
         if constexpr (Input::FEW) {
-            launch(c, what, few_rows_kernel<Format, ROWS, Input>, blocks_for(outs, OUTPUTS_A_BLOCK), OUTPUTS_A_BLOCK * WARP, 0, w, n, outs, bias,
-                   input, rows, y, y_stride);
+            launch(c, what, few_rows_kernel<Format, ROWS, Input>, dim3(blocks_for(outs, OUTPUTS_A_BLOCK), blocks_for(rows, ROWS)),
+                   OUTPUTS_A_BLOCK * WARP, 0, w, n, outs, bias, input, rows, y, y_stride);
         }
     }
 
@@ -151,8 +153,8 @@ template <class Input> struct product_call {
             few<Format, 2>();
         } else if (rows <= 4 && Input::FEW) {
             few<Format, 4>();
-        } else if (rows <= FEW_ROWS && Input::FEW) {
-            few<Format, FEW_ROWS>();
+        } else if (Input::FEW && (rows <= FEW_ROWS || (int64_t)blocks_for(outs, TILE) * blocks_for(rows, TILE) < c->multiprocessors)) {
+            few<Format, FEW_ROWS>(); /* tiles would leave most of the card idle */
         } else {
             launch(c, what, many_rows_kernel<Format, Input>, dim3(blocks_for(outs, TILE), blocks_for(rows, TILE)), TILE_THREADS, 0, w, n, outs, bias,
                    input, rows, y, y_stride);

@@ -252,57 +252,44 @@ struct tile {
 
 enum { SORT_THREADS = 1024 };
 
-/* Bit i of the result: slot from + i is of that expert. All lanes of a warp call it. */
-__device__ static inline unsigned slots_of(const int32_t *ids, int64_t slots, int64_t from, int64_t expert) {
-    const int64_t slot = from + threadIdx.x % WARP;
-    return __ballot_sync(0xffffffffu, slot < slots && ids[slot] == expert);
-}
-
-/* One block: order[slots] by expert and, within one, ascending; their tiles, of which the rest of `most` are empty. A warp has the experts warp,
- * warp + 32, ... of each SORT_THREADS; ids are read once to count and once to place. */
+/* One block: order[slots] by expert, in any order within one (no slot's result depends on it), and their tiles, of which the rest of `most` are
+ * empty. SORT_THREADS experts at a time: their slots are counted, then placed. */
 __global__ static void sort_kernel(const int32_t *ids, int64_t slots, int64_t experts, int32_t *order, tile *tiles, int64_t most) {
-    __shared__ int32_t slots_before[SORT_THREADS + 1], tiles_before[SORT_THREADS + 1];
-    const int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP;
+    __shared__ int32_t count[SORT_THREADS], slots_before[SORT_THREADS + 1], tiles_before[SORT_THREADS + 1];
+    const int thread = (int)threadIdx.x;
     int32_t first_slot = 0, first_tile = 0;
     for (int64_t from = 0; from < experts; from += SORT_THREADS) {
         const int n = experts - from < SORT_THREADS ? (int)(experts - from) : (int)SORT_THREADS;
-        for (int e = warp; e < n; e += SORT_THREADS / WARP) {
-            int32_t count = 0;
-            for (int64_t s = 0; s < slots; s += WARP) {
-                count += __popc(slots_of(ids, slots, s, from + e));
-            }
-            if (lane == 0) {
-                slots_before[e + 1] = count;
-                tiles_before[e + 1] = (count + TILE - 1) / TILE;
+        count[thread] = 0;
+        __syncthreads();
+        for (int64_t s = thread; s < slots; s += SORT_THREADS) {
+            if (ids[s] >= from && ids[s] < from + n) {
+                atomicAdd(&count[ids[s] - from], 1);
             }
         }
         __syncthreads();
         if (thread == 0) {
             slots_before[0] = first_slot;
             tiles_before[0] = first_tile;
-            for (int i = 1; i <= n; i++) {
-                slots_before[i] += slots_before[i - 1];
-                tiles_before[i] += tiles_before[i - 1];
+            for (int i = 0; i < n; i++) {
+                slots_before[i + 1] = slots_before[i] + count[i];
+                tiles_before[i + 1] = tiles_before[i] + (count[i] + TILE - 1) / TILE;
             }
         }
         __syncthreads();
-        for (int e = warp; e < n; e += SORT_THREADS / WARP) {
-            int32_t at = slots_before[e];
-            for (int64_t s = 0; at < slots_before[e + 1] && s < slots; s += WARP) {
-                const unsigned found = slots_of(ids, slots, s, from + e);
-                if (found >> lane & 1) {
-                    order[at + __popc(found & ((1u << lane) - 1))] = (int32_t)(s + lane);
-                }
-                at += __popc(found);
-            }
-        }
-        const int32_t count = thread < n ? slots_before[thread + 1] - slots_before[thread] : 0;
-        for (int32_t t = 0; t * TILE < count; t++) {
+        const int32_t own = count[thread];
+        for (int32_t t = 0; t * TILE < own; t++) {
             tiles[tiles_before[thread] + t] =
-                tile{(int32_t)(from + thread), slots_before[thread] + t * TILE, count - t * TILE < TILE ? count - t * TILE : (int32_t)TILE};
+                tile{(int32_t)(from + thread), slots_before[thread] + t * TILE, own - t * TILE < TILE ? own - t * TILE : (int32_t)TILE};
         }
         first_slot = slots_before[n];
         first_tile = tiles_before[n];
+        __syncthreads();
+        for (int64_t s = thread; s < slots; s += SORT_THREADS) {
+            if (ids[s] >= from && ids[s] < from + n) {
+                order[atomicAdd(&slots_before[ids[s] - from], 1)] = (int32_t)s;
+            }
+        }
         __syncthreads();
     }
     for (int64_t t = first_tile + thread; t < most; t += SORT_THREADS) {
@@ -401,7 +388,7 @@ __global__ static void combine_kernel(const float *out, const float *weights, in
 
 /* ---- the operation ---- */
 
-enum { FEW_SLOTS = 64, MOST_GRID = 65535 };
+enum { FEW_SLOTS = 256, MOST_GRID = 65535 };
 
 static int64_t most_tiles(int64_t slots, int64_t experts) {
     const int64_t with_part = slots < experts ? slots : experts; /* experts whose last tile may be partly empty */

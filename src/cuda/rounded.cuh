@@ -188,7 +188,7 @@ __device__ static inline uint32_t largest_of(uint32_t x, uint32_t y) {
 template <class Input> __device__ static inline void round_values(rounded_rows to, int rows, Input input) {
     const int each = to.width / 8, pieces = rows * each;
     for (int first = 0; first < pieces; first += (int)blockDim.x) {
-        const int piece = first + (int)threadIdx.x, r = piece / each, at = piece % each * 8;
+        const int piece = first + (int)threadIdx.x, r = rows == 1 ? 0 : piece / each, at = (piece - r * each) * 8;
         if (piece / WARP * WARP >= pieces) {
             return; /* a whole warp */
         }
@@ -208,7 +208,7 @@ template <class Input> __device__ static inline void round_values(rounded_rows t
         uint32_t words[2] = {};
         int sum = 0;
         for (int i = 0; i < 8; i++) {
-            const int q = factor > 0 ? (int)rintf(v[i] * factor) : 0;
+            const int q = factor > 0 ? __float2int_rn(v[i] * factor) : 0;
             words[i / 4] |= (uint32_t)(q & 255) << 8 * (i % 4);
             sum += q;
         }

@@ -128,7 +128,8 @@ template <int DEPTH> __device__ static inline void multiply_segments(const tile_
 }
 
 /* A Place has open(): the rows of blockIdx.y; source(row): which rounded row that is; store(row, out, v). grid: outputs, tiles of rows. */
-template <class Format, class Place> __global__ static void rounded_tiles_kernel(rounded_rows x, int64_t outs, Place place) {
+template <class Format, class Place>
+__global__ static void __launch_bounds__(ROUNDED_THREADS, 2) rounded_tiles_kernel(rounded_rows x, int64_t outs, Place place) {
     __shared__ tile_memory memory;
     const tile_rows t = place.open();
     if (t.count == 0) {

@@ -6,7 +6,7 @@
 
 #include "cuda/device.cuh"
 
-enum { THREADS = 1024, RADIX_BITS = 11, RADIX = 1 << RADIX_BITS };
+enum { THREADS = WARP * WARP, RADIX_BITS = 11, RADIX = 1 << RADIX_BITS };
 
 /* A number whose unsigned order is the float's order. */
 __device__ static inline uint32_t order_key(float x) {
@@ -83,13 +83,14 @@ template <class Number> __device__ static Number block_scan(Number x, Number *be
         totals[warp] = sum;
     }
     __syncthreads();
-    Number own = 0, all = 0;
-    for (int w = 0; w < THREADS / WARP; w++) {
-        own = w == warp ? all : own;
-        all += totals[w];
+    Number all = totals[lane]; /* every warp adds up the warps */
+    for (int distance = 1; distance < WARP; distance *= 2) {
+        const Number other = __shfl_up_sync(0xffffffffu, all, distance);
+        all += lane >= distance ? other : 0;
     }
+    const Number own = __shfl_sync(0xffffffffu, all, warp) - totals[warp];
     *before = own + (sum - x);
-    return all;
+    return __shfl_sync(0xffffffffu, all, WARP - 1);
 }
 
 /* ---- before the temperature ---- */

@@ -454,6 +454,8 @@ static double case_route(side *s) {
 
 /* ---- fused operations, composed on the CPU ---- */
 
+enum { MOST_ROWS = 20 };
+
 typedef struct fused_layer {
     layer_shape shape;
     layer_weights w;
@@ -468,7 +470,7 @@ static tensor fused_weights(side *s, weight_use use, int64_t in, int64_t outs, i
 }
 
 static fused_layer layer_of(side *s, bool mixture, bool shared) {
-    fused_layer l = {.rows = between(s, 1, 8)};
+    fused_layer l = {.rows = between(s, 0, 2) ? between(s, 1, 8) : between(s, 9, MOST_ROWS)};
     l.shape.width = 32 * between(s, 1, 16);
     l.shape.head_dim = 32 * (int)between(s, 1, 3);
     l.shape.kv_heads = (int)between(s, 1, 3);
@@ -500,8 +502,8 @@ static double case_fused_attention(side *s) {
     const bool normed = between(s, 0, 1);
     l.w.q_norm = normed ? numbers(s, f->head_dim) : NULL;
     l.w.k_norm = normed ? numbers(s, f->head_dim) : NULL;
-    int32_t slots[8], wanted[8];
-    attention_row at[8];
+    int32_t slots[MOST_ROWS], wanted[MOST_ROWS];
+    attention_row at[MOST_ROWS];
     for (int r = 0; r < n; r++) {
         slots[r] = KV_BLOCK + r;
         wanted[r] = r;

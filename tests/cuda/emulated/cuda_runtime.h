@@ -112,6 +112,10 @@ static inline unsigned __reduce_min_sync(unsigned, unsigned x) {
     return ~__reduce_max_sync(0xffffffffu, ~x);
 }
 
+static inline int __float2int_rn(float x) {
+    return (int)rintf(x);
+}
+
 static inline int __popc(unsigned x) {
     return __builtin_popcount(x);
 }
