@@ -1,4 +1,5 @@
 """A server on a free port of loopback with the tiny random model, and a client that knows nothing of OpenAI."""
+import atexit
 import http.client
 import json
 import os
@@ -20,6 +21,7 @@ class Server:
     def __init__(self, *flags, model=TINY, env=None):
         self.process = subprocess.Popen([OMNI, "serve", "-m", model, "--port", "0", *map(str, flags)], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
                                         env={**os.environ, **(env or {})})
+        atexit.register(self.end)  # a test that failed leaves its own behind
         self.lines = []
         self.port = None
         self.listening = threading.Event()
@@ -37,6 +39,10 @@ class Server:
                 self.port = int(m.group(2))
                 self.listening.set()
         self.listening.set()
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
 
     def stop(self, sign=signal.SIGTERM, wait=LONG):
         if self.process.poll() is None:

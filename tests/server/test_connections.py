@@ -268,7 +268,7 @@ class Ending(Case):
         server.wait_until(lambda: server.metric("omni_engine_requests") == 2)
         server.wait_until(lambda: server.metric("omni_requests_running") == 1 and server.metric("omni_requests_waiting") == 1)
         self.assertEqual(server.metric('omni_cache_config_info{block_size="64",num_gpu_blocks="64"}'), 1)
-        self.assertTrue(0 < server.metric("omni_cache_usage_ratio") <= 1)
+        server.wait_until(lambda: 0 < server.metric("omni_cache_usage_ratio") <= 1)
         status, headers, data = server.ask("POST", "/v1/chat/completions", body)
         self.assertEqual((status, json.loads(data)["error"]["code"]), (429, "queue_full"))
         self.assertGreaterEqual(int(headers["Retry-After"]), 1)
