@@ -127,15 +127,52 @@ json_t *error_object(omni_status status, const omni_error *err) {
                      status_of(status) < 500 ? "invalid_request_error" : "server_error", "param", "code", code_of(status));
 }
 
+/* Text may hold U+0000, as answers may, which come back as history; everything else is read up to the first one. */
+static bool may_hold_nul(const char *key) {
+    static const char *const texts[] = {"content", "text", "reasoning_content", "prompt", "input"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (strcmp(key, texts[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The field of value, or of what it holds, that has U+0000 and may not; NULL: none. key: that of value itself. */
+static const char *field_with_nul(const char *key, const json_t *value) {
+    const char *name, *found = NULL;
+    json_t *one;
+    size_t i;
+    if (json_is_string(value)) {
+        return strlen(json_string_value(value)) < json_string_length(value) && !may_hold_nul(key) ? key : NULL;
+    }
+    json_array_foreach((json_t *)value, i, one) {
+        if ((found = field_with_nul(key, one)) != NULL) {
+            return found;
+        }
+    }
+    json_object_foreach((json_t *)value, name, one) {
+        if ((found = field_with_nul(name, one)) != NULL) {
+            return found;
+        }
+    }
+    return NULL;
+}
+
 json_t *request_object(exchange *x) {
     omni_error err;
     json_t *root = NULL;
-    if (json_parse(x->body ? x->body : "", x->body_size, MOST_VALUES, JSON_REJECT_DUPLICATES, &root, &err) != OMNI_OK) {
+    const char *field;
+    if (json_parse(x->body ? x->body : "", x->body_size, MOST_VALUES, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &root, &err) != OMNI_OK) {
         reply_error(x, err.code == OMNI_ERR_MEMORY ? 503 : 400, NULL, "invalid_json", "the body cannot be read: %s", err.text);
     } else if (!json_is_object(root)) {
         json_decref(root);
         root = NULL;
         reply_error(x, 400, NULL, "invalid_json", "the body must be a JSON object");
+    } else if ((field = field_with_nul("", root)) != NULL) {
+        reply_error(x, 400, field, "invalid_value", "%s may not hold \\u0000", field);
+        json_decref(root);
+        root = NULL;
     }
     return root;
 }

@@ -69,6 +69,9 @@ static bool read_request(speech *c, const json_t *root) {
     if (!c->text || json_string_length(input) == 0) {
         return refuse(c->x, "input", "must be the text to say");
     }
+    if (strlen(c->text) < json_string_length(input)) {
+        return refuse(c->x, "input", "may not hold \\u0000");
+    }
     if (characters(c->text, json_string_length(input)) > MOST_CHARACTERS) {
         return refuse(c->x, "input", "may have 4096 characters: cut it at ends of sentences");
     }

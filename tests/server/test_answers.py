@@ -56,6 +56,20 @@ class Answers(Case):
         self.error({"tokens": [1, -1]}, "tokens", path="/detokenize")
         self.error({"content": 3}, "content", path="/tokenize")
 
+    def test_zero_characters(self):
+        """An answer may hold U+0000 and come back as history, whole; other fields may not."""
+        for text in ["a\0b", "\0", "\0\0x"]:
+            ids = self.server.json("POST", "/tokenize", {"content": text})["tokens"]
+            self.assertEqual(self.server.json("POST", "/detokenize", {"tokens": ids})["content"], text)
+            counts = [self.server.chat([{"role": "user", "content": "x"}, {"role": "assistant", "content": c}, {"role": "user", "content": "y"}])["usage"]["prompt_tokens"]
+                      for c in ("x", text, [{"type": "text", "text": text}])]
+            self.assertEqual(counts[1:], [counts[0] - 1 + len(ids)] * 2)
+        ask = {"messages": [{"role": "user", "content": "x"}]}
+        for fields, param in [({"stop": "a\0"}, "stop"), ({"stop": ["a\0"]}, "stop"), ({"model": "\0"}, "model"), ({"audio": {"voice": "ethan\0"}}, "voice"),
+                              ({"messages": [{"role": "user\0", "content": "x"}]}, "role")]:
+            self.error({**ask, **fields}, param, say="u0000")
+        self.error({"input": "a\0b"}, "input", path="/v1/audio/speech", say="u0000")
+
     def test_as_the_command_line(self):
         """Greedy answers are those of omni run."""
         cli = subprocess.run([harness.OMNI, "run", "-m", TINY, "-p", "What is this?", "--greedy", "-n", "6", "--image", PICTURE], capture_output=True, check=True)
