@@ -575,7 +575,7 @@ static int receive(struct lws *wsi, connection *c, const void *data, size_t size
     const bool last = lws_is_final_fragment(wsi) && lws_remaining_packet_payload(wsi) == 0;
     const int code = websocket_receive(x, data, size, last);
     if (code != 0) {
-        return close_websocket(wsi, code, code == 1009 ? "a message of more bytes than are taken" : "out of memory");
+        return close_websocket(wsi, code, code == 1009 ? "a message of more bytes than are taken" : "too much is being received at once");
     }
     pthread_mutex_lock(&x->lock);
     const bool full = x->socket->in.bytes >= WEBSOCKET_IN_HELD;

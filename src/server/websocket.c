@@ -43,10 +43,15 @@ static websocket_message *message_of(const char *text, size_t size) {
     return m;
 }
 
+/* Bytes of memory: of many small messages what lies around them is most. */
+static size_t held_by(const websocket_message *m) {
+    return sizeof *m + WEBSOCKET_HEAD + m->size + 1;
+}
+
 static void put(websocket_queue *q, websocket_message *m) {
     *(q->last ? &q->last->next : &q->first) = m;
     q->last = m;
-    q->bytes += m->size;
+    q->bytes += held_by(m);
 }
 
 static websocket_message *take(websocket_queue *q) {
@@ -54,7 +59,7 @@ static websocket_message *take(websocket_queue *q) {
     if (m) {
         q->first = m->next;
         q->last = q->first ? q->last : NULL;
-        q->bytes -= m->size;
+        q->bytes -= held_by(m);
         m->next = NULL;
     }
     return m;
@@ -78,8 +83,10 @@ websocket_message *websocket_wait(exchange *x, double seconds) {
         late = !m && !wait_until(x, until);
     }
     w->woken = false;
+    w->received -= m ? m->size : 0;
     pthread_mutex_unlock(&x->lock);
     if (m) {
+        atomic_fetch_sub(&x->s->body_bytes, m->size);
         listen_write(x); /* there may be room for more from the client */
     }
     return m;
@@ -135,11 +142,26 @@ void websocket_wake(void *arg) {
 
 /* ---- the event thread ---- */
 
+/* What clients send counts as bodies do. */
+static bool count(exchange *x, size_t size) {
+    if (atomic_fetch_add(&x->s->body_bytes, size) + size > x->s->p.max_bodies) {
+        atomic_fetch_sub(&x->s->body_bytes, size);
+        return false;
+    }
+    pthread_mutex_lock(&x->lock);
+    x->socket->received += size;
+    pthread_mutex_unlock(&x->lock);
+    return true;
+}
+
 int websocket_receive(exchange *x, const void *data, size_t size, bool last) {
     websocket *w = x->socket;
     const size_t most = x->s->p.max_body < WEBSOCKET_MESSAGE_MOST ? x->s->p.max_body : WEBSOCKET_MESSAGE_MOST;
     if (w->partial.size + size > most) {
         return TOO_LARGE;
+    }
+    if (!count(x, size)) {
+        return NO_MEMORY;
     }
     bytes_add(&w->partial, data, size);
     if (w->partial.failed) {

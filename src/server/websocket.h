@@ -22,7 +22,7 @@ typedef struct websocket_message {
 
 typedef struct websocket_queue {
     websocket_message *first, *last;
-    size_t bytes;
+    size_t bytes; /* of memory */
 } websocket_queue;
 
 /* Guarded by the exchange's lock, but for what is said to be the event thread's. */
@@ -31,6 +31,7 @@ typedef struct websocket {
     bytes partial; /* event thread: of a message that is not whole yet */
     bool paused;   /* event thread: nothing is taken from the client */
     bool woken;
+    size_t received; /* bytes of the client that wait to be read, the partial message's, too; they are in server.body_bytes */
     int close_code; /* not 0: once everything is written the connection is closed with it */
     char close_reason[120];
     bool beta, transcribes; /* of the request: OpenAI-Beta: realtime=v1; ?intent=transcription. Constant */

@@ -71,6 +71,7 @@ static void fail_each(const char *text, bool beta, long step) {
     kinds[0] = 0;
     session_run(text, size, beta, false);
     assert_string_equal(kinds, whole);
+    assert_int_equal(atomic_load(&session_server.body_bytes), 0);
     free(whole);
 }
 
@@ -90,6 +91,32 @@ static void test_answers(void **state) {
     assert_non_null(strstr(kinds, "response.output_text.delta"));
 }
 
+/* Many small messages that nobody reads hold no more than large ones, and count among what the server receives. */
+static void test_held(void **state) {
+    server *s = &session_server;
+    exchange *x = exchange_create(s);
+    const size_t most = s->p.max_bodies;
+    int n = 0, code = 0;
+    assert_non_null(x);
+    x->socket = websocket_create();
+    assert_non_null(x->socket);
+    while (x->socket->in.bytes < WEBSOCKET_IN_HELD) {
+        assert_int_equal(websocket_receive(x, "", 0, true), 0);
+        n++;
+    }
+    assert_true(n < WEBSOCKET_IN_HELD / 50);
+    s->p.max_bodies = 1000;
+    for (n = 0; n < 200 && code == 0; n++) {
+        code = websocket_receive(x, "0123456789", 10, n % 7 == 0);
+    }
+    assert_int_equal(code, 1013);
+    assert_int_equal(n, 101);
+    assert_int_equal(atomic_load(&s->body_bytes), 1000);
+    s->p.max_bodies = most;
+    exchange_release(x);
+    assert_int_equal(atomic_load(&s->body_bytes), 0);
+}
+
 static int open_model(void **state) {
     omni_error err = {0};
     failing_set_up();
@@ -107,6 +134,6 @@ static int close_model(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_events), cmocka_unit_test(test_answers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_events), cmocka_unit_test(test_answers), cmocka_unit_test(test_held)};
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
