@@ -203,6 +203,7 @@ static void end(rt_session *r) {
     free(r->items);
     omni_conversation_free(r->conversation);
     json_decref(r->asked_with);
+    atomic_fetch_sub(&r->s->body_bytes, r->heard.capacity);
     bytes_free(&r->heard);
     voice_activity_free(r->detector);
     rt_config_free(&r->config);

@@ -20,6 +20,7 @@ enum {
     RT_ITEMS = 4096,            /* of a conversation */
     RT_ITEM_BYTES = 64 << 20,   /* of all items of a conversation */
     RT_BUFFER_BYTES = 32 << 20, /* of sound that is not committed: 11 minutes of audio/pcm */
+    RT_CONFIG_BYTES = 4 << 20,  /* of what a session is set to, or a response */
     RT_HEARINGS = 16,           /* transcriptions at once */
     RT_RESPONSES = 4,           /* at once, one of them in the conversation */
 };
@@ -98,7 +99,7 @@ typedef struct rt_session {
     size_t asked;
     json_t *asked_with; /* instructions and tools of it */
 
-    bytes heard;              /* sound that is not committed, in the client's format */
+    bytes heard;              /* sound that is not committed, in the client's format; its capacity is in server.body_bytes */
     int64_t heard_from;       /* where it begins, in samples since the session began */
     voice_activity *detector; /* NULL: turns are not looked for */
     int detector_rate;
@@ -155,6 +156,8 @@ bool rt_item_insert(rt_session *r, rt_item *item, size_t at);
 void rt_item_tell(rt_session *r, const rt_item *item, const char *type);
 rt_item *rt_item_find(const rt_session *r, const char *id, size_t *at);
 void rt_item_free(rt_item *item);
+/* Bytes that a value holds, about. */
+size_t rt_weight(const json_t *value);
 /* How long the words take to say, roughly. */
 double rt_seconds_of(const char *text, size_t size);
 

@@ -266,6 +266,11 @@ bool rt_config_update(rt_session *r, rt_config *c, const json_t *update, bool an
         rt_config_free(&next);
         return false;
     }
+    if (rt_weight(next.own) + rt_weight(next.transcription) > RT_CONFIG_BYTES) {
+        rt_config_free(&next);
+        return rt_refuse(r, g.at, "invalid_value", "\"%s\" may be set to %d MiB of instructions, tools and whatever else", g.at,
+                         RT_CONFIG_BYTES >> 20);
+    }
     rt_config_free(c);
     *c = next;
     return true;

@@ -232,8 +232,7 @@ rt_item *rt_item_read(rt_session *r, const json_t *value) {
 
 /* ---- the conversation ---- */
 
-/* Bytes that an item holds, about. */
-static size_t weight(const json_t *value) {
+size_t rt_weight(const json_t *value) {
     size_t all = 64, i;
     const char *key;
     json_t *one;
@@ -241,10 +240,10 @@ static size_t weight(const json_t *value) {
         all += json_string_length(value);
     }
     json_array_foreach(value, i, one) {
-        all += weight(one);
+        all += rt_weight(one);
     }
     json_object_foreach((json_t *)value, key, one) {
-        all += weight(one);
+        all += rt_weight(one);
     }
     return all;
 }
@@ -267,7 +266,7 @@ void rt_item_tell(rt_session *r, const rt_item *item, const char *type) {
 }
 
 bool rt_item_insert(rt_session *r, rt_item *item, size_t at) {
-    item->bytes = weight(item->told) + weight(item->asked);
+    item->bytes = rt_weight(item->told) + rt_weight(item->asked);
     if (r->item_count >= RT_ITEMS || r->item_bytes + item->bytes > RT_ITEM_BYTES) {
         rt_item_free(item);
         return rt_refuse(r, "item", "conversation_full", "a conversation may have %d items of %d MiB: delete some", RT_ITEMS, RT_ITEM_BYTES >> 20);

@@ -523,6 +523,8 @@ void rt_response_create(rt_session *r, const json_t *event) {
         rt_refuse(r, "response.input", "invalid_value", "\"response.input\" must be a list of items");
     } else if (metadata && !json_is_null(metadata) && !json_is_object(metadata)) {
         rt_refuse(r, "response.metadata", "invalid_value", "\"response.metadata\" must be an object");
+    } else if (rt_weight(metadata) > RT_CONFIG_BYTES) {
+        rt_refuse(r, "response.metadata", "invalid_value", "\"response.metadata\" may have %d MiB", RT_CONFIG_BYTES >> 20);
     } else if (!apart && rt_response_active(r)) {
         rt_refuse(r, "response", "conversation_already_has_active_response", "the conversation has an active response, %s: wait for response.done",
                   rt_response_active(r)->id);

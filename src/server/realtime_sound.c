@@ -173,12 +173,27 @@ static void detect(rt_session *r, const unsigned char *data, size_t size) {
     }
 }
 
-/* Without speech only as much is kept as may belong to it once it has begun. */
+/* Without speech only as much is kept as may belong to it once it has begun, and an eighth more, so that not every piece moves all of it. */
 static void keep_little(rt_session *r) {
     if (r->detector && !r->speaking) {
-        const int64_t ms = KEPT_MS + r->config.padding_ms + r->config.idle_ms;
-        drop_before(r, heard_to(r) - ms * rt_rate(r->config.in) / 1000);
+        const int64_t ms = KEPT_MS + r->config.padding_ms + r->config.idle_ms, most = ms * rt_rate(r->config.in) / 1000;
+        if ((int64_t)samples_held(r) > most + most / 8) {
+            drop_before(r, heard_to(r) - most);
+        }
     }
+}
+
+/* False: an error has been told. */
+static bool hold(rt_session *r, const void *data, size_t size) {
+    const size_t before = r->heard.capacity;
+    if (r->heard.size + size > before && atomic_load(&r->s->body_bytes) + r->heard.size + size > r->s->p.max_bodies) {
+        return rt_refuse(r, "audio", "overloaded", "the server holds as much of its clients as it may");
+    }
+    bytes_add(&r->heard, data, size);
+    atomic_fetch_add(&r->s->body_bytes, r->heard.capacity - before);
+    const bool good = !r->heard.failed;
+    r->heard.failed = false;
+    return good || rt_refuse(r, NULL, NULL, "out of memory");
 }
 
 static void listen_anew(rt_session *r) {
@@ -215,6 +230,9 @@ void rt_sound_set(rt_session *r, const rt_config *before) {
         c->silence_ms != before->silence_ms || strcmp(c->eagerness, before->eagerness) != 0) {
         listen_anew(r);
     }
+    if (before && (c->turns != before->turns || c->idle_ms != before->idle_ms)) {
+        r->idle_at = 0; /* the next answer's end sets it anew */
+    }
 }
 
 /* ---- the client's events ---- */
@@ -241,11 +259,7 @@ void rt_sound_append(rt_session *r, const json_t *event) {
             turn_ends(r, heard_to(r), heard_to(r));
             listen_anew(r);
         }
-        bytes_add(&r->heard, data, size);
-        if (r->heard.failed) {
-            r->heard.failed = false;
-            rt_refuse(r, NULL, NULL, "out of memory");
-        } else if (r->detector) {
+        if (hold(r, data, size) && r->detector) {
             detect(r, data, size);
             look_at_pause(r);
             keep_little(r);

@@ -32,7 +32,7 @@ typedef struct websocket {
     bool paused;   /* event thread: nothing is taken from the client */
     bool woken;
     size_t received; /* bytes of the client that wait to be read, the partial message's, too; they are in server.body_bytes */
-    int close_code; /* not 0: once everything is written the connection is closed with it */
+    int close_code;  /* not 0: once everything is written the connection is closed with it */
     char close_reason[120];
     bool beta, transcribes; /* of the request: OpenAI-Beta: realtime=v1; ?intent=transcription. Constant */
 } websocket;

@@ -153,6 +153,15 @@ class Realtime(Sessions):
         w.send("session.update", session={})
         self.assertEqual(w.event()["type"], "session.updated")
 
+    def test_settings_have_a_size(self):
+        w = self.open()
+        w.send("session.update", session={"instructions": "x" * (3 << 20)})
+        self.assertEqual(w.event()["type"], "session.updated")
+        self.fails(w, "session.update", "session", "invalid_value", "4 MiB", session={"prompt": "y" * (2 << 20)})
+        self.fails(w, "response.create", "response", "invalid_value", "4 MiB", response={"tracing": {"a": "y" * (2 << 20)}})
+        w.send("session.update", session={"instructions": "x", "prompt": "y" * (2 << 20)})
+        self.assertEqual(w.event()["type"], "session.updated")
+
     # ---- answers
 
     def test_answers_are_those_of_chat(self):
@@ -532,6 +541,16 @@ class Turns(Sessions):
                                                            "conversation.item.done"])
         self.assertEqual(events[0]["item_id"], events[2]["item"]["id"])
         self.assertLessEqual(events[0]["audio_end_ms"] - events[0]["audio_start_ms"], 300)
+
+    def test_idle_taken_back(self):
+        w = self.open({"type": "server_vad", "idle_timeout_ms": 1000})
+        self.say(w, SILENCE, VOICE, SILENCE)
+        w.until(LAST)
+        w.send("session.update", session={"audio": {"input": {"turn_detection": {"type": "server_vad"}}}})
+        w.until("session.updated")
+        time.sleep(1.3)
+        w.send("input_audio_buffer.clear")
+        self.assertEqual(w.event()["type"], "input_audio_buffer.cleared")
 
     def test_commit_while_speaking(self):
         w = self.open({"type": "server_vad"})
