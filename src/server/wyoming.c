@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -44,8 +45,8 @@ typedef struct client {
     bool gone;            /* it has left */
     bool failed;          /* nothing more can be written, or an error has been told: the connection ends */
 
-    char *in; /* bytes read, not taken yet */
-    size_t in_size, in_room;
+    char *in; /* in_size bytes read, of which those up to in_at have been taken */
+    size_t in_at, in_size, in_room;
     struct {
         bool begun;
         int rate, width, channels;
@@ -164,15 +165,15 @@ static void describe(client *c) {
 /* ---- requests ---- */
 
 /* What a client asks for is an exchange like any other, so that the log and the metrics know it and it can be cancelled; what is answered is sent
- * here. NULL: an error has been told. */
-static exchange *begin_request(client *c, const char *what) {
+ * here. goes_on: a further sentence of a speech that is being heard, which neither limits nor the server's end cut. NULL: an error has been told. */
+static exchange *begin_request(client *c, const char *what, bool goes_on) {
     server *s = c->w->s;
     int wait;
-    if (atomic_load(&s->draining)) {
+    if (!goes_on && atomic_load(&s->draining)) {
         tell_error(c, "shutting-down", "the server is shutting down");
         return NULL;
     }
-    if (!auth_take(&s->keys, c->who, s->p.rate_limit, server_now(), &wait)) {
+    if (!goes_on && !auth_take(&s->keys, c->who, s->p.rate_limit, server_now(), &wait)) {
         tell_error(c, "rate-limit-exceeded", "more requests a minute than --rate-limit lets an address make");
         return NULL;
     }
@@ -318,7 +319,7 @@ static void transcribe_sound(client *c) {
     if (!c->heard.begun) {
         return; /* as after audio-stop twice */
     }
-    exchange *x = begin_request(c, "transcribe");
+    exchange *x = begin_request(c, "transcribe", false);
     transcribe_params p = transcribe_params_default();
     transcription out = {0};
     omni_error err = {0};
@@ -396,7 +397,7 @@ static void say(client *c, size_t size) {
     char *text = strndup(c->said.text.data, size);
     memmove(c->said.text.data, c->said.text.data + size, c->said.text.size - size);
     c->said.text.size -= size;
-    exchange *x = text && has_words(text) ? begin_request(c, "synthesize") : NULL;
+    exchange *x = text && has_words(text) ? begin_request(c, "synthesize", c->said.begun) : NULL;
     if (x) {
         omni_error err = {0};
         saying y = {.c = c, .f = {.text = text, .params = omni_generate_params_default()}};
@@ -542,6 +543,11 @@ static void take_event(client *c, const wyoming_frame *f) {
 
 /* More bytes into c->in. False: there are none. */
 static bool receive(client *c) {
+    c->in_size -= c->in_at;
+    if (c->in_at > 0) {
+        memmove(c->in, c->in + c->in_at, c->in_size);
+        c->in_at = 0;
+    }
     if (c->in_room - c->in_size < READ_BYTES) {
         char *grown = realloc(c->in, c->in_room + 2 * READ_BYTES);
         if (!grown) {
@@ -563,20 +569,19 @@ static void serve_client(client *c) {
     while (!c->failed) {
         wyoming_frame f;
         omni_error err = {0};
-        if (c->in_size < need) {
+        if (c->in_size - c->in_at < need) {
             if (!receive(c)) {
                 return;
             }
             continue;
         }
-        const omni_status status = wyoming_read(c->in, c->in_size, &f, &need, &err);
+        const omni_status status = wyoming_read(c->in + c->in_at, c->in_size - c->in_at, &f, &need, &err);
         if (status != OMNI_OK) {
             tell_error(c, code_of(status), err.text);
         } else if (f.size > 0) {
             take_event(c, &f);
             json_decref(f.data);
-            c->in_size -= f.size;
-            memmove(c->in, c->in + f.size, c->in_size);
+            c->in_at += f.size;
             need = 1;
         }
     }
@@ -659,6 +664,9 @@ static void accept_client(wyoming *w) {
     const struct timeval wait = {.tv_sec = w->s->p.timeout};
     const int fd = accept4(w->fd, (struct sockaddr *)&address, &size, SOCK_CLOEXEC), one = 1;
     if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) { /* the connection still waits: poll would return at once */
+            nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        }
         return;
     }
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);

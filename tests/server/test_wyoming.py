@@ -207,6 +207,13 @@ class Wyoming(Case):
         self.assertEqual(self.talk.read()[:2], ("pong", {"text": "ab"}))
         self.assertEqual(self.talk.read()[:2], ("pong", {"text": None}))
 
+    def test_many_small_events(self):
+        """Each costs what it is, whatever has been read behind it."""
+        self.talk.send("none", bytes(1 << 20))
+        self.talk.socket.sendall(b'{"type": "x"}\n' * 300000)
+        self.talk.send("ping", text="end")
+        self.assertEqual(self.talk.read()[:2], ("pong", {"text": "end"}))
+
     def test_too_much_sound(self):
         shape = {"rate": RATE, "width": 2, "channels": 1}
         self.talk.send("audio-start", **shape)
@@ -247,6 +254,24 @@ class Wyoming(Case):
             return True
         except (AssertionError, OSError, TypeError):
             return False
+
+
+class Limits(unittest.TestCase):
+    def test_rate(self):
+        """A speech is one request, however many sentences it has."""
+        server = Server("--wyoming", 0, "--rate-limit", 2)
+        talk = Talk(port_of(server))
+        talk.send("synthesize-start")
+        for _ in range(5):
+            talk.send("synthesize-chunk", text="A sentence of some words. ")
+        talk.send("synthesize-stop")
+        self.assertEqual(talk.until("synthesize-stopped", "error")[-1][0], "synthesize-stopped")
+        talk.send("synthesize", text="Again.")
+        self.assertEqual(talk.until("audio-stop", "error")[-1][0], "audio-stop")
+        talk.send("synthesize", text="Again.")
+        self.assertEqual(talk.read()[:2][1]["code"], "rate-limit-exceeded")
+        talk.close()
+        self.assertEqual(server.stop(), 0)
 
 
 class End(unittest.TestCase):
