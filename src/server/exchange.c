@@ -149,8 +149,9 @@ void reply_error(exchange *x, int status, const char *param, const char *code, c
                        : status == 429                ? "rate_limit_error"
                        : status >= 500                ? "server_error"
                                                       : "invalid_request_error";
-    json_t *inner =
-        json_pack("{s:o*, s:s, s:s?, s:s?}", "message", text_value(text, strlen(text)), "type", type, "param", own_name(x, param), "code", code);
+    param = own_name(x, param);
+    json_t *inner = json_pack("{s:o*, s:s, s:o*, s:s?}", "message", text_value(text, strlen(text)), "type", type, "param",
+                              param ? text_value(param, strlen(param)) : json_null(), "code", code); /* names may be the client's */
     if (x->on_error) {
         x->on_error(x->on_error_arg, inner);
         return;

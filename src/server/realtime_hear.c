@@ -34,17 +34,17 @@ static void forget(rt_session *r, rt_hearing *h) {
     free(h);
 }
 
-/* Asks about a sound; takes chat, which has all but the messages. Returns NULL, or the error. */
-static json_t *ask(rt_session *r, rt_hearing *h, json_t *chat, const json_t *sound, const char *question) {
-    json_t *error = NULL;
+/* Asks about a sound; takes chat, which has all but the messages. False: it is not asked, and *error says why, NULL without memory. */
+static bool ask(rt_session *r, rt_hearing *h, json_t *chat, const json_t *sound, const char *question, json_t **error) {
+    *error = NULL;
     omni_error err = {0};
     void (*const on_error)(void *arg, json_t *error) = r->x->on_error;
     json_object_set_new(chat, "messages", /* without memory there are none, which is told */
                         json_pack("[{s:s, s:[O, {s:s, s:s}]}]", "role", "user", "content", sound, "type", "text", "text", question));
     json_object_set_new(chat, "temperature", json_integer(0));
     r->x->on_error = keep_error;
-    r->x->on_error_arg = &error;
-    const bool good = chat_request_read(r->s, r->x, chat, &h->in);
+    r->x->on_error_arg = error;
+    bool good = chat_request_read(r->s, r->x, chat, &h->in);
     r->x->on_error = on_error;
     r->x->on_error_arg = r;
     json_decref(chat);
@@ -53,13 +53,14 @@ static json_t *ask(rt_session *r, rt_hearing *h, json_t *chat, const json_t *sou
         h->f.params = h->in.params;
         h->f.began = server_now();
         const omni_status status = follow_submit(r->s, r->x, &h->f, websocket_wake, r->x, &err);
-        if (status != OMNI_OK) {
+        good = status == OMNI_OK;
+        if (!good) {
             json_t *outer = error_object(status, &err);
-            error = json_incref(json_object_get(outer, "error"));
+            *error = json_incref(json_object_get(outer, "error"));
             json_decref(outer);
         }
     }
-    return error;
+    return good;
 }
 
 static rt_hearing *place_for_one(rt_session *r) {
@@ -101,9 +102,10 @@ void rt_transcribe(rt_session *r, const char *item_id) {
     }
     json_t *chat =
         json_pack("{s:I, s:b}", "max_completion_tokens", (json_int_t)(WORDS_AT_LEAST + WORDS_A_SECOND * item->seconds), "logprobs", h->logprobs);
-    json_t *error = ask(r, h, chat, sound, question);
+    json_t *error;
+    const bool asked = ask(r, h, chat, sound, question, &error);
     free(question);
-    if (error) {
+    if (!asked) {
         tell_failed(r, item_id, error);
         forget(r, h);
     }
@@ -115,12 +117,14 @@ bool rt_judge(rt_session *r, json_t *sound) {
         return false;
     }
     h->judges = true;
-    json_t *error = ask(r, h, json_pack("{s:i, s:s}", "max_completion_tokens", 4, "grammar", "root ::= \"yes\" | \"no\""), sound, asks_end);
+    json_t *error;
+    const bool asked =
+        ask(r, h, json_pack("{s:i, s:s}", "max_completion_tokens", 4, "grammar", "root ::= \"yes\" | \"no\""), sound, asks_end, &error);
     json_decref(error);
-    if (error) {
+    if (!asked) {
         forget(r, h);
     }
-    return !error;
+    return asked;
 }
 
 void rt_judge_forget(rt_session *r) {

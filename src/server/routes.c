@@ -123,7 +123,7 @@ void answer_error(exchange *x, omni_status status, const omni_error *err) {
 }
 
 json_t *error_object(omni_status status, const omni_error *err) {
-    return json_pack("{s:{s:s, s:s, s:n, s:s?}}", "error", "message", err->text, "type",
+    return json_pack("{s:{s:o*, s:s, s:n, s:s?}}", "error", "message", text_value(err->text, strlen(err->text)), "type",
                      status_of(status) < 500 ? "invalid_request_error" : "server_error", "param", "code", code_of(status));
 }
 

@@ -201,6 +201,8 @@ class Transcriptions(Case):
             with self.subTest(param=param, say=say):
                 self.error(form(fields), param, say=say, path=PATH, headers=HEAD)
         self.error({"file": "x"}, None, say="multipart/form-data", path=PATH)
+        odd = form([("odd", "x" * 20000), good]).replace(b'name="odd"', b'name="odd\xff"')
+        self.error(odd, "odd\ufffd", say="UTF-8", path=PATH, headers=HEAD)
         self.error(form([good])[:-20], None, say="last boundary", path=PATH, headers=HEAD)
         self.error(form([("a", "b")] * 200 + [good]), None, say="more than 128 parts", path=PATH, headers=HEAD)
         self.server.json("GET", PATH, status=405)
