@@ -29,6 +29,7 @@ typedef struct exchange {
     struct lws *wsi; /* event thread only; NULL once the connection is gone */
     char method[8], path[256];
     char owner[68];         /* whose cached prefixes it finds: a digest of its key; "" without keys */
+    char who[68];           /* whose requests --rate-limit counts: its owner, without keys its address */
     char content_type[256]; /* of the body; "": none was named, or a longer one */
     char *body;             /* body_size bytes and a zero byte */
     size_t body_size, body_room;

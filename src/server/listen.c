@@ -263,7 +263,7 @@ static void read_key(struct lws *wsi, char *key, int room) {
 
 /* What can be said before the body is there. False: it has been. */
 static bool admit(server *s, struct lws *wsi, exchange *x) {
-    char key[1100], who[OWNER_SIZE] = "";
+    char key[1100];
     bool known;
     int wait;
     if (strcmp(x->method, "OPTIONS") == 0) {
@@ -293,10 +293,12 @@ static bool admit(server *s, struct lws *wsi, exchange *x) {
         reply_error(x, 503, NULL, "shutting_down", "the server is shutting down");
         return false;
     }
-    if (!x->owner[0]) {
-        lws_get_peer_simple(wsi, who, sizeof who);
+    if (x->owner[0]) {
+        snprintf(x->who, sizeof x->who, "%s", x->owner);
+    } else {
+        lws_get_peer_simple(wsi, x->who, sizeof x->who);
     }
-    if (!auth_take(&s->keys, x->owner[0] ? x->owner : who, s->p.rate_limit, server_now(), &wait)) {
+    if (!auth_take(&s->keys, x->who, s->p.rate_limit, server_now(), &wait)) {
         char seconds[16];
         snprintf(seconds, sizeof seconds, "%d", wait);
         reply_header(x, "Retry-After", seconds);

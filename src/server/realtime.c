@@ -58,6 +58,10 @@ bool rt_refuse(rt_session *r, const char *param, const char *code, const char *f
     return false;
 }
 
+bool rt_within_rate(rt_session *r, int *wait) {
+    return auth_take(&r->s->keys, r->x->who, r->s->p.rate_limit, server_now(), wait);
+}
+
 /* ---- events in ---- */
 
 static void update_session(rt_session *r, const json_t *event) {

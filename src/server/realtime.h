@@ -124,6 +124,8 @@ typedef struct rt_session {
 void rt_tell(rt_session *r, const char *type, json_t *fields);
 /* An error event about the client's event at hand; param and code may be NULL. Returns false. */
 bool rt_refuse(rt_session *r, const char *param, const char *code, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Whether one more question to the model is within --rate-limit, which it then counts for; if not, *wait is in how many seconds. */
+bool rt_within_rate(rt_session *r, int *wait);
 /* Samples a second and bytes a sample. */
 int rt_rate(rt_format f);
 int rt_width(rt_format f);

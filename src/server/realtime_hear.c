@@ -82,6 +82,13 @@ void rt_transcribe(rt_session *r, const char *item_id) {
     if (!r->config.transcription || !item) {
         return;
     }
+    int wait;
+    if (!rt_within_rate(r, &wait)) {
+        tell_failed(r, item_id,
+                    json_pack("{s:s, s:s, s:s, s:n}", "type", "rate_limit_error", "code", "rate_limit_exceeded", "message",
+                              "more requests a minute than --rate-limit allows", "param"));
+        return;
+    }
     rt_hearing *h = place_for_one(r);
     if (!h) {
         tell_failed(r, item_id,

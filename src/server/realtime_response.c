@@ -464,7 +464,12 @@ static bool submit(rt_session *r, rt_response *a, const json_t *input) {
 
 /* config is taken. */
 static void begin(rt_session *r, rt_config *config, bool in_conversation, json_t *metadata, const json_t *input) {
-    int at = 0;
+    int at = 0, wait;
+    if (!rt_within_rate(r, &wait)) {
+        reply_error(r->x, 429, NULL, "rate_limit_exceeded", "more than %d requests a minute (--rate-limit); again in %d s", r->s->p.rate_limit, wait);
+        rt_config_free(config);
+        return;
+    }
     while (at < RT_RESPONSES && r->responses[at]) {
         at++;
     }

@@ -678,6 +678,26 @@ class End(Case):
     def tearDownClass(cls):
         pass
 
+    def test_rate(self):
+        """A session is a request, and so is each of its answers."""
+        server = Server("--rate-limit", 3)
+        w = WebSocket(server.port)
+        w.until("session.created")
+        w.send("session.update", session={"output_modalities": ["text"], "max_output_tokens": 2})
+        w.until("session.updated")
+        w.send("conversation.item.create", item=text_item("Hello!"))
+        w.until("conversation.item.done")
+        for _ in range(2):
+            w.send("response.create")
+            w.until(LAST)
+        w.send("response.create")
+        e = w.event()
+        self.assertEqual((e["type"], e["error"]["type"], e["error"]["code"]), ("error", "rate_limit_error", "rate_limit_exceeded"))
+        w.send("input_audio_buffer.clear")
+        self.assertEqual(w.event()["type"], "input_audio_buffer.cleared")
+        w.close()
+        self.assertEqual(server.stop(), 0)
+
     def test_shutdown(self):
         server = Server("--parallel", 2, "--grace", 60)
         idle, busy = WebSocket(server.port), WebSocket(server.port)
