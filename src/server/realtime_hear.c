@@ -173,9 +173,10 @@ static void end_transcript(rt_session *r, rt_hearing *h) {
         return;
     }
     json_t *text = text_value(h->text.data, h->text.size);
-    const rt_item *item = rt_item_find(r, h->item_id, &at);
+    rt_item *item = rt_item_find(r, h->item_id, &at);
     if (item) {
         json_object_set(json_array_get(json_object_get(item->told, "content"), 0), "transcript", text);
+        rt_item_weigh(r, item);
     }
     json_t *usage = json_pack("{s:s, s:I, s:I, s:I}", "type", "tokens", "input_tokens", (json_int_t)u->prompt_tokens, "output_tokens",
                               (json_int_t)u->answer_tokens, "total_tokens", (json_int_t)(u->prompt_tokens + u->answer_tokens));

@@ -299,6 +299,13 @@ bool rt_item_insert(rt_session *r, rt_item *item, size_t at) {
     return true;
 }
 
+void rt_item_weigh(rt_session *r, rt_item *item) {
+    const size_t now = rt_weight(item->told) + rt_weight(item->asked);
+    atomic_fetch_add(&r->s->body_bytes, now - item->bytes); /* less, too: it wraps */
+    r->item_bytes += now - item->bytes;
+    item->bytes = now;
+}
+
 void rt_item_create(rt_session *r, const json_t *event) {
     const json_t *after = json_object_get(event, "previous_item_id");
     const char *id = json_string_value(after);

@@ -116,6 +116,7 @@ static void close_message(rt_session *r, rt_response *a, const char *status) {
     item->words = a->cancelled ? rt_seconds_of(a->text.data, a->text.size) / a->config.speed : 0; /* of what was not said any more */
     json_decref(text);
     if (a->in_conversation) {
+        rt_item_weigh(r, item);
         rt_item_tell(r, item, "conversation.item.done");
     }
     tell_item(r, a, "response.output_item.done", a->message, item->told);
