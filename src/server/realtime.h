@@ -138,6 +138,9 @@ bool rt_config_begin(rt_session *r, bool transcribes);
 bool rt_config_update(rt_session *r, rt_config *c, const json_t *update, bool answer);
 bool rt_config_copy(rt_config *to, const rt_config *from);
 void rt_config_free(rt_config *c);
+/* "truncation" of a session or response: the share of the context that a conversation which has grown too long may keep; 0: it is refused; below 0:
+ * it is set to something else. */
+double rt_retention(const json_t *set);
 json_t *rt_session_object(const rt_session *r);
 json_t *rt_format_object(rt_format f);
 

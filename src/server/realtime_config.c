@@ -219,6 +219,21 @@ static bool read_modalities(const reading *g, const json_t *list, rt_config *c) 
            wrong(g, "output_modalities", "cannot have \"audio\": this server has no talker (--talker)");
 }
 
+double rt_retention(const json_t *set) {
+    enum { USUAL = 80 }; /* percent: what is left out makes the rest be read again, so room is made for more than one answer */
+    const json_t *truncation = field(set, "truncation"), *ratio = json_object_get(truncation, "retention_ratio");
+    const char *name = json_string_value(json_is_object(truncation) ? json_object_get(truncation, "type") : truncation);
+    if (!truncation || (json_is_string(truncation) && strcmp(name, "auto") == 0)) {
+        return USUAL / 100.0;
+    }
+    if (json_is_string(truncation) && strcmp(name, "disabled") == 0) {
+        return 0;
+    }
+    const bool good =
+        name && strcmp(name, "retention_ratio") == 0 && json_is_number(ratio) && json_number_value(ratio) > 0 && json_number_value(ratio) <= 1;
+    return good ? json_number_value(ratio) : -1;
+}
+
 static bool read_kept(const reading *g, const json_t *update, rt_config *c) {
     const json_t *instructions = field(update, "instructions"), *tools = field(update, "tools"), *most = field(update, "max_output_tokens");
     const char *inf = json_string_value(most);
@@ -227,6 +242,9 @@ static bool read_kept(const reading *g, const json_t *update, rt_config *c) {
     }
     if (most && !(inf && strcmp(inf, "inf") == 0) && !(json_is_integer(most) && json_integer_value(most) >= 1)) {
         return wrong(g, "max_output_tokens", "must be a whole number, 1 or more, or \"inf\"");
+    }
+    if (field(update, "truncation") && !(rt_retention(update) >= 0)) {
+        return wrong(g, "truncation", "must be \"auto\", \"disabled\" or {\"type\": \"retention_ratio\", \"retention_ratio\": 0 to 1}");
     }
     if (tools) {
         json_t *chat = json_object(); /* for the check alone */

@@ -399,6 +399,24 @@ static bool ask_conversation(rt_session *r, rt_response *a, json_t *chat) {
     return good;
 }
 
+/* Where the conversation leaves no room for an answer its oldest exchanges are left out of what the model reads; its items stay. The next answer that
+ * asks with all of it anew leaves them out again. What does not fit even so is refused later. */
+static void make_room(rt_session *r, const rt_response *a) {
+    const double share = rt_retention(a->config.own);
+    const int64_t context = omni_engine_context(r->s->engine), quarter = context / 4, most = a->in.params.max_tokens;
+    const int64_t room = most > 0 && most < quarter ? most : quarter;
+    int64_t tokens = 0;
+    bool full = false;
+    while (share > 0) {
+        const omni_status status = omni_conversation_prompt_tokens(r->conversation, &tokens, NULL);
+        full |= status == OMNI_ERR_LIMIT || tokens + room > context;
+        if (!full || (status == OMNI_OK && tokens + room <= (int64_t)(share * (double)context)) ||
+            omni_conversation_drop_oldest(r->conversation) == 0) {
+            return;
+        }
+    }
+}
+
 /* Asks with items of its own: given ones, or references to the conversation's. */
 static bool ask_apart(rt_session *r, rt_response *a, json_t *chat, const json_t *input) {
     json_t *messages = json_array();
@@ -449,6 +467,9 @@ static bool submit(rt_session *r, rt_response *a, const json_t *input) {
             answer_error(r->x, status, &err);
             good = false;
         }
+    }
+    if (good && !input) {
+        make_room(r, a);
     }
     if (good) {
         a->f.params = a->in.params;

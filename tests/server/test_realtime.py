@@ -462,6 +462,45 @@ class Realtime(Sessions):
         WebSocket(self.server.port, headers={"Origin": f"http://127.0.0.1:{self.server.port}"}).close()
 
 
+class Long(Sessions):
+    """Conversations that outgrow a context of 256 tokens."""
+    FLAGS = ["--parallel", 2, "--ctx-size", 256]
+
+    def talk(self, w, turns):
+        for i in range(turns):
+            self.add(w, text_item(f"This is question number {i}, and it is as long as it is."))
+            done = self.ask(w)[-1]["response"]
+            self.assertIn(done["status"], ["completed", "incomplete"])  # of 6 tokens
+        return done
+
+    def test_oldest_go(self):
+        """As if the conversation had begun later: the answer is that to its newest part, which chat completions give."""
+        w = self.open(instructions="Be brief.")
+        self.assertLessEqual(self.talk(w, 20)["usage"]["input_tokens"], 256 - 6)
+        items = [e["item"] for e in w.seen if e["type"] == "conversation.item.done"]
+        self.assertEqual(len(items), 40)
+        w.send("conversation.item.retrieve", item_id=items[0]["id"])
+        self.assertEqual(w.event()["item"]["id"], items[0]["id"])  # it is left out, not forgotten
+        texts = [item["content"][0]["text"] for item in items]
+        answers = []
+        for begin in range(0, 40, 2):
+            chat = [{"role": "system", "content": "Be brief."}] + [{"role": "assistant" if i % 2 else "user", "content": texts[i]} for i in range(begin, 39)]
+            status, _, data = self.server.ask("POST", "/v1/chat/completions", {"messages": chat, "max_tokens": 6, "seed": 5})
+            answers += [json.loads(data)["choices"][0]["message"]["content"]] if status == 200 else []
+        self.assertIn(texts[39], answers)
+
+    def test_settings(self):
+        w = self.open(truncation="disabled")
+        for i in range(20):
+            self.add(w, text_item(f"This is question number {i}, and it is as long as it is."))
+        self.fails(w, "response.create", None, "limit_exceeded", "context")
+        w.send("session.update", session={"truncation": {"type": "retention_ratio", "retention_ratio": 0.5}})
+        self.assertEqual(w.event()["type"], "session.updated")
+        self.assertLessEqual(self.ask(w)[-1]["response"]["usage"]["input_tokens"], 128)
+        for bad in ["never", 3, {"type": "retention_ratio"}, {"type": "retention_ratio", "retention_ratio": 0}, {"type": "retention_ratio", "retention_ratio": 2}]:
+            self.fails(w, "session.update", "session.truncation", "invalid_value", "retention_ratio", session={"truncation": bad})
+
+
 class Turns(Sessions):
     """server_vad. Sound is sent as fast as it goes."""
 
