@@ -162,20 +162,17 @@ static bool has_name(const char *line, const char *end, const char *name) {
 static omni_status read_disposition(const multipart *m, const char *s, const char *end, multipart_part *part, omni_error *err) {
     static const char kind[] = "form-data";
     bool named, starred;
-    char other[8];
     s = skip_spaces(s, end);
     if ((size_t)(end - s) < sizeof kind - 1 || strncasecmp(s, kind, sizeof kind - 1) != 0) {
         return fail(err, OMNI_ERR_FORMAT, "part %d of the body: its Content-Disposition must be form-data", m->parts);
     }
     s += sizeof kind - 1;
     if (!parameter(s, end, "name", part->name, sizeof part->name, &named) || !named ||
-        !parameter(s, end, "filename", part->filename, sizeof part->filename, &part->is_file)) {
+        !parameter(s, end, "filename", part->filename, sizeof part->filename, &part->is_file) || !parameter(s, end, "filename*", NULL, 0, &starred)) {
         return fail(err, OMNI_ERR_FORMAT, "part %d of the body: its Content-Disposition has no readable name of up to %d bytes", m->parts,
                     MULTIPART_NAME - 1);
     }
-    if (!parameter(s, end, "filename*", other, sizeof other, &starred) || starred) {
-        return fail(err, OMNI_ERR_UNSUPPORTED, "part %d of the body: filename* is not for forms (RFC 7578)", m->parts);
-    }
+    part->is_file |= starred; /* older clients write names beyond ASCII so, against RFC 7578; what it says is not needed */
     if (!unescape(part->name) || !unescape(part->filename)) {
         return fail(err, OMNI_ERR_FORMAT, "part %d of the body: a name has an end of line in it", m->parts);
     }

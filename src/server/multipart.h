@@ -7,7 +7,7 @@
  * Linear in the body's size, and in what a part may be: MULTIPART_PARTS of them, each with MULTIPART_HEAD bytes of header lines, and names of
  * MULTIPART_NAME - 1 bytes. In names \" and \\ stand for the characters themselves, as does %22, which is how browsers write a quotation mark;
  * control characters, also written as %0D and %0A, are refused. What stands before the first boundary and behind the last is ignored. A
- * Content-Transfer-Encoding other than 7bit, 8bit or binary is refused, and so is filename*. */
+ * Content-Transfer-Encoding other than 7bit, 8bit or binary is refused. */
 #ifndef OMNI_SERVER_MULTIPART_H
 #define OMNI_SERVER_MULTIPART_H
 
@@ -28,7 +28,7 @@ typedef struct multipart {
 
 typedef struct multipart_part {
     char name[MULTIPART_NAME], filename[MULTIPART_NAME];
-    bool is_file; /* it has a filename, which may be empty */
+    bool is_file; /* it has a filename, which may be empty, or a filename*, which is not read */
     const char *data;
     size_t size;
 } multipart_part;
