@@ -1,6 +1,6 @@
 // Text: what is sent, what is shown, what goes wrong.
 
-import { answered, check, equal, lastAnswer, open, say, test, until } from "./harness.mjs";
+import { answered, becomes, check, equal, lastAnswer, open, say, test, until } from "./harness.mjs";
 import { start } from "./mock.mjs";
 
 const last = (mock) => mock.requests.findLast(({ path }) => path === "/v1/chat/completions").body;
@@ -8,16 +8,16 @@ const last = (mock) => mock.requests.findLast(({ path }) => path === "/v1/chat/c
 test("writes and is answered", async () => {
   const mock = await start();
   const page = await open(mock.url);
-  equal(await page.locator("#model").innerText(), "omni-mock", "the model's name");
-  check(await page.locator("#empty").isVisible(), "the empty conversation says what to do");
-  equal(await page.evaluate(() => document.activeElement.id), "message", "focus at the start");
+  await becomes(() => page.locator("#model").innerText(), "omni-mock", "the model's name");
+  await until(() => page.locator("#empty").isVisible(), "the empty conversation says what to do");
+  await becomes(() => page.evaluate(() => document.activeElement.id), "message", "focus at the start");
   await page.keyboard.type("first line");
   await page.keyboard.press("Shift+Enter");
   await page.keyboard.type("second line");
   await page.keyboard.press("Enter");
   await page.waitForSelector(".assistant");
   await answered(page);
-  equal(await lastAnswer(page), "You said: first line\nsecond line", "answer");
+  await becomes(() => lastAnswer(page), "You said: first line\nsecond line", "answer");
   equal(last(mock).messages, [{ role: "user", content: "first line\nsecond line" }], "messages");
   equal(last(mock).stream, true, "stream");
   await say(page, "again");
@@ -50,11 +50,11 @@ test("settings reach the request", async () => {
   await page.reload();
   await page.waitForSelector("html[data-ready]");
   await page.click("#open-settings");
-  equal(await page.inputValue("#s-temperature"), "0.35", "temperature after a reload");
-  equal(await page.inputValue("#s-system"), "Be brief.", "system prompt after a reload");
+  await becomes(() => page.inputValue("#s-temperature"), "0.35", "temperature after a reload");
+  await becomes(() => page.inputValue("#s-system"), "Be brief.", "system prompt after a reload");
   await page.fill("#s-temperature", "9");
   await page.keyboard.press("Tab");
-  equal(await page.evaluate(async () => (await import("/page/settings.js")).settings.temperature), "0.35", "a temperature of 9 is not taken");
+  await becomes(() => page.evaluate(async () => (await import("/page/settings.js")).settings.temperature), "0.35", "a temperature of 9 is not taken");
   await page.finish();
   await mock.close();
 });
@@ -64,11 +64,11 @@ test("stops, and keeps what was said", async () => {
   const page = await open(mock.url);
   await say(page, "long please", { wait: false });
   await until(async () => (await lastAnswer(page)).includes("word9"), "some words");
-  check(await page.locator("#stop").isVisible() && await page.locator("#send").isHidden(), "stop stands in for send");
+  await until(async () => await page.locator("#stop").isVisible() && await page.locator("#send").isHidden(), "stop stands in for send");
   await page.keyboard.press("Escape");
   await answered(page);
   await until(() => mock.gone, "the server sees the client go", 2000);
-  check((await page.locator(".assistant .note").innerText()) === "Stopped.", "says that it was stopped");
+  await until(async () => (await page.locator(".assistant .note").innerText()) === "Stopped.", "says that it was stopped");
   const text = await lastAnswer(page);
   check(text.includes("word9") && !text.includes("word399"), "half an answer");
   await say(page, "go on");
@@ -86,11 +86,11 @@ test("answers again, and lets a question be edited", async () => {
   await until(() => mock.requests.length === 3, "a third request");
   await answered(page);
   equal(mock.requests[2].body.messages, mock.requests[1].body.messages, "the same question");
-  equal(await page.locator(".message").count(), 4, "messages");
+  await becomes(() => page.locator(".message").count(), 4, "messages");
   await page.locator(".user").first().getByRole("button", { name: "Edit" }).click();
-  equal(await page.locator("#ask-title").innerText(), "Ask again from here?", "asks before it forgets");
+  await becomes(() => page.locator("#ask-title").innerText(), "Ask again from here?", "asks before it forgets");
   await page.keyboard.press("Escape");
-  equal(await page.locator(".message").count(), 4, "messages after a no");
+  await becomes(() => page.locator(".message").count(), 4, "messages after a no");
   await page.locator(".user").first().getByRole("button", { name: "Edit" }).click();
   await page.click("#ask-ok");
   await until(async () => (await page.inputValue("#message")) === "one", "the question is in the box");
@@ -112,13 +112,13 @@ test("errors in words", async () => {
   await error("fail", /^The value of temperature must lie between 0 and 2\.$/);
   await error("busy", /^All places are taken\. Try again in 3 seconds\.$/);
   await error("cut it off now", /^The connection was lost before the answer ended\.$/);
-  check((await lastAnswer(page)).startsWith("You said"), "what came before the cut is kept");
+  await until(async () => (await lastAnswer(page)).startsWith("You said"), "what came before the cut is kept");
   await error("error in the middle", /^The device is out of memory\.$/);
   await page.context().setOffline(true);
   await error("anyone there?", /^You are offline\./);
   await page.context().setOffline(false);
   await say(page, "limit");
-  check(/most tokens allowed/.test(await page.locator(".assistant:last-child .note").innerText()), "says that it was cut short");
+  await until(async () => /most tokens allowed/.test(await page.locator(".assistant:last-child .note").innerText()), "says that it was cut short");
   await mock.close();
   await error("hello?", /^The server cannot be reached\./);
   await page.finish();
@@ -134,15 +134,15 @@ test("asks for the key", async () => {
   await page.keyboard.press("Enter");
   await until(async () => (await page.locator("#model").innerText()) === "omni-mock", "the key opens");
   await say(page, "hello");
-  equal(await lastAnswer(page), "You said: hello", "answer");
+  await becomes(() => lastAnswer(page), "You said: hello", "answer");
   mock.keys = ["another"];
   await say(page, "and now");
-  check(await page.locator(".assistant:last-child .error").isVisible(), "the error stands");
+  await until(() => page.locator(".assistant:last-child .error").isVisible(), "the error stands");
   await page.waitForSelector("#ask[open]");
   await page.fill("#ask-input", "another");
   await page.keyboard.press("Enter");
   await until(async () => (await lastAnswer(page)) === "You said: and now", "answered with the new key");
-  equal(await page.locator(".message").count(), 4, "messages");
+  await becomes(() => page.locator(".message").count(), 4, "messages");
   check(!JSON.stringify(mock.requests).includes("another"), "the key is in no body");
   await page.finish();
   await mock.close();
@@ -161,7 +161,7 @@ test("markdown", async () => {
   check((await prose.innerText()).includes("Snake_case_names"), "underscores within words stay");
   await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
   await prose.getByRole("button", { name: "Copy this code" }).click();
-  equal(await page.evaluate(() => navigator.clipboard.readText()), 'def greet(name):\n    return f"Hello, {name}!"', "copied code");
+  await becomes(() => page.evaluate(() => navigator.clipboard.readText()), 'def greet(name):\n    return f"Hello, {name}!"', "copied code");
   await page.finish();
   await mock.close();
 });
@@ -175,12 +175,12 @@ test("nothing of an answer runs", async () => {
   const prose = page.locator(".assistant .prose").last();
   equal(await prose.locator("img, script, iframe, svg:not(.icon), form, style, [onerror], [onload]").count(), 0, "elements that an answer must not make");
   for (const link of await prose.locator("a").all()) check(/^(https?|mailto):/.test(await link.getAttribute("href")), await link.getAttribute("href"));
-  check((await prose.innerText()).includes("<img src=x onerror="), "markup is shown as it was written");
+  await until(async () => (await prose.innerText()).includes("<img src=x onerror="), "markup is shown as it was written");
   // Names come from files of others, titles from messages, both must be text as well.
   await page.locator("#files").setInputFiles({ name: "<img src=x onerror=hacked=1>.png", mimeType: "image/png", buffer: Buffer.from("no picture") });
   await say(page, "<img src=x onerror=hacked=1>");
   equal(await page.evaluate(() => window.hacked), undefined, "window.hacked by a name");
-  check(await page.locator(".medium .file").isVisible(), "a picture that cannot be shown is named");
+  await until(() => page.locator(".medium .file").isVisible(), "a picture that cannot be shown is named");
   await page.finish();
   await mock.close();
 });

@@ -1,6 +1,6 @@
 // Talking without hands, over the stand-in's Realtime interface.
 
-import { TONE, axe, check, equal, open, say, test, until } from "./harness.mjs";
+import { TONE, axe, becomes, check, equal, open, say, test, until } from "./harness.mjs";
 import { toneShare } from "./media.mjs";
 import { start } from "./mock.mjs";
 
@@ -35,13 +35,13 @@ test("hands-free: spoken to, answered, interrupted", async () => {
   await until(() => page.locator(".user").count().then((count) => count === 3), "what was said second");
   await until(async () => (await page.locator("#recording-text").innerText()) === "Speaking", "the second answer");
   await page.keyboard.press("Escape");
-  check(await page.locator("#recording").isHidden(), "Escape ends it");
+  await until(() => page.locator("#recording").isHidden(), "Escape ends it");
   await until(() => page.locator(".assistant[aria-busy=true]").count().then((count) => count === 0), "answers have ended");
   // All of it is there after a reload: the voice that was heard, the answer as far as it was.
   await page.reload();
   await page.waitForSelector("html[data-ready]");
-  equal(await page.locator(".message").count(), 6, "messages");
-  equal(await page.locator(".assistant").nth(1).locator(".prose").last().innerText(), "These are the", "the text after a reload");
+  await becomes(() => page.locator(".message").count(), 6, "messages");
+  await becomes(() => page.locator(".assistant").nth(1).locator(".prose").last().innerText(), "These are the", "the text after a reload");
   const [said, answered] = await page.evaluate(async () => {
     const store = await import("/page/store.js");
     const messages = await store.messagesOf(location.hash.slice(1));
@@ -71,7 +71,7 @@ test("hands-free: a lost connection, and servers without it", async () => {
   await until(async () => /Speaking/.test(await page.locator("#recording-text").innerText()), "an answer");
   mock.sessions[0].close();
   await until(async () => (await page.locator("#notice").innerText()) === "The connection was lost.", "says so");
-  check(await page.locator("#recording").isHidden(), "no longer listens");
+  await until(() => page.locator("#recording").isHidden(), "no longer listens");
   await until(async () => (await page.locator(".assistant .note").innerText()) === "Stopped.", "the answer has ended");
   await page.finish();
   await mock.close();

@@ -1,7 +1,7 @@
 // What is kept in the browser: conversations with their media, and what is done with them.
 
 import { readFile } from "node:fs/promises";
-import { FILES, answered, check, drop, equal, lastAnswer, open, say, test, until } from "./harness.mjs";
+import { FILES, answered, becomes, check, drop, equal, lastAnswer, open, say, test, until } from "./harness.mjs";
 import { start } from "./mock.mjs";
 
 const ready = (page) => page.waitForSelector("html[data-ready]");
@@ -15,9 +15,9 @@ test("a reload finds everything", async () => {
   await say(page, "and this");
   await page.reload();
   await ready(page);
-  equal(await page.locator("#title").innerText(), "Keep this", "title");
-  equal(await page.locator(".message").count(), 4, "messages");
-  equal(await lastAnswer(page), "You said: and this", "the last answer");
+  await becomes(() => page.locator("#title").innerText(), "Keep this", "title");
+  await becomes(() => page.locator(".message").count(), 4, "messages");
+  await becomes(() => lastAnswer(page), "You said: and this", "the last answer");
   await until(() => page.locator(".user img").evaluate((img) => img.naturalWidth === 320), "the picture");
   await until(() => page.locator(".user video").evaluate((video) => video.videoWidth === 160), "the video");
   await until(() => page.locator(".user audio").evaluate((audio) => audio.duration > 0.5), "the sound");
@@ -41,26 +41,26 @@ test("several conversations: begun, switched, renamed, deleted", async () => {
   await page.keyboard.press("Alt+n");
   await until(() => page.locator("#empty").isVisible(), "an empty one");
   await say(page, "second talk");
-  equal(await titles(page), ["second talk", "first talk"], "titles, the latest first");
+  await becomes(() => titles(page), ["second talk", "first talk"], "titles, the latest first");
   await page.click("#conversations a:text('first talk')");
   await until(async () => (await page.locator(".message").count()) === 2 && (await lastAnswer(page)) === "You said: first talk", "the first one is shown");
   await page.getByRole("button", { name: "Rename first talk" }).click();
   await page.fill("#ask-input", "Renamed");
   await page.keyboard.press("Enter");
   await until(async () => (await titles(page)).includes("Renamed"), "the new name");
-  equal(await page.locator("#title").innerText(), "Renamed", "title");
+  await becomes(() => page.locator("#title").innerText(), "Renamed", "title");
   await page.reload();
   await ready(page);
-  equal(await page.locator("#title").innerText(), "Renamed", "title after a reload");
+  await becomes(() => page.locator("#title").innerText(), "Renamed", "title after a reload");
   await page.getByRole("button", { name: "Delete Renamed" }).click();
   await page.keyboard.press("Escape");
-  equal((await titles(page)).length, 2, "conversations after a no");
+  await becomes(async () => (await titles(page)).length, 2, "conversations after a no");
   await page.getByRole("button", { name: "Delete Renamed" }).click();
   await page.click("#ask-ok");
   await until(async () => (await titles(page)).length === 1, "one is gone");
   await page.reload();
   await ready(page);
-  equal(await titles(page), ["second talk"], "titles after a reload");
+  await becomes(() => titles(page), ["second talk"], "titles after a reload");
   const left = await page.evaluate(() => new Promise((resolve) => {
     const asked = indexedDB.open("omni");
     asked.onsuccess = () => {
@@ -101,8 +101,8 @@ test("an answer that a closed page left is kept as far as it came", async () => 
   await page.reload();
   await ready(page);
   await page.waitForSelector(".assistant[aria-busy=false]");
-  check((await lastAnswer(page)).includes("word20"), "words are there");
-  equal(await page.locator(".assistant .note").innerText(), "Stopped.", "note");
+  await until(async () => (await lastAnswer(page)).includes("word20"), "words are there");
+  await becomes(() => page.locator(".assistant .note").innerText(), "Stopped.", "note");
   await page.finish();
   await mock.close();
 });
@@ -134,10 +134,10 @@ test("export as Markdown and JSON", async () => {
 test("without a store the page works, and says so", async () => {
   const mock = await start();
   const page = await open(mock.url, { prepare: () => { indexedDB.open = () => { throw new DOMException("no", "SecurityError"); }; } });
-  check(/keep nothing/.test(await page.locator("#notice").innerText()), "says so");
+  await until(async () => /keep nothing/.test(await page.locator("#notice").innerText()), "says so");
   await drop(page, FILES.picture);
   await say(page, "hello");
-  equal(await lastAnswer(page), "I was given image_url.", "answer");
+  await becomes(() => lastAnswer(page), "I was given image_url.", "answer");
   await page.finish();
   await mock.close();
 });

@@ -1,6 +1,6 @@
 // Pictures, sounds, videos and the microphone going in, speech coming out.
 
-import { FILES, TONE, answered, check, drop, equal, open, say, test, until } from "./harness.mjs";
+import { FILES, TONE, answered, becomes, check, drop, equal, open, say, test, until } from "./harness.mjs";
 import { start } from "./mock.mjs";
 
 const chats = (mock) => mock.requests.filter(({ path }) => path === "/v1/chat/completions").map(({ body }) => body);
@@ -10,8 +10,8 @@ test("a picture, a sound and a video dropped", async () => {
   const mock = await start();
   const page = await open(mock.url);
   await drop(page, FILES.picture, FILES.sound, FILES.video);
-  equal(await page.locator("#attachments .name").allInnerTexts(), ["picture.jpg", "question.ogg", "video.webm"], "attached");
-  check(await page.locator("#drop").isHidden(), "the sign of dropping is gone");
+  await becomes(() => page.locator("#attachments .name").allInnerTexts(), ["picture.jpg", "question.ogg", "video.webm"], "attached");
+  await until(() => page.locator("#drop").isHidden(), "the sign of dropping is gone");
   await say(page, "What are these?");
   const [body] = chats(mock);
   equal(body.messages[0].content.map((part) => part.type), ["image_url", "input_audio", "video_url", "text"], "parts");
@@ -36,17 +36,17 @@ test("pasted, chosen, taken away, refused", async () => {
     document.getElementById("message").dispatchEvent(new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData: data }));
   }, FILES.picture.bytes.toString("base64"));
   await page.locator("#files").setInputFiles([{ name: "clip.mkv", mimeType: "", buffer: Buffer.from("x") }, { name: "voice.flac", mimeType: "audio/flac", buffer: Buffer.from("y") }]);
-  equal(await page.locator("#attachments .name").allInnerTexts(), ["pasted.jpg", "clip.mkv", "voice.flac"], "attached");
+  await becomes(() => page.locator("#attachments .name").allInnerTexts(), ["pasted.jpg", "clip.mkv", "voice.flac"], "attached");
   await page.getByRole("button", { name: "Remove clip.mkv" }).click();
-  equal(await page.evaluate(() => document.activeElement.id), "message", "focus after removing");
+  await becomes(() => page.evaluate(() => document.activeElement.id), "message", "focus after removing");
   await page.locator("#files").setInputFiles({ name: "notes.pdf", mimeType: "application/pdf", buffer: Buffer.from("z") });
-  equal(await page.locator("#notice").innerText(), "notes.pdf is not a picture, a sound or a video.", "a file of another kind");
+  await becomes(() => page.locator("#notice").innerText(), "notes.pdf is not a picture, a sound or a video.", "a file of another kind");
   await page.click("#send");
   await answered(page);
   const content = chats(mock)[0].messages[0].content;
   equal(content.map((part) => part.type), ["image_url", "input_audio"], "parts");
   equal(content[1].input_audio, { data: Buffer.from("y").toString("base64"), format: "flac" }, "flac");
-  equal(await page.locator("#title").innerText(), "pasted.jpg", "a title of a message without text");
+  await becomes(() => page.locator("#title").innerText(), "pasted.jpg", "a title of a message without text");
   await page.finish();
   await mock.close();
 });
@@ -122,7 +122,7 @@ test("speech stops with the answer, and when another question is asked", async (
   await page.click("#stop");
   await answered(page);
   equal(await speaker(page, "playing"), false, "playing after stop");
-  equal(await page.evaluate(() => document.activeElement.id), "message", "focus after stop");
+  await becomes(() => page.evaluate(() => document.activeElement.id), "message", "focus after stop");
   await page.finish();
   await mock.close();
 });
@@ -132,11 +132,11 @@ test("reads an answer aloud that came without speech", async () => {
   const page = await open(mock.url);
   await page.click("#speak");
   await say(page, "quiet");
-  equal(await page.getByRole("group", { name: "Speech" }).count(), 0, "no speech");
+  await becomes(() => page.getByRole("group", { name: "Speech" }).count(), 0, "no speech");
   await page.getByRole("button", { name: "Read aloud" }).click();
   await until(() => speaker(page, "playing"), "playing");
   equal(mock.requests.at(-1).body.input, "You said: quiet", "what is read");
-  equal(await page.getByRole("group", { name: "Speech" }).count(), 1, "its controls");
+  await becomes(() => page.getByRole("group", { name: "Speech" }).count(), 1, "its controls");
   await page.finish();
   await mock.close();
 });
@@ -144,7 +144,7 @@ test("reads an answer aloud that came without speech", async () => {
 test("a model that does not speak", async () => {
   const mock = await start({ speaks: false });
   const page = await open(mock.url);
-  check(await page.locator("#speak").isHidden(), "no button for speech");
+  await until(() => page.locator("#speak").isHidden(), "no button for speech");
   await say(page, "hello");
   equal(chats(mock)[0].modalities, ["text"], "modalities");
   await page.finish();
@@ -186,17 +186,17 @@ test("push to talk: held, pressed shortly, thrown away", async () => {
   await page.mouse.move(box.x + 20, box.y + 20);
   await page.mouse.down();
   await until(async () => /0:0[12]/.test(await page.locator("#recording-time").innerText()), "it hears");
-  check(await page.locator("#recording").isVisible(), "says that it listens");
+  await until(() => page.locator("#recording").isVisible(), "says that it listens");
   await page.mouse.up();
   await page.waitForSelector(".assistant");
   await answered(page);
   checkSpoken(chats(mock)[0].messages[0].content[0]);
-  equal(await page.locator("#title").innerText(), "Spoken message", "title");
+  await becomes(() => page.locator("#title").innerText(), "Spoken message", "title");
 
   await page.keyboard.press("Alt+m");
   await until(async () => /0:01/.test(await page.locator("#recording-time").innerText()), "it hears, hands free");
   await page.keyboard.press("Escape");
-  check(await page.locator("#recording").isHidden(), "no longer listens");
+  await until(() => page.locator("#recording").isHidden(), "no longer listens");
   await page.waitForTimeout(300);
   equal(chats(mock).length, 1, "requests after it was thrown away");
 
@@ -219,7 +219,7 @@ test("no microphone is an error in words", async () => {
   const page = await open(mock.url, { prepare: () => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("denied", "NotAllowedError"); }; } });
   await page.click("#talk");
   await until(async () => /does not let this page use the microphone/.test(await page.locator("#notice").innerText()), "the reason");
-  check(await page.locator("#recording").isHidden(), "does not listen");
+  await until(() => page.locator("#recording").isHidden(), "does not listen");
   await page.finish();
   await mock.close();
 });

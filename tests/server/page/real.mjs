@@ -3,7 +3,7 @@
 
 import { spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
-import { FILES, ROOT, answered, check, drop, equal, open, say, test, until } from "./harness.mjs";
+import { FILES, ROOT, answered, becomes, check, drop, equal, open, say, test, until } from "./harness.mjs";
 
 const OMNI = process.env.OMNI || `${ROOT}build/omni`;
 
@@ -106,10 +106,10 @@ test("real: text and media in, text and speech out, kept", async () => {
   await page.mouse.up();
   await until(() => page.locator(".assistant").count().then((count) => count === 3), "asked by voice");
   await answered(page, 40000);
-  equal((await kept(page)).at(-1).state, "done", "state after speaking");
+  await becomes(async () => (await kept(page)).at(-1).state, "done", "state after speaking");
   await page.reload();
   await page.waitForSelector("html[data-ready]");
-  equal(await page.locator(".message").count(), 6, "messages after a reload");
+  await becomes(() => page.locator(".message").count(), 6, "messages after a reload");
   await until(() => page.locator(".user img").evaluate((img) => img.naturalWidth === 320), "the picture after a reload");
   await page.finish();
   await server.stop();
@@ -141,10 +141,10 @@ test("real: keys, and a server that goes away", async () => {
   await page.keyboard.press("Enter");
   await until(async () => (await page.locator("#model").innerText()) !== "", "the key opens");
   await say(page, "Hello");
-  equal((await kept(page)).at(-1).state, "done", "state");
+  await becomes(async () => (await kept(page)).at(-1).state, "done", "state");
   await server.stop();
   await say(page, "Are you there?");
-  check(/^The server cannot be reached\./.test(await page.locator(".assistant:last-child .error p").innerText()), "says that the server is gone");
+  await until(async () => /^The server cannot be reached\./.test(await page.locator(".assistant:last-child .error p").innerText()), "says that the server is gone");
   check(!server.log().includes("sesame"), "the key is not in the log");
   await page.finish();
 });

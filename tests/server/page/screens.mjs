@@ -1,7 +1,7 @@
 // How the page is used and seen: keyboard alone, narrow screens, light and dark, screen readers, less motion.
 
 import { join } from "node:path";
-import { FILES, answered, axe, check, drop, equal, lastAnswer, open, say, test, until } from "./harness.mjs";
+import { FILES, answered, axe, becomes, check, drop, equal, lastAnswer, open, say, test, until } from "./harness.mjs";
 import { start } from "./mock.mjs";
 
 let folder = null;
@@ -49,9 +49,9 @@ test("keyboard alone", async () => {
   // Settings: opened, changed and closed; the focus goes back.
   await page.focus("#open-settings");
   await page.keyboard.press("Enter");
-  check(await page.locator("#settings").isVisible(), "settings are open");
+  await until(() => page.locator("#settings").isVisible(), "settings are open");
   await page.keyboard.press("Escape");
-  equal(await focused(page), "open-settings", "focus after the settings");
+  await becomes(() => focused(page), "open-settings", "focus after the settings");
   // Rename and delete.
   await page.focus("button[aria-label='Rename by keys']");
   await page.keyboard.press("Enter");
@@ -61,16 +61,16 @@ test("keyboard alone", async () => {
   // "/" leads to the message box, Escape stops speech.
   await page.focus("#scroll");
   await page.keyboard.press("/");
-  equal(await focused(page), "message", "focus after /");
-  equal(await page.inputValue("#message"), "", "the slash itself is not written");
+  await becomes(() => focused(page), "message", "focus after /");
+  await becomes(() => page.inputValue("#message"), "", "the slash itself is not written");
   await page.keyboard.press("Escape");
   equal(await page.evaluate(async () => (await import("/page/speaker.js")).speaker.playing), false, "Escape stops speech");
   await page.focus("#export summary");
   await page.keyboard.press("Enter");
   await page.keyboard.press("Tab");
-  equal(await focused(page), "export-markdown", "the menu's first item");
+  await becomes(() => focused(page), "export-markdown", "the menu's first item");
   await page.keyboard.press("Escape");
-  equal(await focused(page), "Export this conversation", "focus after the menu");
+  await becomes(() => focused(page), "Export this conversation", "focus after the menu");
   await page.finish();
   await mock.close();
 });
@@ -90,9 +90,9 @@ test("screen readers are told what happens", async () => {
   await page.click("#speak");
   await say(page, "tell me aloud");
   await until(() => page.evaluate(() => window.told.includes("The answer has ended")), "only its end where it is spoken");
-  check(!(await page.evaluate(() => window.told.includes("You said: tell me aloud"))), "not read over the speech");
-  equal(await page.locator("#messages h2").allInnerTexts(), ["You", "Answer", "You", "Answer"], "headings");
-  equal([await page.locator("main").count(), await page.locator("nav").count(), await page.locator("h1").count(), await page.getAttribute("html", "lang")], [1, 1, 1, "en"], "landmarks");
+  await until(async () => !(await page.evaluate(() => window.told.includes("You said: tell me aloud"))), "not read over the speech");
+  await becomes(() => page.locator("#messages h2").allInnerTexts(), ["You", "Answer", "You", "Answer"], "headings");
+  await becomes(async () => [await page.locator("main").count(), await page.locator("nav").count(), await page.locator("h1").count(), await page.getAttribute("html", "lang")], [1, 1, 1, "en"], "landmarks");
   await page.finish();
   await mock.close();
 });
@@ -140,16 +140,16 @@ test("the appearance can be chosen", async () => {
   const dark = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).every((value) => value < 80));
   await page.click("#open-settings");
   await page.selectOption("#s-theme", "dark");
-  equal(await dark(), true, "dark on a light system");
+  await becomes(() => dark(), true, "dark on a light system");
   await page.reload();
   await page.waitForSelector("html[data-ready]");
-  equal(await dark(), true, "dark after a reload");
+  await becomes(() => dark(), true, "dark after a reload");
   await page.emulateMedia({ colorScheme: "dark" });
   await page.click("#open-settings");
   await page.selectOption("#s-theme", "light");
-  equal(await dark(), false, "light on a dark system");
+  await becomes(() => dark(), false, "light on a dark system");
   await page.selectOption("#s-theme", "");
-  equal(await dark(), true, "as the system");
+  await becomes(() => dark(), true, "as the system");
   await page.finish();
   await mock.close();
 });
@@ -164,7 +164,7 @@ test("phone width", async () => {
       return box.width > 1 && (box.right > innerWidth + 1 || box.left < -1);
     }).map((element) => `${element.tagName}.${element.className}#${element.id}`));
     equal(wide, [], `${what}: wider than the screen`);
-    equal(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, `${what}: no scrolling sideways`);
+    await becomes(() => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, `${what}: no scrolling sideways`);
   };
   await fits("empty");
   await drop(page, FILES.picture, FILES.sound, FILES.video);
@@ -172,14 +172,14 @@ test("phone width", async () => {
   await say(page, "a_word_without_end_".repeat(20));
   await say(page, "markdown");
   await fits("conversation");
-  equal(await page.locator("#sidebar").evaluate((element) => element.inert), true, "the list is out of reach");
+  await becomes(() => page.locator("#sidebar").evaluate((element) => element.inert), true, "the list is out of reach");
   await page.tap("#open-sidebar");
   await until(() => page.evaluate(() => document.getAnimations().length === 0), "the drawer has opened");
   await fits("drawer");
-  check(await page.locator("#main").evaluate((element) => element.inert), "the conversation is out of reach behind the drawer");
-  equal(await focused(page), "Close the list", "focus in the drawer");
+  await until(() => page.locator("#main").evaluate((element) => element.inert), "the conversation is out of reach behind the drawer");
+  await becomes(() => focused(page), "Close the list", "focus in the drawer");
   await page.keyboard.press("Escape");
-  equal(await focused(page), "Conversations", "focus after the drawer");
+  await becomes(() => focused(page), "Conversations", "focus after the drawer");
   await page.tap("#open-sidebar");
   await page.tap("#open-settings");
   await fits("settings");
@@ -198,13 +198,13 @@ test("stays where the reader is", async () => {
   await say(page, "markdown");
   await say(page, "long", { wait: false });
   await until(async () => (await lastAnswer(page)).includes("word80"), "some lines");
-  check(await page.evaluate(() => { const s = document.getElementById("scroll"); return s.scrollHeight - s.scrollTop - s.clientHeight < 60; }), "follows the answer");
+  await until(() => page.evaluate(() => { const s = document.getElementById("scroll"); return s.scrollHeight - s.scrollTop - s.clientHeight < 60; }), "follows the answer");
   await page.locator("#scroll").hover();
   await page.mouse.wheel(0, -500);
   await until(() => page.locator("#latest").isVisible(), "the way back is offered");
   const place = await page.evaluate(() => document.getElementById("scroll").scrollTop);
   await until(async () => (await lastAnswer(page)).includes("word120"), "more lines");
-  check(Math.abs((await page.evaluate(() => document.getElementById("scroll").scrollTop)) - place) < 5, "does not run away from the reader");
+  await until(async () => Math.abs((await page.evaluate(() => document.getElementById("scroll").scrollTop)) - place) < 5, "does not run away from the reader");
   await page.click("#latest");
   await until(() => page.locator("#latest").isHidden(), "at the end again");
   await page.keyboard.press("Escape");
@@ -217,7 +217,7 @@ test("less motion", async () => {
   const page = await open(mock.url, { options: { reducedMotion: "reduce" } });
   await say(page, "long", { wait: false });
   await page.keyboard.press("Alt+m");
-  equal(await page.evaluate(() => document.getAnimations().filter((animation) => animation.playState === "running").length), 0, "running animations");
+  await becomes(() => page.evaluate(() => document.getAnimations().filter((animation) => animation.playState === "running").length), 0, "running animations");
   await page.keyboard.press("Escape");
   await page.finish();
   await mock.close();
