@@ -186,7 +186,7 @@ typedef struct omni_engine_params {
     int queue;             /* requests that may wait besides; 0: 256 */
     int64_t context;       /* tokens of one request, answer included; 0: the smaller of 8192 and the model's own limit */
     int64_t cache_tokens;  /* tokens whose keys and values are kept, of all; 0: parallel contexts. When they run out, the youngest request waits */
-    int batch;             /* rows of prompts in a step; 0: 512 */
+    int batch;             /* rows of prompts in a step; 0: 512, on a card 2048 */
     double prompt_seconds; /* what prompts may take of a step while others wait for their next token or their listeners for sound; 0: 0.05 */
     omni_cache_type cache_type_k, cache_type_v;
     bool prefix_cache;   /* rows that another request has computed are not computed again (on by default) */
@@ -427,6 +427,7 @@ typedef struct omni_bench_params {
     double max_seconds;                  /* a row; 0: 60 */
     int generate;                        /* tokens of a decode row; 0: 32 */
     const char *device;                  /* as of omni_model_params; NULL: "cpu" */
+    int batch;                           /* rows of prompts at once; 0: as of omni_engine_params */
     int threads;                         /* 0: one a usable core, or one for each CPU of the mask and the range */
     omni_scheduling scheduling;
     omni_cache_type cache_type_k, cache_type_v;

@@ -400,7 +400,8 @@ omni_status omni_bench(const omni_bench_params *p, omni_error *err) {
     if (!p) {
         return fail(err, OMNI_ERR_ARGUMENT, "omni_bench needs parameters");
     }
-    if (p->repetitions < 0 || p->repetitions > MAX_SAMPLES || p->generate < 0 || p->generate > 4096 || !(p->max_seconds >= 0) || p->layers < 0) {
+    if (p->repetitions < 0 || p->repetitions > MAX_SAMPLES || p->generate < 0 || p->generate > 4096 || !(p->max_seconds >= 0) || p->layers < 0 ||
+        p->batch < 0) {
         return fail(err, OMNI_ERR_ARGUMENT, "0 to %d repetitions and 0 to 4096 tokens are possible, and no negative times or layers", MAX_SAMPLES);
     }
     if (p->parts & ~(unsigned)OMNI_BENCH_ALL) {

@@ -5,7 +5,7 @@
 
 #include "bench/bench.h"
 
-enum { CHUNK = 512, MAX_BATCH = 16, BATCH_STEPS = 16 };
+enum { MAX_BATCH = 32, BATCH_STEPS = 16 };
 
 typedef struct thinker_bench {
     omni_model *m;
@@ -92,8 +92,9 @@ static omni_status open_memory(bench *x, thinker_bench *t, int64_t room, int64_t
     const decoder_config *c = &th->config;
     const dtype k = engine_cache_type(x->params->cache_type_k), v = engine_cache_type(x->params->cache_type_v);
     TRY(kv_pool_create(t->m->b, k, v, c->layers, c->kv_heads, c->head_dim, room, &t->pool, err));
-    int64_t blocks = kv_pool_cache(t->pool)->blocks;
-    TRY(decoder_runner_create(t->m->b, c, &th->weights, t->pool, longest < CHUNK ? longest : CHUNK, MAX_BATCH, blocks, &t->runner, err));
+    int64_t blocks = kv_pool_cache(t->pool)->blocks, rows = x->params->batch ? x->params->batch : t->m->b->prompt_rows;
+    rows = rows < MAX_BATCH ? MAX_BATCH : rows;
+    TRY(decoder_runner_create(t->m->b, c, &th->weights, t->pool, longest < rows ? longest : rows, MAX_BATCH, blocks, &t->runner, err));
     for (int i = 0; i < t->sequences; i++) {
         TRY(kv_seq_init(t->pool, room, &t->seq[i], err));
     }
@@ -132,7 +133,7 @@ static omni_status measure(bench *x, const char *name, int sequences, int64_t de
 
 omni_status bench_thinker(bench *x, omni_error *err) {
     static const int64_t prompts[] = {64, 512, 4096}, depths[] = {0, 4096, 32768};
-    static const int batches[] = {2, 4, 8, 16};
+    static const int batches[] = {2, 4, 8, 16, 32};
     char name[64];
     for (size_t i = 0; i < 3; i++) {
         snprintf(name, sizeof name, "pp%lld", (long long)prompts[i]);
@@ -145,7 +146,7 @@ omni_status bench_thinker(bench *x, omni_error *err) {
         }
         TRY(measure(x, name, 1, depths[i], 0, x->generate, err));
     }
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         snprintf(name, sizeof name, "tg%d b%d", BATCH_STEPS, batches[i]);
         TRY(measure(x, name, batches[i], 0, 0, BATCH_STEPS, err));
     }

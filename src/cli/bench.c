@@ -129,7 +129,7 @@ static bool parse_parts(const char *text, unsigned *parts) {
 int command_bench(int argc, char **argv) {
     omni_bench_params p = omni_bench_params_default();
     const char *parts = NULL, *cache_k = NULL, *cache_v = NULL;
-    int64_t layers = 0, repetitions = 0, generate = 0;
+    int64_t layers = 0, repetitions = 0, generate = 0, batch = 0;
     thread_options threads;
     thread_options_init(&threads);
     bool json = false, csv = false;
@@ -145,6 +145,7 @@ int command_bench(int argc, char **argv) {
         {"--repetitions", "-r", FLAG_INT, &repetitions, "N", "of each test (default 5)", 1, 1000},
         {"--n-gen", "-n", FLAG_INT, &generate, "N", "tokens of a decode test (default 32)", 1, 4096},
         {"--max-seconds", NULL, FLAG_FLOAT, &p.max_seconds, "X", "fewer repetitions of a test that takes longer (default 60)", 0.1, 100000},
+        {"--batch-size", "-b", FLAG_INT, &batch, "N", "rows of prompts computed at once (default 512; on a card 2048)", 1, 65536},
         {"--cache-type-k", "-ctk", FLAG_STRING, &cache_k, "<f32|f16|q8_0>", "keys are kept as (default f32)", 0, 0},
         {"--cache-type-v", "-ctv", FLAG_STRING, &cache_v, "<f32|f16|q8_0>", "values are kept as (default f32)", 0, 0},
         {"--device", NULL, FLAG_STRING, &p.device, "cpu|cuda[:N]|auto", "where the model is computed (default cpu)", 0, 0},
@@ -199,6 +200,7 @@ int command_bench(int argc, char **argv) {
     p.layers = (int)layers;
     p.repetitions = (int)repetitions;
     p.generate = (int)generate;
+    p.batch = (int)batch;
     thread_options_finish(&threads, &p.threads, &p.scheduling);
     p.progress = show;
     p.on_row = print_row;

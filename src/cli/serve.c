@@ -44,7 +44,7 @@ static size_t serve_flags(serve_options *o, flag *list) {
          1 << 30},
         {"--cache-type-k", "-ctk", FLAG_STRING, &o->cache_k, "<f32|f16|q8_0>", "type of the keys kept (default f32)", 0, 0},
         {"--cache-type-v", "-ctv", FLAG_STRING, &o->cache_v, "<f32|f16|q8_0>", "type of the values kept (default f32)", 0, 0},
-        {"--batch-size", "-b", FLAG_INT, &o->batch, "N", "rows of prompts computed at once (default 512)", 1, 65536},
+        {"--batch-size", "-b", FLAG_INT, &o->batch, "N", "rows of prompts computed at once (default 512; on a card 2048)", 1, 65536},
         {"--queue", NULL, FLAG_INT, &o->queue, "N", "requests that may wait besides; more are answered with 429 (default 256)", 1, 100000},
         {"--api-key", NULL, FLAG_ENTRY, &o->keys, "KEY", "a key that may ask; may be given again (default: everybody may ask)", 0, 0},
         {"--api-key-file", NULL, FLAG_STRING, &o->server.api_key_file, "FILE", "keys, one a line; SIGHUP reads it again (default: none)", 0, 0},

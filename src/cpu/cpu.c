@@ -162,6 +162,7 @@ omni_status cpu_backend_create_on(pool *p, backend **out, omni_error *err) {
     c->base = (backend){.ops = &w->ops,
                         .name = "cpu",
                         .description = c->description,
+                        .prompt_rows = 512,
                         .batch_invariant = true,
                         .rounds_floats = c->k.packed[DTYPE_Q8_0] != NULL,
                         .enter = cpu_enter,

@@ -261,6 +261,7 @@ omni_status cuda_backend_create(int device, backend **out, omni_error *err) {
     c->base.fused = &cuda_fused;
     c->base.name = "cuda";
     c->base.description = c->description;
+    c->base.prompt_rows = 2048; /* 128 rows for each of 128 experts, of which a row takes 8: whole tiles */
     c->base.enter = enter;
     c->base.failure = card_failed;
     c->base.destroy = destroy;

@@ -10,7 +10,6 @@
 
 enum {
     DEFAULT_CONTEXT = 8192,
-    DEFAULT_BATCH = 512,
     DEFAULT_QUEUE = 256,
     DEFAULT_HELD_TEXT = 1 << 16,
     MOST_PARALLEL = 1024,
@@ -41,7 +40,7 @@ static omni_status check_params(const omni_model *m, omni_engine_params *p, omni
         return fail(err, OMNI_ERR_LIMIT, "a context of %lld tokens asked for; the model was made for %lld", (long long)p->context, (long long)most);
     }
     p->context = p->context ? p->context : most < DEFAULT_CONTEXT ? most : DEFAULT_CONTEXT;
-    p->batch = p->batch ? p->batch : DEFAULT_BATCH;
+    p->batch = p->batch ? p->batch : m->b->prompt_rows;
     p->batch = p->batch < p->context ? p->batch : (int)p->context;
     p->parallel = p->parallel ? p->parallel : 1;
     p->queue = p->queue ? p->queue : DEFAULT_QUEUE;

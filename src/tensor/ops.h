@@ -184,6 +184,7 @@ struct backend {
     const struct fused_ops *fused; /* what it does in one go (tensor/fused.h); NULL: nothing, all is composed of ops */
     const char *name;              /* "cpu", "cuda" */
     const char *description;       /* versions in use, for people: "AVX-512, 2 threads" */
+    int prompt_rows;               /* of prompts in a pass, unless the user says otherwise: more are no faster */
     bool batch_invariant;          /* a row's result does not depend on the other rows of the call */
     /* linear is faster over Q8_0 than over float types, and takes fewer inputs than a matrix was packed with: a float matrix among quantised ones,
      * whose rows are no whole blocks, is worth rounding to Q8_0 with zeros behind (weights_linear_like). */

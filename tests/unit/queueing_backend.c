@@ -298,6 +298,7 @@ static backend *wrap(backend *inner, memory *m, bool queue) {
     q->base = (backend){.ops = &q->table,
                         .name = "queueing",
                         .description = inner->description,
+                        .prompt_rows = inner->prompt_rows,
                         .batch_invariant = inner->batch_invariant,
                         .rounds_floats = inner->rounds_floats,
                         .enter = q_enter,
