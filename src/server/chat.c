@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "server/text.h"
+#include "server/wav.h"
 
 /* One of the answers. */
 typedef struct choice {
@@ -311,13 +312,8 @@ static void read_all(call *c) {
 }
 
 static json_t *audio_object(const call *c, const choice *h) {
-    const uint32_t samples_a_second = (uint32_t)omni_model_sample_rate(c->s->model), size = (uint32_t)h->sound.size;
-    unsigned char head[44] = "RIFF....WAVEfmt \x10\0\0\0\1\0\1\0";
-    const uint32_t at_24[] = {samples_a_second, 2 * samples_a_second, 2 | 16 << 16};
-    memcpy(head + 4, &(uint32_t){size + 36}, 4); /* every processor that this runs on stores the low byte first */
-    memcpy(head + 24, at_24, sizeof at_24);
-    memcpy(head + 36, "data", 4);
-    memcpy(head + 40, &size, 4);
+    unsigned char head[WAV_HEAD];
+    wav_head(head, WAV_PCM, omni_model_sample_rate(c->s->model), 1, 2, (uint32_t)h->sound.size);
     return json_pack("{s:s, s:o*, s:I, s:o*}", "id", h->audio_id, "data",
                      base64_value(head, strcmp(c->in.sound_format, "wav") == 0 ? sizeof head : 0, h->sound.data, h->sound.size), "expires_at",
                      (json_int_t)h->expires, "transcript", text_value(h->text.data, h->text.size));

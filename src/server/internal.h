@@ -26,9 +26,9 @@ typedef struct server {
     server_log log;
     workers workers;
     transcripts transcripts;
-    _Atomic bool leaving;  /* asked to stop: /ready says so, and connections end with their answers */
-    _Atomic bool draining; /* and no new requests any more */
-    _Atomic int wyoming_running; /* requests of its clients */
+    _Atomic bool leaving;        /* asked to stop: /ready says so, and connections end with their answers */
+    _Atomic bool draining;       /* and no new requests any more */
+    _Atomic int wyoming_running; /* requests of its clients, and speeches that have begun: what the end waits for */
     _Atomic size_t body_bytes;
     _Atomic uint64_t ids;
     struct lws_context *context;

@@ -1,11 +1,14 @@
 #include "server/log.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+enum { DIGITS = 15 }; /* of numbers: as many as survive a double, so that 0.25 is not 0.25000000000000001 */
 
 void log_open(server_log *l, bool json, bool content) {
     *l = (server_log){.json = json, .content = content};
@@ -27,7 +30,7 @@ static void time_now(char text[40]) {
 
 /* Takes the object. A full disk or a closed terminal loses the line and nothing else. */
 static void print(server_log *l, json_t *line, const char *text) {
-    char *json = l->json ? json_dumps(line, JSON_COMPACT) : NULL;
+    char *json = l->json ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(DIGITS)) : NULL;
     pthread_mutex_lock(&l->lock);
     fprintf(stderr, "%s\n", json ? json : text);
     fflush(stderr);
@@ -66,8 +69,8 @@ void log_request(server_log *l, const exchange *x, double seconds) {
              (unsigned long long)x->written, seconds, tokens, x->owner[0] ? ", key " : "", x->owner);
     print(l,
           json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:f, s:b, s:I, s:I, s:I, s:s}", "time", at, "level", "info", "method", x->method, "path", path,
-                    "status", x->status, "bytes", (json_int_t)x->written, "seconds", seconds, "client_gone", cut, "prompt_tokens",
-                    (json_int_t)x->prompt_tokens, "cached_tokens", (json_int_t)x->cached_tokens, "answer_tokens", (json_int_t)x->answer_tokens, "key",
-                    x->owner),
+                    "status", x->status, "bytes", (json_int_t)x->written, "seconds", round(1000 * seconds) / 1000, "client_gone", cut,
+                    "prompt_tokens", (json_int_t)x->prompt_tokens, "cached_tokens", (json_int_t)x->cached_tokens, "answer_tokens",
+                    (json_int_t)x->answer_tokens, "key", x->owner),
           line);
 }

@@ -4,6 +4,7 @@
 #include <utf8proc.h>
 
 #include "server/realtime.h"
+#include "server/wav.h"
 #include "text/base64.h"
 
 enum { MOST_PARTS = 64, MOST_ID = 63 };
@@ -33,22 +34,10 @@ rt_item *rt_item_find(const rt_session *r, const char *id, size_t *at) {
 
 /* ---- sound ---- */
 
-/* A WAV file's head for size bytes of samples of a format. */
-static void wav_head(rt_format f, size_t size, unsigned char head[44]) {
-    static const unsigned tags[] = {1, 7, 6}; /* linear, mu-law, A-law */
-    const uint32_t a_second = (uint32_t)rt_rate(f), width = (uint32_t)rt_width(f), all = (uint32_t)size;
-    memcpy(head, "RIFF....WAVEfmt \x10\0\0\0.\0\1\0", 24);
-    const uint32_t at_24[] = {a_second, a_second * width, width | 8 * width << 16};
-    memcpy(head + 4, &(uint32_t){all + 36}, 4); /* every processor that this runs on stores the low byte first */
-    head[20] = (unsigned char)tags[f];
-    memcpy(head + 24, at_24, sizeof at_24);
-    memcpy(head + 36, "data", 4);
-    memcpy(head + 40, &all, 4);
-}
-
 json_t *rt_sound_part(rt_format f, const void *data, size_t size) {
-    unsigned char head[44];
-    wav_head(f, size, head);
+    static const wav_coding codings[] = {[RT_PCM] = WAV_PCM, [RT_PCMU] = WAV_MULAW, [RT_PCMA] = WAV_ALAW};
+    unsigned char head[WAV_HEAD];
+    wav_head(head, codings[f], rt_rate(f), 1, rt_width(f), (uint32_t)size);
     return json_pack("{s:s, s:{s:o*, s:s}}", "type", "input_audio", "input_audio", "data", base64_value(head, sizeof head, data, size), "format",
                      "wav");
 }
@@ -354,8 +343,9 @@ void rt_item_retrieve(rt_session *r, const json_t *event) {
         const json_t *data = json_object_get(json_object_get(asked, "input_audio"), "data");
         uint8_t *wav = NULL;
         size_t size = 0;
-        if (data && base64_decode(json_string_value(data), json_string_length(data), RT_ITEM_BYTES, &wav, &size, NULL) == OMNI_OK && size >= 44) {
-            json_object_set_new(part, "audio", base64_value(NULL, 0, wav + 44, size - 44));
+        if (data && base64_decode(json_string_value(data), json_string_length(data), RT_ITEM_BYTES, &wav, &size, NULL) == OMNI_OK &&
+            size >= WAV_HEAD) {
+            json_object_set_new(part, "audio", base64_value(NULL, 0, wav + WAV_HEAD, size - WAV_HEAD));
         }
         free(wav);
     }

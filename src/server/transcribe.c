@@ -112,7 +112,7 @@ static omni_status write_question(call *c, omni_error *err) {
 static omni_status write_wav(call *c, int64_t from, int64_t to, omni_error *err) {
     unsigned char head[WAV_HEAD];
     const uint32_t size = (uint32_t)(to - from) * 4;
-    wav_head(head, true, RATE, 1, 4, size);
+    wav_head(head, WAV_FLOAT, RATE, 1, 4, size);
     c->wav.size = 0;
     bytes_add(&c->wav, head, sizeof head);
     bytes_add(&c->wav, c->sound.samples + from, size); /* every processor that this runs on stores the low byte first */

@@ -8,12 +8,12 @@ static void put(unsigned char *to, int bytes, uint32_t value) {
     }
 }
 
-void wav_head(unsigned char to[WAV_HEAD], bool floats, int rate, int channels, int width, uint32_t size) {
+void wav_head(unsigned char to[WAV_HEAD], wav_coding coding, int rate, int channels, int width, uint32_t size) {
     memcpy(to, "RIFF", 4);
     put(to + 4, 4, WAV_HEAD - 8 + size);
     memcpy(to + 8, "WAVEfmt ", 8);
     put(to + 16, 4, 16);
-    put(to + 20, 2, floats ? 3 : 1);
+    put(to + 20, 2, (uint32_t)coding);
     put(to + 22, 2, (uint32_t)channels);
     put(to + 24, 4, (uint32_t)rate);
     put(to + 28, 4, (uint32_t)(rate * channels * width));

@@ -2,12 +2,14 @@
 #ifndef OMNI_SERVER_WAV_H
 #define OMNI_SERVER_WAV_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 enum { WAV_HEAD = 44 };
 
-/* Of `size` bytes of samples that follow, little-endian, channel by channel, `width` bytes each: whole numbers, signed, or floats. */
-void wav_head(unsigned char to[WAV_HEAD], bool floats, int rate, int channels, int width, uint32_t size);
+typedef enum wav_coding { WAV_PCM = 1, WAV_FLOAT = 3, WAV_ALAW = 6, WAV_MULAW = 7 } wav_coding; /* format tags of WAVE files */
+
+/* Of `size` bytes of samples that follow, `width` bytes each, the channels of a moment side by side. Numbers are little-endian; of WAV_PCM signed,
+ * from 2 bytes on. */
+void wav_head(unsigned char to[WAV_HEAD], wav_coding coding, int rate, int channels, int width, uint32_t size);
 
 #endif

@@ -58,6 +58,7 @@ typedef struct client {
     struct {
         bool streaming; /* between synthesize-start and -stop */
         bool begun;     /* audio-start has been sent */
+        bool held;      /* the server's end waits for the rest of it: it is in server.wyoming_running */
         bytes text;
         char voice[64];
     } said;
@@ -82,6 +83,14 @@ static void send_all(client *c, const char *data, size_t size) {
         c->failed = n <= 0 && errno != EINTR;
         data += n > 0 ? n : 0;
         size -= n > 0 ? (size_t)n : 0;
+    }
+}
+
+/* A speech is one thing, of however many sentences: from its first one to its end the server's own end waits for it. */
+static void hold_speech(client *c, bool hold) {
+    if (hold != c->said.held) {
+        c->said.held = hold;
+        atomic_fetch_add(&c->w->s->wyoming_running, hold ? 1 : -1);
     }
 }
 
@@ -328,7 +337,7 @@ static void transcribe_sound(client *c) {
         const size_t size = c->heard.samples.size - WAV_HEAD, block = (size_t)(c->heard.width * c->heard.channels);
         p.language = c->heard.language;
         p.context = c->heard.context.failed ? NULL : c->heard.context.data;
-        wav_head((unsigned char *)c->heard.samples.data, false, c->heard.rate, c->heard.channels, c->heard.width, (uint32_t)(size - size % block));
+        wav_head((unsigned char *)c->heard.samples.data, WAV_PCM, c->heard.rate, c->heard.channels, c->heard.width, (uint32_t)(size - size % block));
         tell(c, "transcript-start", language_of(c), NULL, 0);
         if (size >= block) {
             status =
@@ -360,6 +369,7 @@ static json_t *sound_format(const client *c) {
 static void begin_sound(client *c) {
     if (!c->said.begun) {
         c->said.begun = true;
+        hold_speech(c, true);
         tell(c, "audio-start", sound_format(c), NULL, 0);
     }
 }
@@ -460,6 +470,7 @@ static bool take_voice(client *c, const json_t *data) {
     c->said.voice[0] = 0;
     c->said.text.size = 0;
     c->said.begun = false;
+    hold_speech(c, false);
     if (omni_model_voice_count(c->w->s->model) == 0) {
         tell_error(c, "not-supported", "this server cannot speak: it was started without a talker (--talker)");
         return false;
@@ -486,6 +497,7 @@ static void say_rest(client *c) {
         begin_sound(c);
         tell(c, "audio-stop", NULL, NULL, 0);
         c->said.begun = false;
+        hold_speech(c, false);
     }
 }
 
@@ -613,6 +625,7 @@ static void *run_client(void *arg) {
     client *c = arg;
     wyoming *w = c->w;
     serve_client(c);
+    hold_speech(c, false);
     if (c->failed) {
         linger(c);
     }
@@ -632,6 +645,15 @@ static void *run_client(void *arg) {
     eventfd_write(w->wake, 1);
     pthread_mutex_unlock(&w->lock);
     return NULL;
+}
+
+/* Whether one more connection of an address may come, those that have just left not counted; with w->lock held. */
+static bool has_place(const wyoming *w, const char *who) {
+    int same = 0;
+    for (const client *c = w->clients; c; c = c->next) {
+        same += !c->gone && strcmp(c->who, who) == 0;
+    }
+    return w->count < WYOMING_CLIENTS && same < WYOMING_OF_AN_ADDRESS;
 }
 
 /* With w->lock held. */
@@ -674,7 +696,7 @@ static void accept_client(wyoming *w) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     getnameinfo((struct sockaddr *)&address, size, who, sizeof who, NULL, 0, NI_NUMERICHOST);
     pthread_mutex_lock(&w->lock);
-    const bool good = !atomic_load(&w->s->draining) && w->count < WYOMING_CLIENTS && start_client(w, fd, who);
+    const bool good = !atomic_load(&w->s->draining) && has_place(w, who) && start_client(w, fd, who);
     pthread_mutex_unlock(&w->lock);
     if (!good) {
         close(fd);

@@ -20,7 +20,10 @@ struct server;
 
 typedef struct wyoming wyoming;
 
-enum { WYOMING_CLIENTS = 64 }; /* connections; more are closed at once */
+enum {
+    WYOMING_CLIENTS = 64,       /* connections; more are closed at once, */
+    WYOMING_OF_AN_ADDRESS = 32, /* and of one address, so that it cannot keep the others out */
+};
 
 /* Listens on the server's host and params.wyoming_port. *out is for wyoming_close. */
 omni_status wyoming_open(struct server *s, wyoming **out, omni_error *err);

@@ -1,4 +1,5 @@
 """Keys, limits of rate, other origins."""
+import json
 import os
 import signal
 import socket
@@ -40,6 +41,16 @@ class Keys(Case):
         status, headers, _ = self.server.ask("OPTIONS", "/v1/chat/completions", headers={"Origin": "https://example.org", "Access-Control-Request-Method": "POST"})
         self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "https://example.org"))
         self.assertIn("authorization", headers["Access-Control-Allow-Headers"])
+
+    def test_lines_for_programs(self):
+        """Seconds have milliseconds, not the digits of a double."""
+        server = Server("--log-format", "json")
+        server.chat("Hi")
+        server.wait_until(lambda: any("completions" in line for line in server.lines))
+        line = next(line for line in server.lines if "completions" in line)
+        self.assertRegex(line, r'"seconds":\d+\.\d{1,3},')
+        self.assertEqual(json.loads(line)["status"], 200)
+        self.assertEqual(server.stop(), 0)
 
     def test_content_is_not_logged(self):
         self.server.chat("a secret word", headers={"X-API-Key": "alpha"})

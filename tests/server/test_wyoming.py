@@ -14,8 +14,8 @@ from test_transcriptions import HEAD, PATH, RATE, form, voice, wav
 class Talk:
     """A connection."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=harness.LONG)
+    def __init__(self, port, address=None):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=harness.LONG, source_address=address and (address, 0))
         self.file = self.socket.makefile("rb")
 
     def send(self, type, payload=b"", inline=False, **data):
@@ -257,6 +257,24 @@ class Wyoming(Case):
 
 
 class Limits(unittest.TestCase):
+    def test_one_address(self):
+        """It has half of the places; others are answered meanwhile."""
+        server = Server("--wyoming", 0)
+        port = port_of(server)
+        first = [Talk(port, "127.0.0.2") for _ in range(32)]
+        for t in first:
+            t.send("ping", text="a")
+            self.assertEqual(t.read()[0], "pong")
+        over = Talk(port, "127.0.0.2")
+        self.assertIsNone(over.read())
+        over.close()
+        other = Talk(port, "127.0.0.3")
+        other.send("ping", text="b")
+        self.assertEqual(other.read()[:2], ("pong", {"text": "b"}))
+        for t in [*first, other]:
+            t.close()
+        self.assertEqual(server.stop(), 0)
+
     def test_rate(self):
         """A speech is one request, however many sentences it has."""
         server = Server("--wyoming", 0, "--rate-limit", 2)
@@ -287,6 +305,27 @@ class End(unittest.TestCase):
         talk.close()
         self.assertEqual(server.stop(), 0)
         self.assertRaises(OSError, Talk, port)
+
+    def test_between_sentences(self):
+        """A speech that has begun is said to its end, also when its next sentence has yet to come."""
+        server = Server("--wyoming", 0, "--grace", 60)
+        talk = Talk(port_of(server))
+        talk.send("synthesize-start", voice={"name": "ethan"})
+        talk.send("synthesize-chunk", text="A sentence that is complete. ")
+        self.assertEqual(talk.read()[0], "audio-start")
+        server.wait_until(lambda: any("WYOMING synthesize 200" in line for line in server.lines))
+        server.process.terminate()
+        server.wait_until(lambda: any("shutting down" in line for line in server.lines))
+        time.sleep(0.5)
+        self.assertIsNone(server.process.poll())
+        talk.send("synthesize-chunk", text="And a second one. ")
+        talk.send("synthesize-stop")
+        kinds = [e[0] for e in talk.until("synthesize-stopped")]
+        self.assertIn("audio-chunk", kinds)
+        server.wait_until(lambda: len([line for line in server.lines if "WYOMING synthesize 200" in line]) == 2)
+        talk.close()
+        self.assertEqual(server.process.wait(harness.LONG), 0)
+        self.assertEqual(server.stop(), 0)
 
     def test_cut(self):
         server = Server("--wyoming", 0, "--grace", 0)
