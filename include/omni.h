@@ -187,7 +187,7 @@ typedef struct omni_engine_params {
     int64_t context;       /* tokens of one request, answer included; 0: the smaller of 8192 and the model's own limit */
     int64_t cache_tokens;  /* tokens whose keys and values are kept, of all; 0: parallel contexts. When they run out, the youngest request waits */
     int batch;             /* rows of prompts in a step; 0: 512, on a card 2048 */
-    double prompt_seconds; /* what prompts may take of a step while others wait for their next token or their listeners for sound; 0: 0.05 */
+    double prompt_seconds; /* what prompts and encoders may take of a step while others wait for tokens or their listeners for sound; 0: 0.05 */
     omni_cache_type cache_type_k, cache_type_v;
     bool prefix_cache;   /* rows that another request has computed are not computed again (on by default) */
     size_t held_text;    /* bytes of text and */

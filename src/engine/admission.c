@@ -95,6 +95,10 @@ void engine_finish(omni_engine *e, omni_request *r, omni_status status, const om
     kv_seq_release(&r->seq);
     r->has_seq = false;
     sampler_close(&r->sampler, b);
+    if (e->model->encoding && encoding_for(e->model->encoding) == r) { /* others who want that medium begin anew */
+        encoding_free(e->model->encoding);
+        e->model->encoding = NULL;
+    }
     omni_error starved;
     if (r->events.starved && (status == OMNI_OK || status == OMNI_CANCELLED)) { /* else what is missing would pass for the receiver's wish */
         status = fail(&starved, OMNI_ERR_MEMORY, "out of memory for what was to be handed out");

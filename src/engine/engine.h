@@ -8,6 +8,7 @@
 #include "base/pool.h"
 #include "engine/constraint.h"
 #include "engine/decoder_runner.h"
+#include "engine/encoding.h"
 #include "engine/media_item.h"
 #include "engine/medium.h"
 #include "model/code2wav.h"
@@ -29,6 +30,7 @@ struct omni_model {
     media_cache media_cache;
     constraint_cache constraints;
     bool reasons;              /* its answers begin with <think> */
+    encoding *encoding;        /* under way; NULL: none. Of who has `computing` */
     pthread_mutex_t computing; /* held by who uses the backend: one step at a time, of whatever engine */
 };
 

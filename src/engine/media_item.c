@@ -4,86 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tensor/finite.h"
-
-/* ---- embeddings ---- */
-
-void media_cache_init(media_cache *c, size_t limit) {
-    *c = (media_cache){.limit = limit};
-    pthread_mutex_init(&c->lock, NULL);
-}
-
-static void unlink_age(media_cache *c, embeddings *x) {
-    *(x->older ? &x->older->newer : &c->oldest) = x->newer;
-    *(x->newer ? &x->newer->older : &c->newest) = x->older;
-}
-
-static void make_newest(media_cache *c, embeddings *x) {
-    x->older = c->newest;
-    x->newer = NULL;
-    *(c->newest ? &c->newest->newer : &c->oldest) = x;
-    c->newest = x;
-}
-
-static void release(backend *b, embeddings *x) {
-    float *const held[] = {x->visual, x->deepstack, x->audio};
-    for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
-        if (held[i]) {
-            b->ops->release(b, held[i]);
-        }
-    }
-    free(x);
-}
-
-/* Least recently used ones that nobody holds go until they take no more than the limit. */
-static void trim(media_cache *c, backend *b, size_t limit) {
-    size_t idle = 0;
-    pthread_mutex_lock(&c->lock);
-    for (const embeddings *x = c->oldest; x; x = x->newer) {
-        idle += x->holders == 0 ? x->bytes : 0;
-    }
-    for (embeddings *x = c->oldest, *next; x && idle > limit; x = next) {
-        next = x->newer;
-        if (x->holders == 0) {
-            unlink_age(c, x);
-            idle -= x->bytes;
-            c->bytes -= x->bytes;
-            release(b, x);
-        }
-    }
-    pthread_mutex_unlock(&c->lock);
-}
-
-void media_cache_free(media_cache *c, backend *b) {
-    trim(c, b, 0);
-    pthread_mutex_destroy(&c->lock);
-}
-
-static embeddings *find(media_cache *c, const content_hash *content) {
-    pthread_mutex_lock(&c->lock);
-    embeddings *x = c->newest;
-    while (x && memcmp(&x->content, content, sizeof *content) != 0) {
-        x = x->older;
-    }
-    if (x) {
-        x->holders++;
-        c->hits++;
-        unlink_age(c, x);
-        make_newest(c, x);
-    }
-    pthread_mutex_unlock(&c->lock);
-    return x;
-}
-
-static void add(media_cache *c, embeddings *x) {
-    pthread_mutex_lock(&c->lock);
-    x->holders = 1;
-    c->bytes += x->bytes;
-    c->encoded++;
-    make_newest(c, x);
-    pthread_mutex_unlock(&c->lock);
-}
-
 /* ---- items ---- */
 
 media_item *media_item_hold(media_item *m) {
@@ -96,14 +16,17 @@ void media_item_drop(media_item *m) {
         return;
     }
     if (m->embedded) {
-        pthread_mutex_lock(&m->cache->lock);
-        m->embedded->holders--;
-        pthread_mutex_unlock(&m->cache->lock);
+        media_cache_drop(m->cache, m->embedded);
     }
     patch_set_free(&m->patches);
     sound_free(&m->sound);
     free(m->name);
     free(m);
+}
+
+bool media_item_is_encoded(media_item *m) {
+    m->embedded = m->embedded ? m->embedded : media_cache_find(m->cache, &m->content);
+    return m->embedded;
 }
 
 void media_item_forget(media_item *m) {
@@ -222,90 +145,6 @@ prompt_media media_item_prompt(const encoders *e, const media_item *m) {
 thinker_media media_item_embedded(const media_item *m, int64_t width) {
     const embeddings *x = m->embedded;
     return x ? (thinker_media){x->visual, x->audio, x->deepstack, x->visual_rows * width} : (thinker_media){0};
-}
-
-/* ---- encoding ---- */
-
-static omni_status alloc_rows(backend *b, int64_t rows, int64_t width, embeddings *x, float **out, omni_error *err) {
-    const size_t bytes = (size_t)rows * (size_t)width * sizeof(float);
-    x->bytes += bytes;
-    return b->ops->alloc(b, bytes, (void **)out, err);
-}
-
-/* A value that is not finite would vanish in the answer, or spoil it without a word. A chunk at a time, since the rows are the backend's. */
-static omni_status check_finite(backend *b, const float *rows, int64_t n, const char *name, const char *encoder, omni_error *err) {
-    enum { CHUNK = 1 << 14 };
-    float *chunk = malloc(CHUNK * sizeof *chunk);
-    if (!chunk) {
-        return fail(err, OMNI_ERR_MEMORY, "%s: out of memory", name);
-    }
-    omni_status status = OMNI_OK;
-    for (int64_t at = 0; status == OMNI_OK && at < n; at += CHUNK) {
-        const int64_t count = n - at < CHUNK ? n - at : CHUNK;
-        b->ops->download(b, chunk, rows + at, (size_t)count * sizeof *chunk);
-        if (find_not_finite(DTYPE_F32, chunk, count) >= 0) {
-            status = fail(err, OMNI_ERR_FORMAT, "%s: the %s encoder computed NaN or infinite values: its weights are damaged", name, encoder);
-        }
-    }
-    free(chunk);
-    return status;
-}
-
-static omni_status encode_picture(const encoders *e, const media_item *m, embeddings *x, omni_error *err) {
-    enum { MOST_SETS = 16 };
-    const vision_config *c = vision_encoder_config(e->vision);
-    float *sets[MOST_SETS] = {0};
-    if (c->deepstack > MOST_SETS) {
-        return fail(err, OMNI_ERR_UNSUPPORTED, "%d deepstack sets; at most %d are handled", c->deepstack, MOST_SETS);
-    }
-    x->visual_rows = vision_embeddings(c, &m->patches);
-    TRY(alloc_rows(e->b, x->visual_rows, c->out, x, &x->visual, err));
-    if (c->deepstack > 0) {
-        TRY(alloc_rows(e->b, x->visual_rows * c->deepstack, c->out, x, &x->deepstack, err));
-        for (int k = 0; k < c->deepstack; k++) {
-            sets[k] = x->deepstack + k * x->visual_rows * c->out;
-        }
-    }
-    TRY(vision_encoder_run(e->vision, &m->patches, 1, x->visual, sets, err));
-    TRY(check_finite(e->b, x->visual, x->visual_rows * c->out, m->name, "vision", err));
-    return check_finite(e->b, x->deepstack, x->visual_rows * c->deepstack * c->out, m->name, "vision", err);
-}
-
-/* Alone, so that its bits do not depend on which others are new with it; padded as in the call that it belongs to. */
-static omni_status encode_sound(const encoders *e, const media_item *m, embeddings *x, omni_error *err) {
-    mel_clip clip;
-    int64_t frames;
-    TRY(mel_run(e->mel, &(mel_sound){m->sound.samples, m->samples}, 1, m->longest, &clip, &frames, err));
-    x->audio_rows = audio_encoder_rows(e->audio, clip.frames);
-    omni_status status = alloc_rows(e->b, x->audio_rows, audio_encoder_width(e->audio), x, &x->audio, err);
-    if (status == OMNI_OK) {
-        status = audio_encoder_run(e->audio, &clip, 1, m->longest / audio_encoder_mel(e->audio)->hop, x->audio, err);
-    }
-    mel_clips_free(&clip, 1);
-    return status == OMNI_OK ? check_finite(e->b, x->audio, x->audio_rows * audio_encoder_width(e->audio), m->name, "audio", err) : status;
-}
-
-omni_status media_item_encode(const encoders *e, media_item *m, omni_error *err) {
-    if (m->embedded || (m->embedded = find(m->cache, &m->content))) {
-        return OMNI_OK;
-    }
-    trim(m->cache, e->b, m->cache->limit);
-    embeddings *x = calloc(1, sizeof *x);
-    if (!x) {
-        return fail(err, OMNI_ERR_MEMORY, "out of memory for embeddings");
-    }
-    x->content = m->content;
-    omni_status status = m->kind == PROMPT_AUDIO ? OMNI_OK : encode_picture(e, m, x, err);
-    if (status == OMNI_OK && m->has_sound) {
-        status = encode_sound(e, m, x, err);
-    }
-    if (status != OMNI_OK) {
-        release(e->b, x);
-        return status;
-    }
-    add(m->cache, x);
-    m->embedded = x;
-    return OMNI_OK;
 }
 
 /* ---- tracing: values of backend memory, copied to the host ---- */

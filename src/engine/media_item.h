@@ -4,35 +4,10 @@
 #ifndef OMNI_ENGINE_MEDIA_ITEM_H
 #define OMNI_ENGINE_MEDIA_ITEM_H
 
-#include <pthread.h>
-
-#include "engine/content_hash.h"
+#include "engine/media_cache.h"
 #include "engine/medium.h"
 #include "engine/trace.h"
 #include "model/thinker.h"
-
-/* Embeddings of one content, in the backend's memory. */
-typedef struct embeddings {
-    content_hash content;
-    int64_t visual_rows, audio_rows;
-    float *visual;    /* [visual_rows, width] */
-    float *deepstack; /* [deepstack layers, visual_rows, width]; NULL when there are none */
-    float *audio;     /* [audio_rows, width] */
-    size_t bytes;
-    int holders;
-    struct embeddings *older, *newer; /* by last use */
-} embeddings;
-
-/* Those of a model. Any thread may look at counts; only the step encodes, and releases what nobody holds beyond the limit. */
-typedef struct media_cache {
-    pthread_mutex_t lock;
-    embeddings *oldest, *newest;
-    size_t bytes, limit; /* of all; of those that nobody holds any more */
-    uint64_t hits, encoded;
-} media_cache;
-
-void media_cache_init(media_cache *c, size_t limit);
-void media_cache_free(media_cache *c, backend *b); /* nobody must hold any */
 
 struct media_item {
     _Atomic int holders;
@@ -59,8 +34,8 @@ void media_item_drop(media_item *m); /* NULL is fine */
 
 /* As positions see it. */
 prompt_media media_item_prompt(const encoders *e, const media_item *m);
-/* Encodes it, unless its embeddings are known. Not for two threads at once. */
-omni_status media_item_encode(const encoders *e, media_item *m, omni_error *err);
+/* Whether it is encoded, or its embeddings are found: then it has them. The step's. */
+bool media_item_is_encoded(media_item *m);
 /* Decoded data is not needed any more, if it is encoded. */
 void media_item_forget(media_item *m);
 /* Its embeddings as the thinker takes them; empty when it is not encoded. */

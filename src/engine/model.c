@@ -159,6 +159,7 @@ void omni_model_close(omni_model *m) {
         return;
     }
     print_profile(m->b);
+    encoding_free(m->encoding);
     media_cache_free(&m->media_cache, m->b);
     constraint_cache_free(&m->constraints);
     pthread_mutex_destroy(&m->computing);

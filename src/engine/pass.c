@@ -27,25 +27,38 @@ static void count_waiter(waiters *c, omni_request *r) {
     }
 }
 
+double engine_spare_seconds(omni_engine *e) {
+    waiters others = {.slack = INFINITY};
+    bool prompts = false, media = false;
+    for (omni_request *r = e->running.oldest; r; r = r->newer) {
+        count_waiter(&others, r);
+        prompts |= wants_rows(r) && request_pending(r) > 1;
+        media |= request_encodes(r);
+    }
+    for (omni_request *r = e->waiting.oldest; r; r = r->newer) { /* those whose blocks were taken away speak on */
+        count_waiter(&others, r);
+    }
+    const bool both = prompts && media;
+    if (!others.any && !both) {
+        return INFINITY;
+    }
+    const double most = e->params.prompt_seconds;
+    return fmin(most, fmax(most / 4, others.slack / 2)) / (both ? 2 : 1);
+}
+
 /* Rows of prompts in this pass. A step for which others wait must not take long: what prompts may have of its time is bounded, not their rows, and
  * saved up until it is enough for some rows, PATIENCE steps at most. Where a listener has run out of sound already the machine is too slow to make it
  * in time: prompts still get a quarter. */
 static int64_t prompt_budget(omni_engine *e) {
     enum { FIRST_GUESS = 32, LEAST = 16, PATIENCE = 32 };
-    waiters others = {.slack = INFINITY};
-    for (omni_request *r = e->running.oldest; r; r = r->newer) {
-        count_waiter(&others, r);
-    }
-    for (omni_request *r = e->waiting.oldest; r; r = r->newer) { /* those whose blocks were taken away speak on */
-        count_waiter(&others, r);
-    }
-    if (!others.any) {
+    const double share = engine_spare_seconds(e);
+    if (share == INFINITY) {
         return e->params.batch;
     }
     if (e->seconds_a_row == 0) {
         return FIRST_GUESS;
     }
-    const double most = e->params.prompt_seconds, share = fmin(most, fmax(most / 4, others.slack / 2)), least = LEAST * e->seconds_a_row;
+    const double most = e->params.prompt_seconds, least = LEAST * e->seconds_a_row;
     e->credit = fmin(e->credit + fmax(share, least / PATIENCE), least + most);
     return e->credit < least ? 0 : e->credit < e->params.batch * e->seconds_a_row ? (int64_t)(e->credit / e->seconds_a_row) : e->params.batch;
 }

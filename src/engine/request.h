@@ -77,6 +77,11 @@ static inline int64_t request_pending(const omni_request *r) {
     return r->rows.n - r->seq.length;
 }
 
+/* Whether it needs embeddings before its rows can be computed. */
+static inline bool request_encodes(const omni_request *r) {
+    return r->state == REQUEST_RUNNING && !r->encoded;
+}
+
 bool request_is_cancelled(const omni_request *r);
 /* The answer's tokens without the one that ends it. */
 size_t request_answer_length(const omni_request *r);

@@ -50,6 +50,7 @@ struct omni_engine {
     speech *speech;          /* NULL until the first one speaks */
     double seconds_a_row;    /* of a prompt, as measured; 0: not yet */
     double credit;           /* seconds that prompts may take, saved up since they last got rows */
+    double media_credit;     /* seconds that encoders may take; below 0 after a unit that took longer */
 };
 
 /* engine/step.c */
@@ -77,5 +78,8 @@ void engine_count_running(omni_engine *e);
 /* One pass of the thinker: the next rows of every request that has some, and a token for those whose rows are complete. False: there were none.
  * whole: nobody else can do anything, so prompts may take what they want. */
 bool engine_pass(omni_engine *e, bool whole);
+/* Seconds of this step that prompts may take, and as many that encoders may: little when a listener is about to run out of sound. INFINITY: nobody
+ * else waits. */
+double engine_spare_seconds(omni_engine *e);
 
 #endif

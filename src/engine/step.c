@@ -1,6 +1,8 @@
-/* The step: take what came in, retire what was cancelled, admit, encode one medium, one pass of the thinker, one step of speech, and hand out. */
+/* The step: take what came in, retire what was cancelled, admit, encode a piece of a medium, one pass of the thinker, one step of speech, and hand
+ * out. */
 #include <math.h>
 
+#include "engine/encoding.h"
 #include "engine/scheduler.h"
 
 static bool take_in(omni_engine *e) {
@@ -68,31 +70,60 @@ static media_item *next_medium(omni_request *r, size_t *done, size_t *work) {
     return next;
 }
 
-/* Embeds one medium of the oldest request that needs one. */
-static bool encode_one(omni_engine *e) {
+/* Units of m's embeddings, or of those that are under way: an encoder works on one medium at a time, whoever asked for it, also of another engine.
+ * Others wait: for a share of the step's time, which is saved up until it is enough for a unit. */
+static omni_status encode_some(omni_engine *e, omni_request *r, media_item *m, omni_error *err) {
+    enum { SMALL_UNIT = 128, LARGE_UNIT = 1024, PATIENCE = 32 /* steps from one unit to the next, at most */ };
+    omni_model *model = e->model;
+    const double share = engine_spare_seconds(e), start = engine_now();
+    const bool others = share < INFINITY;
+    e->media_credit = others ? fmin(e->media_credit + share, e->params.prompt_seconds) : e->params.prompt_seconds;
+    if (e->media_credit <= 0) {
+        return OMNI_OK;
+    }
+    if (!model->encoding) {
+        TRY(encoding_begin(&model->encoders, m, r, &model->encoding, err));
+    }
+    const bool its = encoding_item(model->encoding) == m;
+    bool done = false;
+    omni_status status;
+    do {
+        status = encoding_step(model->encoding, others ? SMALL_UNIT : LARGE_UNIT, &done, err);
+    } while (status == OMNI_OK && !done && engine_now() - start < e->media_credit);
+    if (done || status != OMNI_OK) {
+        encoding_free(model->encoding);
+        model->encoding = NULL;
+    }
+    const double took = engine_now() - start;
+    e->media_credit = fmax(e->media_credit - took, others ? -PATIENCE * share : 0);
+    r->result.seconds_media += took;
+    return its ? status : OMNI_OK; /* who wants the other one will learn it */
+}
+
+/* Goes on with a medium of the oldest request that needs one. */
+static bool encode(omni_engine *e) {
     omni_request *r = e->running.oldest;
-    while (r && (r->state != REQUEST_RUNNING || r->encoded)) {
+    while (r && !request_encodes(r)) {
         r = r->newer;
     }
     if (!r) {
         return false;
     }
-    const encoders *enc = &e->model->encoders;
     omni_error err = {0};
     omni_status status = OMNI_OK;
     size_t done, work;
     media_item *m = next_medium(r, &done, &work);
-    if (m) {
-        const double start = engine_now();
-        status = media_item_encode(enc, m, &err);
-        r->result.seconds_media += engine_now() - start;
+    if (m && !media_item_is_encoded(m)) {
+        status = encode_some(e, r, m, &err);
+    }
+    if (m && m->embedded) {
         if (!r->trace) {
             media_item_forget(m);
         }
         events_progress(&r->events, m->kind == PROMPT_AUDIO ? "hearing" : "seeing", done + 1, work);
     }
     if (status == OMNI_OK && !next_medium(r, &done, &work)) {
-        status = r->trace ? media_items_trace(enc, r->media, (size_t)r->media_count, r->trace, &err) : OMNI_OK;
+        status = r->trace ? media_items_trace(&e->model->encoders, r->media, (size_t)r->media_count, r->trace, &err) : OMNI_OK;
         for (int32_t i = 0; i < r->media_count; i++) {
             media_item_forget(r->media[i]);
             r->embedded[i] = media_item_embedded(r->media[i], e->model->thinker->config.width);
@@ -166,7 +197,7 @@ bool engine_step(omni_engine *e) {
     did |= fail_all(e);
     engine_admit(e);
     count_running(e);
-    did |= encode_one(e);
+    did |= encode(e);
     if (e->runner) {
         did |= engine_pass(e, false);
     }

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -236,11 +237,16 @@ int64_t mel_shortest(const mel *m) {
     return m->config.n_fft / 2 + 1;
 }
 
-/* What one call of mel_run works with. */
-typedef struct mel_scratch {
+struct mel_analysis {
+    const mel *m;
+    mel_sound sound;
+    int64_t length; /* of the longest of the call */
+    mel_clip clip;
+    int64_t next; /* frame to be analysed, and behind the last: stored and so many that have been scaled */
+    float largest;
     complex_lanes *x, *y, *butterflies; /* n_fft, n_fft, 2 n_fft */
     double *power;                      /* [GROUP][n_fft / 2 + 1] */
-} mel_scratch;
+};
 
 /* Sample i of a sound padded with silence to length and then reflected at both ends. */
 static inline double padded_sample(const mel_sound *s, int64_t length, int64_t i) {
@@ -250,9 +256,12 @@ static inline double padded_sample(const mel_sound *s, int64_t length, int64_t i
 }
 
 /* Power spectra of frames [frame, frame + GROUP), or what there is of them. */
-static void power_spectra(const mel *m, const mel_sound *s, int64_t length, int64_t frame, int64_t frames, mel_scratch *scratch) {
+static void power_spectra(const mel_analysis *a, int64_t frame) {
+    const mel *m = a->m;
+    const mel_sound *s = &a->sound;
+    const int64_t length = a->length, frames = a->clip.stored;
     const int n = m->config.n_fft, powers = n / 2 + 1;
-    double *in = (double *)scratch->x; /* [n_fft][re, im][LANES] */
+    double *in = (double *)a->x; /* [n_fft][re, im][LANES] */
     for (int f = 0; f < GROUP; f++) {
         double *to = in + (f & 1) * LANES + f / 2;
         const int64_t begin = (frame + f) * m->config.hop - n / 2;
@@ -270,28 +279,28 @@ static void power_spectra(const mel *m, const mel_sound *s, int64_t length, int6
             }
         }
     }
-    const complex_lanes *z = transform(m, scratch->x, scratch->y, scratch->butterflies);
+    const complex_lanes *z = transform(m, a->x, a->y, a->butterflies);
     /* Two real signals a, b went in as a + ib: A[k] = (Z[k] + conj Z[n - k]) / 2, B[k] = (Z[k] - conj Z[n - k]) / 2i. */
     for (int k = 0; k < powers; k++) {
         const complex_lanes p = z[k], q = z[k == 0 ? 0 : n - k];
         const lanes ar = p.re + q.re, ai = p.im - q.im, br = p.im + q.im, bi = q.re - p.re;
-        const lanes a = (ar * ar + ai * ai) * 0.25, b = (br * br + bi * bi) * 0.25;
+        const lanes first = (ar * ar + ai * ai) * 0.25, second = (br * br + bi * bi) * 0.25;
         for (int l = 0; l < LANES; l++) {
-            scratch->power[(2 * l) * powers + k] = a[l];
-            scratch->power[(2 * l + 1) * powers + k] = b[l];
+            a->power[(2 * l) * powers + k] = first[l];
+            a->power[(2 * l + 1) * powers + k] = second[l];
         }
     }
 }
 
-/* log10 of at least 1e-10, of every frame's mel powers; returns the largest. */
-static float log_mel(const mel *m, const mel_sound *s, int64_t length, mel_clip *clip, mel_scratch *scratch) {
+/* log10 of at least 1e-10, of the mel powers of frames [frame, end). */
+static void log_mel(mel_analysis *a, int64_t frame, int64_t end) {
+    const mel *m = a->m;
     const int bins = m->config.bins, powers = m->config.n_fft / 2 + 1;
-    float largest = -10;
-    for (int64_t frame = 0; frame < clip->stored; frame += GROUP) {
-        power_spectra(m, s, length, frame, clip->stored, scratch);
-        for (int f = 0; f < GROUP && frame + f < clip->stored; f++) {
-            const double *power = scratch->power + f * powers;
-            float *to = clip->values + (frame + f) * bins;
+    for (; frame < end; frame += GROUP) {
+        power_spectra(a, frame);
+        for (int f = 0; f < GROUP && frame + f < end; f++) {
+            const double *power = a->power + f * powers;
+            float *to = a->clip.values + (frame + f) * bins;
             for (int j = 0; j < bins; j++) {
                 const double *weights = m->weights + m->start[j], *from = power + m->first[j];
                 double sum = 0;
@@ -299,11 +308,10 @@ static float log_mel(const mel *m, const mel_sound *s, int64_t length, mel_clip 
                     sum += weights[i] * from[i];
                 }
                 to[j] = logf(sum > 1e-10 ? (float)sum : 1e-10f) * 0.434294481903251827651f;
-                largest = to[j] > largest ? to[j] : largest;
+                a->largest = to[j] > a->largest ? to[j] : a->largest;
             }
         }
     }
-    return largest;
 }
 
 static float scaled(float value, float floor) {
@@ -319,50 +327,97 @@ int64_t mel_longest(const mel *m, int64_t count) {
     return count + m->config.n_fft + m->config.hop;
 }
 
+void mel_abandon(mel_analysis *a) {
+    if (a) {
+        mel_clips_free(&a->clip, 1);
+        free(a->power);
+        free(a->x);
+        free(a);
+    }
+}
+
+/* longest: at least the sound's own samples. */
+static omni_status begin(const mel *m, const mel_sound *s, int64_t longest, const char *which, mel_analysis **out, omni_error *err) {
+    const int n_fft = m->config.n_fft, hop = m->config.hop;
+    const int64_t frames = longest / hop;
+    if (s->count < 1 || longest < mel_shortest(m) || frames < 1) {
+        return fail(err, OMNI_ERR_ARGUMENT, "%s has %lld samples: too short, at least %lld are needed", which, (long long)s->count,
+                    (long long)(mel_shortest(m) > hop ? mel_shortest(m) : hop));
+    }
+    if (s->count > INT64_MAX / 4096) {
+        return fail(err, OMNI_ERR_LIMIT, "%s has %lld samples: too long", which, (long long)s->count);
+    }
+    mel_analysis *a = calloc(1, sizeof *a);
+    if (!a) {
+        return fail(err, OMNI_ERR_MEMORY, "mel analysis: out of memory");
+    }
+    const int64_t reached = (s->count + n_fft / 2) / hop + 1;
+    *a = (mel_analysis){.m = m, .sound = *s, .length = longest, .largest = -10};
+    a->clip.frames = mel_frames(m, s->count, longest);
+    a->clip.stored = reached < frames ? reached : frames;
+    a->clip.values = calloc((size_t)a->clip.stored, (size_t)m->config.bins * sizeof(float));
+    a->power = calloc((size_t)GROUP * (size_t)(n_fft / 2 + 1), sizeof(double));
+    a->x = aligned_alloc(64, (size_t)n_fft * 4 * sizeof(complex_lanes) / 64 * 64 + 64);
+    if (!a->clip.values || !a->power || !a->x) {
+        omni_status status = fail(err, OMNI_ERR_MEMORY, "mel analysis of %s: out of memory for %lld frames", which, (long long)a->clip.stored);
+        mel_abandon(a);
+        return status;
+    }
+    a->y = a->x + n_fft;
+    a->butterflies = a->y + n_fft;
+    *out = a;
+    return OMNI_OK;
+}
+
+omni_status mel_begin(const mel *m, const mel_sound *s, int64_t longest, mel_analysis **out, omni_error *err) {
+    *out = NULL;
+    return begin(m, s, longest > s->count ? longest : s->count, "the sound", out, err);
+}
+
+bool mel_step(mel_analysis *a, int64_t frames) {
+    const int64_t stored = a->clip.stored, from = a->next < stored ? a->next : a->next - stored, left = stored - from;
+    const int64_t n = frames < left ? (frames + GROUP - 1) / GROUP * GROUP : left, end = from + (n < left ? n : left);
+    if (a->next < stored) {
+        log_mel(a, from, end);
+    } else {
+        const int bins = a->m->config.bins;
+        for (int64_t k = from * bins; k < end * bins; k++) {
+            a->clip.values[k] = scaled(a->clip.values[k], a->largest - 8.0f);
+        }
+    }
+    a->next += end - from;
+    return a->next < 2 * stored;
+}
+
+mel_clip mel_end(mel_analysis *a) {
+    mel_clip clip = a->clip;
+    clip.rest = scaled(-10.0f, a->largest - 8.0f);
+    a->clip = (mel_clip){0};
+    mel_abandon(a);
+    return clip;
+}
+
 omni_status mel_run(const mel *m, const mel_sound *sounds, int n, int64_t longest, mel_clip *clips, int64_t *frames, omni_error *err) {
-    const int n_fft = m->config.n_fft, hop = m->config.hop, bins = m->config.bins;
     int64_t length = longest;
     for (int i = 0; i < n; i++) {
         clips[i] = (mel_clip){0};
         length = sounds[i].count > length ? sounds[i].count : length;
     }
-    *frames = length / hop;
+    *frames = length / m->config.hop;
     for (int i = 0; i < n; i++) {
-        if (sounds[i].count < 1 || length < mel_shortest(m) || *frames < 1) {
-            return fail(err, OMNI_ERR_ARGUMENT, "sound %d of %d has %lld samples: too short, at least %lld are needed", i + 1, n,
-                        (long long)sounds[i].count, (long long)(mel_shortest(m) > hop ? mel_shortest(m) : hop));
+        char which[48];
+        mel_analysis *a = NULL;
+        snprintf(which, sizeof which, "sound %d of %d", i + 1, n);
+        omni_status status = begin(m, &sounds[i], length, which, &a, err);
+        if (status != OMNI_OK) {
+            mel_clips_free(clips, i);
+            return status;
         }
-        if (sounds[i].count > INT64_MAX / 4096) {
-            return fail(err, OMNI_ERR_LIMIT, "sound %d of %d has %lld samples: too long", i + 1, n, (long long)sounds[i].count);
+        while (mel_step(a, a->clip.stored)) {
         }
+        clips[i] = mel_end(a);
     }
-    mel_scratch scratch = {.power = calloc((size_t)GROUP * (size_t)(n_fft / 2 + 1), sizeof(double)),
-                           .x = aligned_alloc(64, (size_t)n_fft * 4 * sizeof(complex_lanes) / 64 * 64 + 64)};
-    scratch.y = scratch.x + n_fft;
-    scratch.butterflies = scratch.y + n_fft;
-    omni_status status = scratch.power && scratch.x ? OMNI_OK : fail(err, OMNI_ERR_MEMORY, "mel analysis: out of memory");
-    for (int i = 0; i < n && status == OMNI_OK; i++) {
-        mel_clip *c = &clips[i];
-        const int64_t reached = (sounds[i].count + n_fft / 2) / hop + 1;
-        c->frames = mel_frames(m, sounds[i].count, length);
-        c->stored = reached < *frames ? reached : *frames;
-        c->values = calloc((size_t)c->stored, (size_t)bins * sizeof(float));
-        if (!c->values) {
-            status = fail(err, OMNI_ERR_MEMORY, "mel analysis of sound %d: out of memory for %lld frames", i + 1, (long long)c->stored);
-            break;
-        }
-        const float floor = log_mel(m, &sounds[i], length, c, &scratch) - 8.0f;
-        for (int64_t k = 0; k < c->stored * bins; k++) {
-            c->values[k] = scaled(c->values[k], floor);
-        }
-        c->rest = scaled(-10.0f, floor);
-    }
-    free(scratch.power);
-    free(scratch.x);
-    if (status != OMNI_OK) {
-        mel_clips_free(clips, n);
-    }
-    return status;
+    return OMNI_OK;
 }
 
 void mel_clips_free(mel_clip *clips, int n) {

@@ -7,6 +7,7 @@
 #ifndef OMNI_MEDIA_MEL_H
 #define OMNI_MEDIA_MEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -50,6 +51,15 @@ int64_t mel_longest(const mel *m, int64_t count);
  * is left in clips. */
 omni_status mel_run(const mel *m, const mel_sound *sounds, int n, int64_t longest, mel_clip *clips, int64_t *frames, omni_error *err);
 void mel_clips_free(mel_clip *clips, int n);
+
+/* One sound's analysis in pieces: mel_begin, mel_step until it says false, mel_end. The samples must stay until then. */
+typedef struct mel_analysis mel_analysis;
+omni_status mel_begin(const mel *m, const mel_sound *s, int64_t longest, mel_analysis **out, omni_error *err);
+/* About so many frames more; false: the analysis is complete. */
+bool mel_step(mel_analysis *a, int64_t frames);
+/* The clip, which is the caller's; the analysis, which must be complete, is gone. */
+mel_clip mel_end(mel_analysis *a);
+void mel_abandon(mel_analysis *a); /* NULL is fine */
 
 /* The tensors as the reference names them: input_features[n, bins, T] and feature_attention_mask[n, T], either may be NULL. */
 void mel_features(const mel *m, const mel_clip *clips, int n, int64_t frames, float *features, int64_t *mask);

@@ -18,6 +18,30 @@ typedef struct audio_layer {
     const float *q_bias, *k_bias, *v_bias, *out_bias, *up_bias, *down_bias;
 } audio_layer;
 
+/* One chunk of one sound. */
+typedef struct audio_chunk {
+    const mel_clip *clip;
+    int64_t begin;  /* first frame */
+    int64_t frames; /* at most chunk */
+} audio_chunk;
+
+/* What is done to the rows of a group of chunks, in this order; from STAGE_QKV to STAGE_MLP once a layer. */
+typedef enum stage { STAGE_CONVOLUTIONS, STAGE_WINDOWS, STAGE_QKV, STAGE_ATTENTION, STAGE_MLP, STAGE_PROJECTION, STAGE_DONE } stage;
+
+/* How far a run is. */
+typedef struct progress {
+    const mel_clip *clips;
+    int count, clip; /* the next group begins with frame `begin` of this one */
+    int64_t begin;
+    int64_t length; /* frames of the longest chunk of the call: all others are padded to it */
+    float *embeds;  /* of the group */
+    int chunks, embedded;
+    int64_t rows; /* of the group; of those chunks that have passed the convolutions */
+    stage stage;
+    int layer;
+    int64_t row; /* of the group: those before it have passed the stage */
+} progress;
+
 struct audio_encoder {
     backend *b;
     weights w;
@@ -51,6 +75,9 @@ struct audio_encoder {
     int32_t *first, *end;                /* [group rows]: each row's attention window; end lies behind first */
     float *host_image;                   /* what is uploaded into image */
     int32_t *host_first;                 /* [2, group rows]: both */
+    audio_chunk *group;                  /* [group_chunks] */
+
+    progress at;
 };
 
 /* What three stride-2 convolutions with padding 1 leave of n. */
@@ -309,6 +336,7 @@ void audio_encoder_close(audio_encoder *e) {
         free(e->layer);
         free(e->host_image);
         free(e->host_first);
+        free(e->group);
         free(e);
     }
 }
@@ -351,18 +379,12 @@ static omni_status make_scratch(audio_encoder *e, omni_error *err) {
     }
     e->host_image = e->host_image ? e->host_image : malloc(image * sizeof *e->host_image);
     e->host_first = e->host_first ? e->host_first : malloc(2 * rows * sizeof *e->host_first);
-    if (!e->host_image || !e->host_first) {
+    e->group = e->group ? e->group : malloc((size_t)e->group_chunks * sizeof *e->group);
+    if (!e->host_image || !e->host_first || !e->group) {
         return fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory for scratch");
     }
     return OMNI_OK;
 }
-
-/* One chunk of one sound. */
-typedef struct audio_chunk {
-    const mel_clip *clip;
-    int64_t begin;  /* first frame */
-    int64_t frames; /* at most chunk */
-} audio_chunk;
 
 static void convolve(audio_encoder *e, int i, activation a, const float *x, int64_t n, int64_t height, int64_t width, float *y) {
     e->b->ops->conv2d_3x3_s2(e->b, &e->conv[i], e->conv_bias[i], x, n, height, width, y);
@@ -394,36 +416,11 @@ static int64_t embed_chunks(audio_encoder *e, const audio_chunk *chunks, int n, 
     return rows;
 }
 
-static void run_layer(audio_encoder *e, const audio_layer *l, int64_t rows) {
-    backend *b = e->b;
-    const ops *o = b->ops;
-    const int d = e->width, head = d / e->heads;
-    o->layer_norm(b, e->x, l->ln1, l->ln1_bias, e->eps, rows, d, e->norm);
-    o->linear(b, &l->q, l->q_bias, e->norm, rows, d, e->q, d);
-    o->linear(b, &l->k, l->k_bias, e->norm, rows, d, e->k, d);
-    o->linear(b, &l->v, l->v_bias, e->norm, rows, d, e->v, d);
-    o->attention_dense(b, e->q, d, e->k, e->v, d, e->first, e->end, rows, e->heads, e->heads, head, 1.0f / sqrtf((float)head),
-                       dtype_find(l->q.type)->block > 1, e->mixed);
-    o->linear(b, &l->out, l->out_bias, e->mixed, rows, d, e->norm, d);
-    o->add(b, e->norm, rows * d, e->x);
-    o->layer_norm(b, e->x, l->ln2, l->ln2_bias, e->eps, rows, d, e->norm);
-    o->linear(b, &l->up, l->up_bias, e->norm, rows, d, e->hidden, e->ffn);
-    o->activate(b, ACT_GELU, e->hidden, rows * e->ffn, e->hidden);
-    o->linear(b, &l->down, l->down_bias, e->hidden, rows, e->ffn, e->norm, d);
-    o->add(b, e->norm, rows * d, e->x);
-}
-
-/* Chunks of whole attention windows, from mel frames to embeds[rows, out]. Returns how many rows. */
-static int64_t run_group(audio_encoder *e, const audio_chunk *chunks, int n, int64_t length, float *embeds) {
-    backend *b = e->b;
-    const ops *o = b->ops;
-    const int d = e->width;
-    int64_t rows = 0;
-    for (int i = 0; i < n; i += e->conv_chunks) {
-        const int some = n - i < e->conv_chunks ? n - i : e->conv_chunks;
-        rows += embed_chunks(e, chunks + i, some, length, e->x + rows * d);
-    }
-    /* A window is up to e->window consecutive chunks of one sound. */
+/* A window is up to e->window consecutive chunks of one sound: the rows of the group that each of its rows attends to. */
+static void upload_windows(audio_encoder *e) {
+    const audio_chunk *chunks = e->group;
+    const int n = e->at.chunks;
+    const int64_t rows = e->at.rows;
     int64_t row = 0;
     for (int i = 0; i < n;) {
         const int64_t window = chunks[i].begin / e->chunk / e->window, first = row;
@@ -437,53 +434,157 @@ static int64_t run_group(audio_encoder *e, const audio_chunk *chunks, int n, int
         }
     }
     e->end = e->first + rows;
-    o->upload(b, e->first, e->host_first, (size_t)(2 * rows) * sizeof(int32_t));
-    for (int i = 0; i < e->layers; i++) {
-        run_layer(e, &e->layer[i], rows);
+    e->b->ops->upload(e->b, e->first, e->host_first, (size_t)(2 * rows) * sizeof(int32_t));
+}
+
+/* Queries, keys and values of n rows from row i. */
+static void make_qkv(audio_encoder *e, const audio_layer *l, int64_t i, int64_t n) {
+    const ops *o = e->b->ops;
+    const int64_t d = e->width, at = i * d;
+    o->layer_norm(e->b, e->x + at, l->ln1, l->ln1_bias, e->eps, n, d, e->norm + at);
+    o->linear(e->b, &l->q, l->q_bias, e->norm + at, n, d, e->q + at, d);
+    o->linear(e->b, &l->k, l->k_bias, e->norm + at, n, d, e->k + at, d);
+    o->linear(e->b, &l->v, l->v_bias, e->norm + at, n, d, e->v + at, d);
+}
+
+static void attend(audio_encoder *e, const audio_layer *l, int64_t i, int64_t n) {
+    const int d = e->width, head = d / e->heads;
+    e->b->ops->attention_dense(e->b, e->q + i * d, d, e->k, e->v, d, e->first + i, e->end + i, n, e->heads, e->heads, head, 1.0f / sqrtf((float)head),
+                               dtype_find(l->q.type)->block > 1, e->mixed + i * d);
+}
+
+/* What follows attention, of n rows from row i. */
+static void finish_layer(audio_encoder *e, const audio_layer *l, int64_t i, int64_t n) {
+    backend *b = e->b;
+    const ops *o = b->ops;
+    const int64_t d = e->width;
+    float *x = e->x + i * d, *norm = e->norm + i * d, *hidden = e->hidden + i * e->ffn;
+    o->linear(b, &l->out, l->out_bias, e->mixed + i * d, n, d, norm, d);
+    o->add(b, norm, n * d, x);
+    o->layer_norm(b, x, l->ln2, l->ln2_bias, e->eps, n, d, norm);
+    o->linear(b, &l->up, l->up_bias, norm, n, d, hidden, e->ffn);
+    o->activate(b, ACT_GELU, hidden, n * e->ffn, hidden);
+    o->linear(b, &l->down, l->down_bias, hidden, n, e->ffn, norm, d);
+    o->add(b, norm, n * d, x);
+}
+
+static void project(audio_encoder *e, int64_t i, int64_t n) {
+    backend *b = e->b;
+    const ops *o = b->ops;
+    const int64_t d = e->width;
+    float *norm = e->norm + i * d, *mixed = e->mixed + i * d;
+    o->layer_norm(b, e->x + i * d, e->post_ln, e->post_ln_bias, e->eps, n, d, norm);
+    o->linear(b, &e->proj1, e->proj1_bias, norm, n, d, mixed, d);
+    o->activate(b, ACT_GELU, mixed, n * d, mixed);
+    o->linear(b, &e->proj2, e->proj2_bias, mixed, n, d, e->at.embeds + i * e->out, e->out);
+}
+
+/* The next chunks of whole attention windows; none are left: all is done. */
+static void begin_group(audio_encoder *e) {
+    progress *p = &e->at;
+    p->chunks = p->embedded = p->layer = 0;
+    p->rows = p->row = 0;
+    while (p->clip < p->count) {
+        const mel_clip *clip = &p->clips[p->clip];
+        const int64_t left = clip->frames - p->begin, chunks = (left + e->chunk - 1) / e->chunk;
+        /* The chunks of the window that begins here must all fit. */
+        if (p->begin / e->chunk % e->window == 0 && p->chunks + (chunks < e->window ? chunks : e->window) > e->group_chunks) {
+            break;
+        }
+        e->group[p->chunks++] = (audio_chunk){.clip = clip, .begin = p->begin, .frames = left < e->chunk ? left : e->chunk};
+        p->begin += e->chunk;
+        if (p->begin >= clip->frames) {
+            p->clip++;
+            p->begin = 0;
+        }
     }
-    o->layer_norm(b, e->x, e->post_ln, e->post_ln_bias, e->eps, rows, d, e->norm);
-    o->linear(b, &e->proj1, e->proj1_bias, e->norm, rows, d, e->mixed, d);
-    o->activate(b, ACT_GELU, e->mixed, rows * d, e->mixed);
-    o->linear(b, &e->proj2, e->proj2_bias, e->mixed, rows, d, embeds, e->out);
-    return rows;
+    p->stage = p->chunks > 0 ? STAGE_CONVOLUTIONS : STAGE_DONE;
 }
 
 int64_t audio_encoder_longest(const audio_encoder *e) {
     return e->chunk;
 }
 
-omni_status audio_encoder_run(audio_encoder *e, const mel_clip *clips, int n, int64_t longest, float *embeds, omni_error *err) {
-    int64_t length = longest; /* frames of the longest chunk of the call: all others are padded to it */
+omni_status audio_encoder_begin(audio_encoder *e, const mel_clip *clips, int n, int64_t longest, float *embeds, omni_error *err) {
+    int64_t length = longest;
+    e->at = (progress){.clips = clips, .count = n, .embeds = embeds, .stage = STAGE_DONE};
     for (int i = 0; i < n; i++) {
         if (clips[i].frames < 1 || clips[i].stored < clips[i].frames) {
             return fail(err, OMNI_ERR_ARGUMENT, "sound %d of %d has no mel frames", i + 1, n);
         }
         length = clips[i].frames > length ? clips[i].frames : length;
     }
-    length = length < e->chunk ? length : e->chunk;
+    e->at.length = length < e->chunk ? length : e->chunk;
     TRY(make_scratch(e, err));
-    audio_chunk *group = malloc((size_t)e->group_chunks * sizeof *group);
-    if (!group) {
-        return fail(err, OMNI_ERR_MEMORY, "audio encoder: out of memory");
+    begin_group(e);
+    return OMNI_OK;
+}
+
+/* The stage's work on n rows from row i. */
+static void run_unit(audio_encoder *e, int64_t i, int64_t n) {
+    const audio_layer *l = &e->layer[e->at.layer < e->layers ? e->at.layer : e->layers - 1];
+    switch (e->at.stage) {
+    case STAGE_QKV:
+        make_qkv(e, l, i, n);
+        break;
+    case STAGE_ATTENTION:
+        attend(e, l, i, n);
+        break;
+    case STAGE_MLP:
+        finish_layer(e, l, i, n);
+        break;
+    case STAGE_PROJECTION:
+        project(e, i, n);
+        break;
+    case STAGE_CONVOLUTIONS:
+    case STAGE_WINDOWS:
+    case STAGE_DONE:
+        break;
     }
-    int used = 0;
-    for (int i = 0; i < n; i++) {
-        for (int64_t begin = 0; begin < clips[i].frames; begin += e->chunk) {
-            const int64_t left = clips[i].frames - begin;
-            /* The chunks of the window that begins here must all fit. */
-            if (begin / e->chunk % e->window == 0 && used > 0) {
-                const int64_t chunks = (left + e->chunk - 1) / e->chunk;
-                if (used + (chunks < e->window ? chunks : e->window) > e->group_chunks) {
-                    embeds += run_group(e, group, used, length, embeds) * e->out;
-                    used = 0;
-                }
-            }
-            group[used++] = (audio_chunk){.clip = &clips[i], .begin = begin, .frames = left < e->chunk ? left : e->chunk};
+}
+
+bool audio_encoder_step(audio_encoder *e, int64_t rows) {
+    progress *p = &e->at;
+    if (p->stage == STAGE_DONE) {
+        return false;
+    }
+    if (p->stage == STAGE_CONVOLUTIONS) { /* a chunk costs as much as the MLP of CHUNK_ROWS rows, at the released sizes */
+        enum { CHUNK_ROWS = 128 };
+        const int left = p->chunks - p->embedded, most = left < e->conv_chunks ? left : e->conv_chunks;
+        const int some = rows >= most * CHUNK_ROWS ? most : rows >= CHUNK_ROWS ? (int)(rows / CHUNK_ROWS) : 1;
+        p->rows += embed_chunks(e, e->group + p->embedded, some, p->length, e->x + p->rows * e->width);
+        p->embedded += some;
+        if (p->embedded == p->chunks) {
+            p->stage++;
         }
+        return true;
     }
-    if (used > 0) {
-        run_group(e, group, used, length, embeds);
+    if (p->stage == STAGE_WINDOWS) {
+        upload_windows(e);
+        p->stage++;
+        return true;
     }
-    free(group);
+    const int64_t left = p->rows - p->row, n = rows < 1 ? 1 : rows < left ? rows : left;
+    run_unit(e, p->row, n);
+    p->row += n;
+    if (p->row < p->rows) {
+        return true;
+    }
+    p->row = 0;
+    if (p->stage == STAGE_PROJECTION) {
+        p->embeds += p->rows * e->out;
+        begin_group(e);
+    } else if (p->stage == STAGE_MLP && ++p->layer < e->layers) {
+        p->stage = STAGE_QKV;
+    } else {
+        p->stage++;
+    }
+    return p->stage != STAGE_DONE;
+}
+
+omni_status audio_encoder_run(audio_encoder *e, const mel_clip *clips, int n, int64_t longest, float *embeds, omni_error *err) {
+    TRY(audio_encoder_begin(e, clips, n, longest, embeds, err));
+    while (audio_encoder_step(e, INT64_MAX)) {
+    }
     return OMNI_OK;
 }

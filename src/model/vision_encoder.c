@@ -11,6 +11,29 @@
  * still make matrices worth multiplying; the widest intermediate values are made for this many rows at a time. */
 enum { BATCH_ROWS = 2048, TILE_ROWS = 1024 };
 
+/* Patches of one batch: `groups` frame groups of h x w from group `group` of set s. */
+typedef struct batch {
+    const patch_set *s;
+    int32_t group, groups;
+    int64_t span, rows; /* patches a group, in all */
+} batch;
+
+/* What is done to the rows of a batch, in this order; from STAGE_QKV to STAGE_DEEPSTACK once a layer. */
+typedef enum stage { STAGE_EMBED, STAGE_PLACES, STAGE_QKV, STAGE_ATTENTION, STAGE_MLP, STAGE_DEEPSTACK, STAGE_MERGE, STAGE_DONE } stage;
+
+/* How far a run is. */
+typedef struct progress {
+    const patch_set *sets;
+    size_t count, set;
+    float *embeds;
+    float *const *deepstack;
+    int64_t to; /* embeddings of the batches before */
+    batch t;
+    stage stage;
+    int layer;
+    int64_t row; /* of the batch: those before it have passed the stage */
+} progress;
+
 struct vision_encoder {
     backend *b;
     vision_config config;
@@ -28,17 +51,17 @@ struct vision_encoder {
     /* on the host */
     float *host;     /* [tile_rows, patch width], [rows, 3], or ranges [2, rows] */
     float *position; /* [tile_rows, hidden] */
-};
 
-/* Patches of one batch: `groups` frame groups of h x w from group `group` of set s. */
-typedef struct batch {
-    const patch_set *s;
-    int32_t group, groups;
-    int64_t span, rows; /* patches a group, in all */
-} batch;
+    progress at;
+};
 
 static int64_t patch_values_count(const vision_config *c) {
     return (int64_t)3 * c->temporal * c->patch * c->patch;
+}
+
+/* Patches that become one embedding. */
+static int64_t merge_unit(const vision_config *c) {
+    return (int64_t)c->merge * c->merge;
 }
 
 static void release_scratch(vision_encoder *v) {
@@ -139,21 +162,18 @@ static void resample_positions(const vision_encoder *v, const batch *t, int64_t 
     }
 }
 
-/* x = patch embedding + learned position, tile by tile. */
-static void embed_patches(vision_encoder *v, const batch *t) {
+/* x = patch embedding + learned position, of n patches from patch i of the batch. */
+static void embed_patches(vision_encoder *v, const batch *t, int64_t i, int64_t n) {
     const ops *o = v->b->ops;
     const vision_config *c = &v->config;
     int64_t d = c->hidden, pixels = patch_values_count(c);
-    for (int64_t i = 0; i < t->rows; i += TILE_ROWS) {
-        int64_t n = t->rows - i < TILE_ROWS ? t->rows - i : TILE_ROWS;
-        float *x = v->x + i * d;
-        patch_values(t->s, t->group * t->span + i, n, v->host);
-        o->upload(v->b, v->tile, v->host, (size_t)(n * pixels) * sizeof(float));
-        o->linear(v->b, &v->w.patch.w, v->w.patch.b, v->tile, n, pixels, x, d);
-        resample_positions(v, t, i, n, v->position);
-        o->upload(v->b, v->tile, v->position, (size_t)(n * d) * sizeof(float));
-        o->add(v->b, v->tile, n * d, x);
-    }
+    float *x = v->x + i * d;
+    patch_values(t->s, t->group * t->span + i, n, v->host);
+    o->upload(v->b, v->tile, v->host, (size_t)(n * pixels) * sizeof(float));
+    o->linear(v->b, &v->w.patch.w, v->w.patch.b, v->tile, n, pixels, x, d);
+    resample_positions(v, t, i, n, v->position);
+    o->upload(v->b, v->tile, v->position, (size_t)(n * d) * sizeof(float));
+    o->add(v->b, v->tile, n * d, x);
 }
 
 /* Axial rotation: the first half of a head's angles turns with the patch's row, the second with its column. */
@@ -180,68 +200,62 @@ static void upload_ranges(vision_encoder *v, const batch *t) {
     v->b->ops->upload(v->b, v->first, range, (size_t)(2 * t->span) * sizeof *range);
 }
 
-/* out[rows / merge^2, config.out] from x[rows, hidden]; joined patches are neighbours in memory already. */
-static void merge_patches(vision_encoder *v, const vision_merger *m, bool norm_joined, int64_t rows, float *out) {
+/* out[rows / merge^2, config.out] from `rows` rows of x from row i on; joined patches are neighbours in memory already. */
+static void merge_patches(vision_encoder *v, const vision_merger *m, bool norm_joined, int64_t i, int64_t rows, float *out) {
     const ops *o = v->b->ops;
     const vision_config *c = &v->config;
-    int64_t unit = (int64_t)c->merge * c->merge, joined = unit * c->hidden, n = rows / unit;
+    int64_t unit = merge_unit(c), joined = unit * c->hidden, n = rows / unit;
+    const float *x = v->x + i * c->hidden;
     if (norm_joined) {
-        o->layer_norm(v->b, v->x, m->norm.w, m->norm.b, c->norm_eps, n, joined, v->y);
+        o->layer_norm(v->b, x, m->norm.w, m->norm.b, c->norm_eps, n, joined, v->y);
     } else {
-        o->layer_norm(v->b, v->x, m->norm.w, m->norm.b, c->norm_eps, rows, c->hidden, v->y);
+        o->layer_norm(v->b, x, m->norm.w, m->norm.b, c->norm_eps, rows, c->hidden, v->y);
     }
     o->linear(v->b, &m->fc1.w, m->fc1.b, v->y, n, joined, v->qkv, joined);
     o->activate(v->b, ACT_GELU, v->qkv, n * joined, v->qkv);
     o->linear(v->b, &m->fc2.w, m->fc2.b, v->qkv, n, joined, out, c->out);
 }
 
-static void run_layer(vision_encoder *v, const vision_layer *l, const batch *t) {
+/* Queries, keys and values of n rows from row i. */
+static void make_qkv(vision_encoder *v, const vision_layer *l, int64_t i, int64_t n) {
     const ops *o = v->b->ops;
     const vision_config *c = &v->config;
-    int64_t d = c->hidden, rows = t->rows;
-    int head_dim = c->hidden / c->heads;
-    float scale = (float)(1.0 / sqrt((double)head_dim));
-    float *q = v->qkv, *k = q + d, *values = k + d; /* rows of 3 d */
-
-    o->layer_norm(v->b, v->x, l->norm1.w, l->norm1.b, c->norm_eps, rows, d, v->y);
-    o->linear(v->b, &l->qkv.w, l->qkv.b, v->y, rows, d, v->qkv, 3 * d);
-    o->head_norm_rope(v->b, q, rows, 3 * d, c->heads, head_dim, NULL, 0, v->cosine, v->sine);
-    o->head_norm_rope(v->b, k, rows, 3 * d, c->heads, head_dim, NULL, 0, v->cosine, v->sine);
-    for (int32_t i = 0; i < t->groups; i++) {
-        int64_t at = i * t->span;
-        o->attention_dense(v->b, q + at * 3 * d, 3 * d, k + at * 3 * d, values + at * 3 * d, 3 * d, v->first, v->end, t->span, c->heads, c->heads,
-                           head_dim, scale, dtype_find(l->qkv.w.type)->block > 1, v->y + at * d);
-    }
-    o->linear(v->b, &l->proj.w, l->proj.b, v->y, rows, d, v->qkv, d); /* q, k and values are used up */
-    o->add(v->b, v->qkv, rows * d, v->x);
-
-    o->layer_norm(v->b, v->x, l->norm2.w, l->norm2.b, c->norm_eps, rows, d, v->y);
-    for (int64_t i = 0; i < rows; i += TILE_ROWS) {
-        int64_t n = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
-        o->linear(v->b, &l->up.w, l->up.b, v->y + i * d, n, d, v->tile, c->ffn);
-        o->activate(v->b, v->w.act, v->tile, n * c->ffn, v->tile);
-        o->linear(v->b, &l->down.w, l->down.b, v->tile, n, c->ffn, v->qkv, d);
-        o->add(v->b, v->qkv, n * d, v->x + i * d);
+    const int64_t d = c->hidden, half = c->hidden / c->heads / 2;
+    float *y = v->y + i * d, *q = v->qkv + i * 3 * d; /* rows of q, k, v */
+    o->layer_norm(v->b, v->x + i * d, l->norm1.w, l->norm1.b, c->norm_eps, n, d, y);
+    o->linear(v->b, &l->qkv.w, l->qkv.b, y, n, d, q, 3 * d);
+    for (int k = 0; k < 2; k++) {
+        o->head_norm_rope(v->b, q + k * d, n, 3 * d, c->heads, (int)(2 * half), NULL, 0, v->cosine + i * half, v->sine + i * half);
     }
 }
 
-static void run_batch(vision_encoder *v, const batch *t, int64_t to, float *embeds, float *const *deepstack) {
+/* Of n rows from row i, all of one frame group. */
+static void attend(vision_encoder *v, const vision_layer *l, const batch *t, int64_t i, int64_t n) {
     const vision_config *c = &v->config;
-    embed_patches(v, t);
-    make_angles(v, t);
-    upload_ranges(v, t);
-    for (int n = 0; n < c->layers; n++) {
-        const vision_layer *l = &v->w.layers[n];
-        run_layer(v, l, t);
-        if (l->deepstack >= 0) {
-            merge_patches(v, &v->w.deepstack[l->deepstack], true, t->rows, deepstack[l->deepstack] + to * c->out);
-        }
-    }
-    merge_patches(v, &v->w.merger, false, t->rows, embeds + to * c->out);
+    const int64_t d = c->hidden, in_group = i % t->span;
+    const int head_dim = c->hidden / c->heads;
+    const float *q = v->qkv + i * 3 * d, *k = v->qkv + (i - in_group) * 3 * d + d;
+    v->b->ops->attention_dense(v->b, q, 3 * d, k, k + d, 3 * d, v->first + in_group, v->end + in_group, n, c->heads, c->heads, head_dim,
+                               (float)(1.0 / sqrt((double)head_dim)), dtype_find(l->qkv.w.type)->block > 1, v->y + i * d);
+}
+
+/* What follows attention, of n rows from row i: n is at most the tile's rows. Nobody needs queries, keys and values any more. */
+static void finish_layer(vision_encoder *v, const vision_layer *l, int64_t i, int64_t n) {
+    const ops *o = v->b->ops;
+    const vision_config *c = &v->config;
+    const int64_t d = c->hidden;
+    float *x = v->x + i * d, *y = v->y + i * d;
+    o->linear(v->b, &l->proj.w, l->proj.b, y, n, d, v->tile, d);
+    o->add(v->b, v->tile, n * d, x);
+    o->layer_norm(v->b, x, l->norm2.w, l->norm2.b, c->norm_eps, n, d, y);
+    o->linear(v->b, &l->up.w, l->up.b, y, n, d, v->tile, c->ffn);
+    o->activate(v->b, v->w.act, v->tile, n * c->ffn, v->tile);
+    o->linear(v->b, &l->down.w, l->down.b, v->tile, n, c->ffn, v->qkv, d);
+    o->add(v->b, v->qkv, n * d, x);
 }
 
 int64_t vision_embeddings(const vision_config *c, const patch_set *s) {
-    return patch_count(s) / ((int64_t)c->merge * c->merge);
+    return patch_count(s) / merge_unit(c);
 }
 
 /* Frame groups of s that are taken together. */
@@ -250,9 +264,26 @@ static int32_t groups_together(const patch_set *s) {
     return n < 1 ? 1 : n > s->t ? s->t : (int32_t)n;
 }
 
-omni_status vision_encoder_run(vision_encoder *v, const patch_set *sets, size_t n_media, float *embeds, float *const *deepstack, omni_error *err) {
+/* The batch that begins at a frame group of the set that is being worked on, or the next set's first; none: all is done. */
+static void begin_batch(progress *p, int32_t group) {
+    if (p->set < p->count && group == p->sets[p->set].t) {
+        p->set++;
+        group = 0;
+    }
+    p->row = p->layer = 0;
+    p->stage = p->set < p->count ? STAGE_EMBED : STAGE_DONE;
+    if (p->stage == STAGE_EMBED) {
+        const patch_set *s = &p->sets[p->set];
+        const int32_t together = groups_together(s), groups = s->t - group < together ? s->t - group : together;
+        const int64_t span = (int64_t)s->h * s->w;
+        p->t = (batch){.s = s, .group = group, .groups = groups, .span = span, .rows = groups * span};
+    }
+}
+
+omni_status vision_encoder_begin(vision_encoder *v, const patch_set *sets, size_t n_media, float *embeds, float *const *deepstack, omni_error *err) {
     const vision_config *c = &v->config;
     int64_t rows = 0;
+    v->at = (progress){.sets = sets, .count = n_media, .embeds = embeds, .deepstack = deepstack, .stage = STAGE_DONE};
     for (size_t i = 0; i < n_media; i++) {
         const patch_set *s = &sets[i];
         if (s->patch != c->patch || s->temporal != c->temporal || s->t < 1 || s->h < 1 || s->w < 1 || s->h % c->merge || s->w % c->merge ||
@@ -264,17 +295,103 @@ omni_status vision_encoder_run(vision_encoder *v, const patch_set *sets, size_t 
         rows = need > rows ? need : rows;
     }
     TRY(reserve(v, rows, err));
-    int64_t to = 0;
-    for (size_t i = 0; i < n_media; i++) {
-        const patch_set *s = &sets[i];
-        int64_t span = (int64_t)s->h * s->w;
-        int32_t together = groups_together(s);
-        for (int32_t group = 0; group < s->t; group += together) {
-            int32_t groups = s->t - group < together ? s->t - group : together;
-            batch t = {.s = s, .group = group, .groups = groups, .span = span, .rows = groups * span};
-            run_batch(v, &t, to, embeds, deepstack);
-            to += t.rows / ((int64_t)c->merge * c->merge);
+    begin_batch(&v->at, 0);
+    return OMNI_OK;
+}
+
+/* How many rows the next unit takes when it may cost what the MLP costs for most rows. */
+static int64_t unit_rows(const vision_encoder *v, int64_t most) {
+    const vision_config *c = &v->config;
+    const progress *p = &v->at;
+    const int64_t left = p->t.rows - p->row, unit = merge_unit(c);
+    switch (p->stage) {
+    case STAGE_EMBED:
+    case STAGE_MLP:
+        most = most < TILE_ROWS ? most : TILE_ROWS;
+        break;
+    case STAGE_ATTENTION: {
+        const int64_t in_group = p->t.span - p->row % p->t.span;
+        const double cheaper = (c->hidden + 2.0 * c->ffn) / (2.0 * (double)p->t.span); /* than a row of the MLP */
+        most = cheaper < 1 && most < left ? (int64_t)((double)most * cheaper) + 1 : most;
+        most = most < in_group ? most : in_group;
+        break;
+    }
+    case STAGE_DEEPSTACK:
+    case STAGE_MERGE:
+        most = most < left ? most / unit * unit : left;
+        most = most < unit ? unit : most;
+        break;
+    case STAGE_PLACES: /* of the whole batch: costs next to nothing */
+        return left;
+    case STAGE_QKV:
+    case STAGE_DONE:
+        break;
+    }
+    return most < left ? most : left;
+}
+
+/* The stage's work on n rows from row i. */
+static void run_unit(vision_encoder *v, int64_t i, int64_t n) {
+    const vision_config *c = &v->config;
+    const progress *p = &v->at;
+    const vision_layer *l = &v->w.layers[p->layer < c->layers ? p->layer : c->layers - 1];
+    const int64_t merged = (p->to + i / merge_unit(c)) * c->out;
+    switch (p->stage) {
+    case STAGE_EMBED:
+        embed_patches(v, &p->t, i, n);
+        break;
+    case STAGE_PLACES:
+        make_angles(v, &p->t);
+        upload_ranges(v, &p->t);
+        break;
+    case STAGE_QKV:
+        make_qkv(v, l, i, n);
+        break;
+    case STAGE_ATTENTION:
+        attend(v, l, &p->t, i, n);
+        break;
+    case STAGE_MLP:
+        finish_layer(v, l, i, n);
+        break;
+    case STAGE_DEEPSTACK:
+        if (l->deepstack >= 0) {
+            merge_patches(v, &v->w.deepstack[l->deepstack], true, i, n, p->deepstack[l->deepstack] + merged);
         }
+        break;
+    case STAGE_MERGE:
+        merge_patches(v, &v->w.merger, false, i, n, p->embeds + merged);
+        break;
+    case STAGE_DONE:
+        break;
+    }
+}
+
+bool vision_encoder_step(vision_encoder *v, int64_t rows) {
+    progress *p = &v->at;
+    if (p->stage == STAGE_DONE) {
+        return false;
+    }
+    const int64_t n = unit_rows(v, rows > 1 ? rows : 1);
+    run_unit(v, p->row, n);
+    p->row += n;
+    if (p->row < p->t.rows) {
+        return true;
+    }
+    p->row = 0;
+    if (p->stage == STAGE_MERGE) {
+        p->to += p->t.rows / merge_unit(&v->config);
+        begin_batch(p, p->t.group + p->t.groups);
+    } else if (p->stage == STAGE_DEEPSTACK && ++p->layer < v->config.layers) {
+        p->stage = STAGE_QKV;
+    } else {
+        p->stage++;
+    }
+    return p->stage != STAGE_DONE;
+}
+
+omni_status vision_encoder_run(vision_encoder *v, const patch_set *sets, size_t n_media, float *embeds, float *const *deepstack, omni_error *err) {
+    TRY(vision_encoder_begin(v, sets, n_media, embeds, deepstack, err));
+    while (vision_encoder_step(v, INT64_MAX)) {
     }
     return OMNI_OK;
 }

@@ -40,9 +40,15 @@ const vision_config *vision_encoder_config(const vision_encoder *v);
 /* Embeddings that a set of patches gives: t * h * w / merge^2. */
 int64_t vision_embeddings(const vision_config *c, const patch_set *s);
 
-/* Runs n_media images or videos; sets must have the config's patch and temporal sizes, and h and w that are multiples of merge.
+/* Begins with n_media images or videos; sets must have the config's patch and temporal sizes, and h and w that are multiples of merge.
  * embeds: backend memory [sum of vision_embeddings, out], in order of media; deepstack: config->deepstack pointers to memory of the
  * same shape each (NULL when that is 0). Allocates scratch only when a larger frame group than before comes. */
+omni_status vision_encoder_begin(vision_encoder *v, const patch_set *sets, size_t n_media, float *embeds, float *const *deepstack, omni_error *err);
+/* The next unit of what was begun, which takes about as long as the MLP of one layer for so many patches; false: nothing is left. With a
+ * batch-invariant backend the embeddings are the same bits whatever the units. What was given to vision_encoder_begin must stay until the last one;
+ * beginning anew gives up what is not complete. Not for two threads at once. */
+bool vision_encoder_step(vision_encoder *v, int64_t rows);
+/* All of it in one call. */
 omni_status vision_encoder_run(vision_encoder *v, const patch_set *sets, size_t n_media, float *embeds, float *const *deepstack, omni_error *err);
 
 #endif

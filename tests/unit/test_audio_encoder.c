@@ -132,6 +132,45 @@ static void test_longest_elsewhere(void **state) {
     assert_true(differ >= 2); /* it does matter, below */
 }
 
+/* Several sounds, also longer than a group, in units of so many rows: the bits of one call. */
+static void test_units(void **state) {
+    const fixture *f = *state;
+    static const int64_t rows[] = {0, 1, 5, 104, 300, 1 << 20};
+    const mel_clip clips[] = {made_up(37), made_up(8250), made_up(900)};
+    const int n = 3;
+    const size_t bytes = (size_t)all_rows(f->e, clips, n) * (size_t)audio_encoder_width(f->e) * sizeof(float);
+    float *whole = embed(f, clips, n), *got = malloc(bytes);
+    void *embeds;
+    omni_error err;
+    assert_non_null(got);
+    assert_int_equal(f->b->ops->alloc(f->b, bytes, &embeds, &err), OMNI_OK);
+    memset(got, 0x55, bytes);
+    int units = 0;
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        const int before = units;
+        f->b->ops->upload(f->b, embeds, got, bytes);
+        assert_int_equal(audio_encoder_begin(f->e, clips, n, 0, embeds, &err), OMNI_OK);
+        for (units = 1; audio_encoder_step(f->e, rows[k]); units++) {
+        }
+        assert_false(audio_encoder_step(f->e, rows[k]));
+        assert_true(k < 2 || units < before); /* larger ones, fewer of them */
+        f->b->ops->download(f->b, got, embeds, bytes);
+        assert_memory_equal(got, whole, bytes);
+        memset(got, 0x55, bytes);
+    }
+    assert_int_equal(audio_encoder_begin(f->e, clips, n, 0, embeds, &err), OMNI_OK);
+    for (int i = 0; i < 20; i++) { /* what was left in the middle does not matter to the next */
+        assert_true(audio_encoder_step(f->e, 5));
+    }
+    float *again = embed(f, clips, n);
+    assert_memory_equal(again, whole, bytes);
+    f->b->ops->release(f->b, embeds);
+    free(whole), free(got), free(again);
+    for (int i = 0; i < n; i++) {
+        free(clips[i].values);
+    }
+}
+
 /* transformers' _get_feat_extract_output_lengths, written down for some lengths */
 static void test_rows(void **state) {
     const fixture *f = *state;
@@ -296,6 +335,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_units),
         cmocka_unit_test(test_longest_elsewhere),
         cmocka_unit_test(test_features_of_speech),
         cmocka_unit_test(test_windows_and_several_sounds),

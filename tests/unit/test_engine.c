@@ -82,6 +82,104 @@ static void embeddings_of_owners(void **state) {
     omni_engine_destroy(e);
 }
 
+/* An engine that lets encoders have a unit now and then, with one who speaks to nobody and one who waits for a sound to be encoded. */
+typedef struct beside {
+    omni_engine *engine;
+    omni_conversation *talker, *listener;
+    omni_request *talks, *listens;
+} beside;
+
+static void forget_embeddings(void) {
+    const size_t limit = model->media_cache.limit;
+    model->media_cache.limit = 0;
+    media_cache_trim(&model->media_cache, model->b);
+    model->media_cache.limit = limit;
+}
+
+static beside begin_beside(void) {
+    beside b;
+    forget_embeddings();
+    omni_engine_params p = omni_engine_params_default();
+    const omni_part question = {.kind = OMNI_AUDIO, .path = MIXED_MODELS "/media/question.ogg"};
+    p.parallel = 2;
+    p.context = CONTEXT;
+    p.prompt_seconds = 1e-9;
+    must(omni_engine_create(model, &p, &b.engine, &err));
+    b.talker = talk("Tell me of the sea.", NULL);
+    b.listener = talk("What is said?", NULL);
+    must(omni_conversation_add(b.listener, &(omni_message){OMNI_USER, &question, 1}, &err));
+    b.talks = submit(b.engine, b.talker, answer(700));
+    while (b.talks->answer.count == 0) {
+        assert_true(omni_engine_step(b.engine));
+    }
+    b.listens = submit(b.engine, b.listener, answer(5));
+    while (!model->encoding) {
+        assert_true(omni_engine_step(b.engine));
+    }
+    return b;
+}
+
+static void end_beside(beside *b) {
+    omni_request_free(b->talks);
+    omni_request_free(b->listens);
+    omni_conversation_free(b->talker);
+    omni_conversation_free(b->listener);
+    omni_engine_destroy(b->engine);
+    assert_null(model->encoding);
+}
+
+/* While a sound is encoded others get their tokens, one a step. */
+static void encoding_in_units(void **state) {
+    beside b = begin_beside();
+    const size_t before = b.talks->answer.count;
+    size_t steps = 0;
+    for (; model->encoding; steps++) {
+        assert_true(omni_engine_step(b.engine));
+        assert_true(b.talks->answer.count == before + steps + 1 || b.talks->state != REQUEST_RUNNING);
+    }
+    assert_true(steps > 40); /* a unit is less than a layer, and not every step has one */
+    omni_request_cancel(b.talks);
+    mixed_answer a = mixed_read(b.listens);
+    assert_int_equal(a.status, OMNI_OK);
+    omni_engine *other = make_engine(1, false);
+    answered_as(submit(other, b.listener, answer(5)), &a);
+    omni_engine_destroy(other);
+    mixed_answer_free(&a);
+    end_beside(&b);
+}
+
+/* What is being encoded for nobody is given up; another engine's work on the way is done first. */
+static void encoding_given_up(void **state) {
+    beside b = begin_beside();
+    const uint64_t encoded = model->media_cache.encoded;
+    omni_engine *other = make_engine(1, false);
+    omni_conversation *c = talk("What?", TEST_DATA "/media/image/baseline.jpg");
+    mixed_answer seen = answered(submit(other, c, answer(4)), NULL);
+    assert_int_equal(model->media_cache.encoded - encoded, 2); /* the sound too */
+    assert_null(model->encoding);
+    omni_conversation_free(c);
+    omni_request_cancel(b.talks);
+    mixed_answer heard = mixed_read(b.listens);
+    assert_int_equal(heard.status, OMNI_OK);
+    end_beside(&b);
+    mixed_answer_free(&seen);
+    mixed_answer_free(&heard);
+    omni_engine_destroy(other);
+    beside again = begin_beside();
+    omni_request_cancel(again.listens);
+    for (int i = 0; i < 2; i++) {
+        omni_engine_step(again.engine);
+    }
+    assert_null(model->encoding);
+    omni_request_free(again.listens);
+    again.listens = submit(again.engine, again.listener, answer(5)); /* the same medium, begun anew */
+    omni_request_cancel(again.talks);
+    mixed_answer a = mixed_read(again.listens);
+    assert_int_equal(a.status, OMNI_OK);
+    mixed_answer_free(&a);
+    end_beside(&again);
+}
+
 static void next_turns(void **state) {
     for (int started = 0; started < 2; started++) {
         omni_engine *e = make_engine(2, started);
@@ -431,6 +529,8 @@ int main(void) {
         cmocka_unit_test(no_event_leaves_the_place_alone),
         cmocka_unit_test(repeated_prompts),
         cmocka_unit_test(embeddings_of_owners),
+        cmocka_unit_test(encoding_in_units),
+        cmocka_unit_test(encoding_given_up),
         cmocka_unit_test(next_turns),
         cmocka_unit_test(pictures_that_were_not_needed),
         cmocka_unit_test(full_queues),

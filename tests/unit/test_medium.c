@@ -63,6 +63,22 @@ static medium made_up(int which, int64_t count) {
     return m;
 }
 
+/* In small units. */
+static omni_status encode_item(media_item *m) {
+    if (media_item_is_encoded(m)) {
+        return OMNI_OK;
+    }
+    encoding *x;
+    TRY(encoding_begin(&model->encoders, m, NULL, &x, &err));
+    bool done = false;
+    omni_status status = OMNI_OK;
+    while (status == OMNI_OK && !done) {
+        status = encoding_step(x, 3, &done, &err);
+    }
+    encoding_free(x);
+    return status;
+}
+
 /* As one request reads them. */
 static omni_status encode(medium *const *media, size_t count) {
     medium all[8];
@@ -73,7 +89,7 @@ static omni_status encode(medium *const *media, size_t count) {
     omni_status status = media_items_take(&model->encoders, &model->media_cache, NULL, all, count, &err);
     for (size_t i = 0; i < count; i++) {
         *media[i] = all[i];
-        status = status == OMNI_OK ? media_item_encode(&model->encoders, all[i].item, &err) : status;
+        status = status == OMNI_OK ? encode_item(all[i].item) : status;
     }
     return status;
 }

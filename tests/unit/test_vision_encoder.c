@@ -144,6 +144,62 @@ static void equals_transformers(void **state) {
     }
 }
 
+/* All media in units of so many rows: the bits of one call. */
+static void units_make_no_difference(void **state) {
+    fixture *f = *state;
+    const vision_config *c = vision_encoder_config(f->v);
+    omni_error err;
+    size_t n = 0;
+    for (int i = 0; i < N_MEDIA; i++) {
+        n += (size_t)vision_embeddings(c, &f->sets[i]) * OUT;
+    }
+    const size_t bytes = n * sizeof(float);
+    float *got[3], *whole[3], *host = malloc(bytes);
+    for (int i = 0; i < 3; i++) {
+        got[i] = backend_floats(f->b, n);
+        whole[i] = malloc(bytes);
+        assert_true(host && whole[i]);
+    }
+    assert_int_equal(vision_encoder_run(f->v, f->sets, N_MEDIA, got[0], got + 1, &err), OMNI_OK);
+    for (int i = 0; i < 3; i++) {
+        f->b->ops->download(f->b, whole[i], got[i], bytes);
+    }
+    memset(host, 0x55, bytes);
+    int units = 0;
+    static const int64_t rows[] = {0, 1, 3, 7, 64, 1 << 20};
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        for (int i = 0; i < 3; i++) {
+            f->b->ops->upload(f->b, got[i], host, bytes);
+        }
+        const int before = units;
+        assert_int_equal(vision_encoder_begin(f->v, f->sets, N_MEDIA, got[0], got + 1, &err), OMNI_OK);
+        for (units = 1; vision_encoder_step(f->v, rows[k]); units++) {
+        }
+        assert_false(vision_encoder_step(f->v, rows[k]));
+        assert_true(k < 2 || units < before); /* larger ones, fewer of them */
+        for (int i = 0; i < 3; i++) {
+            float *now = malloc(bytes);
+            assert_non_null(now);
+            f->b->ops->download(f->b, now, got[i], bytes);
+            assert_memory_equal(now, whole[i], bytes);
+            free(now);
+        }
+    }
+    /* What was left in the middle does not matter to the next. */
+    assert_int_equal(vision_encoder_begin(f->v, f->sets, N_MEDIA, got[0], got + 1, &err), OMNI_OK);
+    for (int i = 0; i < 20; i++) {
+        assert_true(vision_encoder_step(f->v, 5));
+    }
+    assert_int_equal(vision_encoder_run(f->v, f->sets, N_MEDIA, got[0], got + 1, &err), OMNI_OK);
+    f->b->ops->download(f->b, host, got[0], bytes);
+    assert_memory_equal(host, whole[0], bytes);
+    free(host);
+    for (int i = 0; i < 3; i++) {
+        f->b->ops->release(f->b, got[i]);
+        free(whole[i]);
+    }
+}
+
 static void refuses_other_grids(void **state) {
     fixture *f = *state;
     omni_error err;
@@ -209,10 +265,8 @@ static void deepstack_flags_need_tensors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_transformers),
-        cmocka_unit_test(refuses_other_grids),
-        cmocka_unit_test(survives_damage),
-        cmocka_unit_test(deepstack_flags_need_tensors),
+        cmocka_unit_test(equals_transformers), cmocka_unit_test(units_make_no_difference),     cmocka_unit_test(refuses_other_grids),
+        cmocka_unit_test(survives_damage),     cmocka_unit_test(deepstack_flags_need_tensors),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
