@@ -187,6 +187,10 @@ static void cpu_linear(backend *b, const tensor *w, const float *bias, const flo
 }
 
 static void cpu_conv1d(backend *b, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y) {
+    if (w->packed && !packed_floats(w->type)) {
+        packed_conv1d(cpu_of(b), w, bias, x, rows, dilation, y);
+        return;
+    }
     int64_t channels = w->ne[0], kernel = w->ne[1], outs = w->ne[2];
     linear_piece p = linear_of(w, channels * kernel);
     p.bias = bias;

@@ -44,5 +44,7 @@ int64_t packed_out_tile(const cpu_backend *c, dtype type, int64_t n, int64_t row
 /* linear over packed weights of a block type. */
 void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t x_stride, float *y,
                    int64_t y_stride);
+/* conv1d over packed weights of a block type, as weights_place_rounded makes them: every tap's channels are whole blocks, zeros behind. */
+void packed_conv1d(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y);
 
 #endif

@@ -74,10 +74,17 @@ static void cpu_pack(backend *b, weight_use use, tensor *t, void *memory, void (
     t->packed = true;
 }
 
+/* Rows of a dilated convolution lie in the order of its phases: rows 0, d, 2 d, ..., then 1, d + 1, ... So a window over them is one range.
+ * The first of a phase, of `rows` in all. */
+static int64_t phase_first(int64_t rows, int64_t phases, int64_t phase) {
+    const int64_t longer = rows % phases;
+    return phase * (rows / phases) + (phase < longer ? phase : longer);
+}
+
 typedef struct quantise_job {
     const cpu_backend *c;
     const float *x;
-    int64_t x_stride, width;
+    int64_t rows, x_stride, width, phases;
     packed_input *y;
 } quantise_job;
 
@@ -86,7 +93,7 @@ static void quantise_rows(void *arg, int64_t begin, int64_t end, int thread) {
     const int64_t whole = j->width / PACK_BLOCK * PACK_BLOCK, rest = j->width - whole, blocks = packed_blocks(j->width);
     for (int64_t r = begin; r < end; r++) {
         const float *x = j->x + r * j->x_stride;
-        packed_input *y = j->y + r * blocks;
+        packed_input *y = j->y + (j->phases == 1 ? r : phase_first(j->rows, j->phases, r % j->phases) + r / j->phases) * blocks;
         j->c->k.quantise(x, whole, y);
         if (rest) {
             float last[PACK_BLOCK] = {0};
@@ -96,9 +103,13 @@ static void quantise_rows(void *arg, int64_t begin, int64_t end, int thread) {
     }
 }
 
-void cpu_quantise(const cpu_backend *c, const float *x, int64_t rows, int64_t x_stride, int64_t width, packed_input *y) {
-    quantise_job j = {c, x, x_stride, width, y};
+static void quantise_phases(const cpu_backend *c, const float *x, int64_t rows, int64_t x_stride, int64_t width, int64_t phases, packed_input *y) {
+    quantise_job j = {c, x, rows, x_stride, width, phases, y};
     pool_for(c->pool, rows, cpu_grain(width), quantise_rows, &j);
+}
+
+void cpu_quantise(const cpu_backend *c, const float *x, int64_t rows, int64_t x_stride, int64_t width, packed_input *y) {
+    quantise_phases(c, x, rows, x_stride, width, 1, y);
 }
 
 typedef struct packed_job {
@@ -153,6 +164,57 @@ void packed_linear(const cpu_backend *c, const tensor *w, const float *bias, con
         };
         cpu_quantise(c, x + row * x_stride, j.rows, x_stride, w->ne[0], c->inputs);
         pool_for(c->pool, (j.outs + j.out_tile - 1) / j.out_tile * j.row_tiles, 1, packed_tiles, &j);
+    }
+}
+
+typedef struct packed_conv_job {
+    packed_job each; /* of a phase; rows: of all phases */
+    int64_t inputs, phases;
+} packed_conv_job;
+
+/* Row tiles run fastest, then phases. */
+static void packed_conv_tiles(void *arg, int64_t begin, int64_t end, int thread) {
+    packed_conv_job *j = arg;
+    const packed_job *e = &j->each;
+    for (int64_t t = begin; t < end; t++) {
+        const int64_t phase = t / e->row_tiles % j->phases, row = t % e->row_tiles * e->row_tile, out = t / e->row_tiles / j->phases * e->out_tile;
+        const int64_t left = (e->rows - phase + j->phases - 1) / j->phases - row, outs = e->outs - out < e->out_tile ? e->outs - out : e->out_tile;
+        if (left > 0) {
+            packed_piece p = e->p;
+            p.x += phase_first(j->inputs, j->phases, phase) * p.x_stride;
+            p.y += phase * (p.y_stride / j->phases);
+            packed_move(&p, row, out);
+            const int64_t rows = left < e->row_tile ? left : e->row_tile;
+            cpu_packed_kernel(e->c, e->type, rows)(&p, rows, outs);
+        }
+    }
+}
+
+void packed_conv1d(const cpu_backend *c, const tensor *w, const float *bias, const float *x, int64_t rows, int64_t dilation, float *y) {
+    enum { ROW_TILE = 64 };
+    const int64_t channels = w->ne[0], kernel = w->ne[1], outs = w->ne[2], past = (kernel - 1) * dilation;
+    const int64_t blocks = packed_blocks(channels), n = kernel * blocks * PACK_BLOCK, most = CPU_INPUTS / blocks - past;
+    for (int64_t row = 0; row < rows; row += most) {
+        packed_conv_job j = {.each = {.c = c, .type = w->type, .outs = outs}, .phases = dilation};
+        packed_job *e = &j.each;
+        e->rows = rows - row < most ? rows - row : most;
+        j.inputs = e->rows + past;
+        const int64_t longest = (e->rows + dilation - 1) / dilation;
+        e->row_tile = longest < ROW_TILE ? longest : ROW_TILE;
+        e->row_tiles = (longest + e->row_tile - 1) / e->row_tile;
+        e->out_tile = packed_out_tile(c, w->type, n, e->row_tile);
+        e->p = (packed_piece){
+            .w = w->data,
+            .w_stride = packed_group_bytes(w->type, n),
+            .bias = bias,
+            .x = c->inputs,
+            .x_stride = blocks,
+            .y = y + row * outs,
+            .y_stride = dilation * outs,
+            .n = n,
+        };
+        quantise_phases(c, x + row * channels, j.inputs, channels, channels, dilation, c->inputs);
+        pool_for(c->pool, (outs + e->out_tile - 1) / e->out_tile * dilation * e->row_tiles, 1, packed_conv_tiles, &j);
     }
 }
 

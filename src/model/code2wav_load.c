@@ -7,7 +7,15 @@
 #include "model/speech_config.h"
 
 /* Bounds that keep products of sizes far from overflow; real models stay well inside. */
-enum { MAX_WIDTH = 1 << 16, MAX_FFN = 1 << 20, MAX_RATE = 1 << 10, MAX_UPSAMPLE = 1 << 16, MAX_KERNEL = 1 << 12 };
+enum {
+    MAX_WIDTH = 1 << 16,
+    MAX_FFN = 1 << 20,
+    MAX_RATE = 1 << 10,
+    MAX_UPSAMPLE = 1 << 16,
+    MAX_KERNEL = 1 << 12,
+    ROUNDED_BLOCK = 32,
+    ROUNDED_WINDOW = 1 << 20
+};
 
 static omni_status read_config(code2wav *m, const gguf *g, int64_t *rates, int64_t *ratios, omni_error *err) {
     TRY(speech_int(g, "code2wav", "hidden_size", 1, MAX_WIDTH, &m->hidden, err));
@@ -113,6 +121,11 @@ static omni_status check_kernel(const code2wav *m, int64_t kernel, const char *n
     return OMNI_OK;
 }
 
+/* The type that convolutions are rounded like, which files keep as F16: a listener cannot tell the sound from that of F16 (docs/quality.md). */
+static dtype like(const code2wav *m) {
+    return m->layers > 0 ? m->layer[0].up.type : DTYPE_F32;
+}
+
 static omni_status load_conv(code2wav *m, c2w_conv *c, int64_t in, int64_t out, int64_t dilation, const char *name, omni_error *err) {
     TRY(weights_stored(&m->held, &c->w, err, 3, (int64_t[]){in, -1, out}, "%s.weight", name));
     c->in = in;
@@ -120,7 +133,9 @@ static omni_status load_conv(code2wav *m, c2w_conv *c, int64_t in, int64_t out, 
     c->kernel = c->w.ne[1];
     c->dilation = dilation;
     TRY(check_kernel(m, c->kernel, name, err));
-    TRY(weights_place(&m->held, WEIGHT_CONVOLUTION, &c->w, err));
+    /* Far windows would not leave the CPU backend room for the rows between. */
+    const bool near = (c->kernel - 1) * dilation * (in + ROUNDED_BLOCK) <= ROUNDED_WINDOW;
+    TRY(weights_place_rounded(&m->held, near ? like(m) : DTYPE_F32, &c->w, err));
     return weights_vector(&m->held, &c->bias, err, out, "%s.bias", name);
 }
 
@@ -139,7 +154,7 @@ static omni_status load_transposed(code2wav *m, c2w_transposed *c, int64_t in, i
     c->w.n_dims = 2;
     c->w.ne[1] = out * c->kernel;
     c->w.ne[2] = 1;
-    TRY(weights_place(&m->held, WEIGHT_LINEAR, &c->w, err));
+    TRY(weights_place_rounded(&m->held, like(m), &c->w, err));
     return weights_vector(&m->held, &c->bias, err, out, "%s.bias", name);
 }
 

@@ -172,6 +172,34 @@ omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error 
     return tell(w, t->size) ? OMNI_OK : fail(err, OMNI_CANCELLED, "%s: loading was cancelled", gguf_path(w->g));
 }
 
+omni_status weights_place_rounded(weights *w, dtype like, tensor *t, omni_error *err) {
+    const int64_t block = dtype_find(DTYPE_Q8_0)->block, taps = t->n_dims == 3 ? t->ne[1] : 1, outs = t->ne[t->n_dims - 1];
+    const int64_t in = (t->ne[0] + block - 1) / block * block;
+    tensor r = {.type = DTYPE_Q8_0, .n_dims = 2, .ne = {in * taps, outs, 1, 1}};
+    const bool rounds = w->b->rounds_floats && dtype_find(like)->block > 1 && dtype_find(t->type)->block == 1;
+    const size_t size = rounds ? w->b->ops->packed_size(w->b, WEIGHT_LINEAR, &r) : 0;
+    if (size == 0) { /* also too few outputs, say, for a layout of the backend's own */
+        return weights_place(w, t->n_dims == 3 ? WEIGHT_CONVOLUTION : WEIGHT_LINEAR, t, err);
+    }
+    void *memory;
+    TRY(weights_memory(w, size, &memory, err));
+    tensor each = *t; /* of one output and tap a row */
+    each.n_dims = 2;
+    each.ne[1] = taps * outs;
+    each.ne[2] = 1;
+    r.ne[0] = in;
+    TRY(round_rows(&each, &r, err));
+    r.ne[0] = in * taps;
+    void *rows = (void *)(uintptr_t)r.data;
+    w->b->ops->pack(w->b, WEIGHT_LINEAR, &r, memory, NULL, NULL);
+    free(rows);
+    gguf_forget(w->g, t);
+    const size_t read = t->size;
+    t->type = r.type;
+    take_place(t, &r);
+    return tell(w, read) ? OMNI_OK : fail(err, OMNI_CANCELLED, "%s: loading was cancelled", gguf_path(w->g));
+}
+
 omni_status weights_memory(weights *w, size_t bytes, void **out, omni_error *err) {
     if (w->count == w->capacity) {
         size_t capacity = w->capacity ? 2 * w->capacity : 64;

@@ -34,6 +34,9 @@ omni_status weights_matrix(weights *w, weight_use use, tensor *out, omni_error *
 /* weights_matrix for a linear map {in, outs} among others of type `like`: where those are quantised, but this one is not, because `in` is
  * no multiple of a block, it is rounded to Q8_0 here, with zeros up to whole blocks, where the backend says rounds_floats. */
 omni_status weights_linear_like(weights *w, dtype like, tensor *out, omni_error *err, int64_t in, int64_t outs, const char *name);
+/* weights_place for a linear map {in, outs} or a convolution {in, kernel, outs} that goes with matrices of type `like`: where those are quantised,
+ * but this one is not, it is rounded to Q8_0 here, zeros behind the inputs of each tap up to whole blocks, where the backend says rounds_floats. */
+omni_status weights_place_rounded(weights *w, dtype like, tensor *t, omni_error *err);
 /* As weights_place for a matrix that was made here: t->data may then go. */
 omni_status weights_upload(weights *w, weight_use use, tensor *t, omni_error *err);
 /* A vector of n values (stored as F32, F16 or BF16, shape {n} or {n, 1}), converted to F32 in the backend's memory. */
