@@ -330,15 +330,18 @@ static void decode_beside(speech_stream *u) {
     u->held = 0;
 }
 
-/* The utterance whose frames are to be decoded first: of those that have enough, the one whose listener runs out of sound first. */
+/* The utterance whose frames are to be decoded first: of those that have enough, the one whose listener runs out of sound first. A listener who has
+ * less than a frame left does not wait until there are enough; where he has run out, larger chunks are what helps. */
 static speech_stream *next_to_decode(speech *s, double now, double *urgency) {
+    const double frame = (double)code2wav_upsample(s->code2wav) / code2wav_sample_rate(s->code2wav);
     speech_stream *best = NULL;
     for (int i = 0; i < s->count; i++) {
         speech_stream *u = &s->streams[i];
-        if (!u->open || u->decoding || u->status != OMNI_OK || u->held == 0 || (u->held < u->chunk && !u->ended)) {
+        const double its = slack(u, now);
+        const bool enough = u->held >= u->chunk || u->ended || (its >= 0 && its < frame);
+        if (!u->open || u->decoding || u->status != OMNI_OK || u->held == 0 || !enough) {
             continue;
         }
-        const double its = slack(u, now);
         if (!best || its < *urgency) {
             best = u;
             *urgency = its;

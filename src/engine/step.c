@@ -89,6 +89,7 @@ static omni_status encode_some(omni_engine *e, omni_request *r, media_item *m, o
     omni_status status;
     do {
         status = encoding_step(model->encoding, others ? SMALL_UNIT : LARGE_UNIT, &done, err);
+        backend_wait(model->b); /* what is only queued would take its time from the pass */
     } while (status == OMNI_OK && !done && engine_now() - start < e->media_credit);
     if (done || status != OMNI_OK) {
         encoding_free(model->encoding);
