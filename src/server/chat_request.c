@@ -115,6 +115,18 @@ static bool read_flag(exchange *x, const json_t *root, const char *key, bool *ou
     return json_is_boolean(v) || refuse(x, key, "must be true or false");
 }
 
+/* OpenAI's own voices, which some of its clients know alone, stand for the model's, one after the other. NULL: name is none of them. */
+static const char *stand_in(const server *s, const char *name) {
+    static const char *const names[] = {"alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse"};
+    const size_t voices = omni_model_voice_count(s->model);
+    for (size_t i = 0; voices > 0 && i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            return omni_model_voice(s->model, i % voices);
+        }
+    }
+    return NULL;
+}
+
 bool read_voice(server *s, exchange *x, const json_t *voice, const char *param, char out[64]) {
     const char *name = json_string_value(json_is_object(voice) ? json_object_get(voice, "id") : voice), *known = NULL;
     omni_error err = {0};
@@ -122,7 +134,7 @@ bool read_voice(server *s, exchange *x, const json_t *voice, const char *param, 
     if (voice && !name) {
         return refuse(x, param, "must be the name of a voice");
     }
-    if (name && omni_model_find_voice(s->model, name, &known, &err) != OMNI_OK) {
+    if (name && omni_model_find_voice(s->model, name, &known, &err) != OMNI_OK && !(known = stand_in(s, name))) {
         reply_error(x, 400, param, "invalid_value", "%s", err.text);
         return false;
     }

@@ -101,12 +101,17 @@ static int status_of(omni_status status) {
     }
 }
 
-static const char *code_of(omni_status status) {
+/* Programs that shorten a conversation which has become too long know it by this code, or by the words that answer_error begins with. */
+static bool is_too_long(omni_status status, const omni_error *err) {
+    return status == OMNI_ERR_LIMIT && strstr(err->text, "and the context is");
+}
+
+static const char *code_of(omni_status status, const omni_error *err) {
     switch (status) {
     case OMNI_ERR_BUSY:
         return "queue_full";
     case OMNI_ERR_LIMIT:
-        return "limit_exceeded";
+        return is_too_long(status, err) ? "context_length_exceeded" : "limit_exceeded";
     case OMNI_CANCELLED:
         return "shutting_down";
     default:
@@ -119,12 +124,17 @@ void answer_error(exchange *x, omni_status status, const omni_error *err) {
     if (status == OMNI_ERR_BUSY) {
         reply_header(x, "Retry-After", "1");
     }
-    reply_error(x, status_of(status), param_of(err->text, param), code_of(status), "%s", err->text);
+    if (is_too_long(status, err)) {
+        reply_error(x, status_of(status), NULL, code_of(status, err), "This model's maximum context length is %lld tokens: %s",
+                    (long long)omni_engine_context(x->s->engine), err->text);
+        return;
+    }
+    reply_error(x, status_of(status), param_of(err->text, param), code_of(status, err), "%s", err->text);
 }
 
 json_t *error_object(omni_status status, const omni_error *err) {
     return json_pack("{s:{s:o*, s:s, s:n, s:s?}}", "error", "message", text_value(err->text, strlen(err->text)), "type",
-                     status_of(status) < 500 ? "invalid_request_error" : "server_error", "param", "code", code_of(status));
+                     status_of(status) < 500 ? "invalid_request_error" : "server_error", "param", "code", code_of(status, err));
 }
 
 /* Text may hold U+0000, as answers may, which come back as history; everything else is read up to the first one. */

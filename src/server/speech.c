@@ -1,6 +1,6 @@
 /* POST /v1/audio/speech: a text is said. What is asked:
  *   input            the text, 4096 characters at most
- *   voice            a name, or {"id": NAME}; the model's default
+ *   voice            a name, or {"id": NAME}; the model's default; OpenAI's names stand for the model's
  *   response_format  mp3 (default), wav, pcm (16-bit, 24000 a second), opus, flac, aac
  *   speed            0.25 to 4; the pitch stays
  *   stream_format    audio (default): the file itself, as it is made; sse: events with pieces of it in base64

@@ -224,6 +224,11 @@ class Answers(Case):
                 self.error({**ask, **fields}, param)
         self.error({"messages": [{"role": "robot", "content": "x"}]}, "messages[0]", say="role")
         self.error({"messages": [{"role": "user", "content": "word " * 9000}]}, None, say="context")
+        for path, ask in [("chat/completions", {"messages": [{"role": "user", "content": "word " * 9000}]}), ("responses", {"input": "word " * 9000}),
+                          ("completions", {"prompt": "word " * 9000})]:  # by this code, or these words, programs know what to shorten
+            error = self.server.json("POST", "/v1/" + path, ask, status=400)["error"]
+            self.assertEqual(error["code"], "context_length_exceeded")
+            self.assertIn("This model's maximum context length is ", error["message"])
 
     def test_bodies_that_are_no_requests(self):
         for body in [b"", b"x", b"[]", b"3", b'{"messages": [', b'{"a": 1, "a": 2}', b"\xff\xfe", b"[" * 100000 + b"]" * 100000, b'{"messages":' * 50000]:

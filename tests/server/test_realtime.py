@@ -207,6 +207,9 @@ class Realtime(Sessions):
         self.assertEqual(names[4:6], ["response.output_audio.done", "response.output_audio_transcript.done"])
         part = events[-1]["response"]["output"][0]["content"][0]
         self.assertEqual((part["type"], set(part)), ("output_audio", {"type", "transcript"}))
+        # OpenAI's voices stand for the model's, which the session tells.
+        w.send("session.update", session={"type": "realtime", "audio": {"output": {"voice": "marin"}}})
+        self.assertIn(w.event()["session"]["audio"]["output"]["voice"], ["aiden", "chelsie", "ethan"])
         # 8000 bytes a second on the telephone, as long.
         for kind in ["audio/pcmu", "audio/pcma"]:
             w = self.open(modality="audio", audio={"input": {"turn_detection": None}, "output": {"format": {"type": kind}}})
@@ -493,7 +496,7 @@ class Long(Sessions):
         w = self.open(truncation="disabled")
         for i in range(20):
             self.add(w, text_item(f"This is question number {i}, and it is as long as it is."))
-        self.fails(w, "response.create", None, "limit_exceeded", "context")
+        self.fails(w, "response.create", None, "context_length_exceeded", "context")
         w.send("session.update", session={"truncation": {"type": "retention_ratio", "retention_ratio": 0.5}})
         self.assertEqual(w.event()["type"], "session.updated")
         self.assertLessEqual(self.ask(w)[-1]["response"]["usage"]["input_tokens"], 128)

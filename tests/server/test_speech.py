@@ -53,6 +53,13 @@ class Speech(Case):
         self.assertGreater(len(expected), 24000)
         self.assertEqual(self.say(response_format="pcm"), ("audio/pcm", expected))
 
+    def test_voices_of_openai(self):
+        """Programs that know OpenAI's names alone speak, too: in more than one of the model's voices."""
+        names = ["alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse"]
+        own = {self.say("Hello.", voice=v, response_format="pcm")[1] for v in ["aiden", "chelsie", "ethan"]}
+        self.assertEqual({self.say("Hello.", voice=v, response_format="pcm")[1] for v in names}, own)
+        self.assertEqual(self.say("Hello.", voice="alloy"), self.say("Hello.", voice={"id": "alloy"}))
+
     def test_formats(self):
         pcm = self.say(response_format="pcm")[1]
         self.assertEqual(self.say()[0], "audio/mpeg")
