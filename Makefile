@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
 .DEFAULT_GOAL = all
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check page-check deploy-check router-check image-check install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check agents-check page-check deploy-check router-check image-check install format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ cuda-check: cuda ## the CUDA backend on this machine's card: operations and conv
 server-check: build ## the server through the official clients, held to its OpenAPI description, and random JSON Schemas (environments outside the tree)
 	@scripts/setup.sh parity node
 	@scripts/server-check.sh build/omni
+
+agents-check: build ## the server through LiteLLM, Pipecat and LiveKit's agents (0.6 GB of their packages outside the tree)
+	@scripts/setup.sh parity
+	@scripts/agents-check.sh build/omni
 
 deploy-check: build ## deploy/: each file by its own checker and against the program; three servers behind HAProxy, one killed, one drained
 	@scripts/setup.sh deploy

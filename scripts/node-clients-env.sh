@@ -2,7 +2,7 @@
 # Puts the JavaScript clients that tests/server speaks through into the folder given, unless they are there, and prints the folder.
 set -eu
 env=$1
-wanted='openai@7.57.0'
+wanted='openai@7.57.0 ws@8.23.0'
 if [ "$(cat "$env/complete" 2>/dev/null)" != "$wanted" ]; then
   echo "node-clients-env: installing $wanted into $env" >&2
   rm -rf "$env"

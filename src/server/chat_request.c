@@ -117,7 +117,8 @@ static bool read_flag(exchange *x, const json_t *root, const char *key, bool *ou
 
 /* OpenAI's own voices, which some of its clients know alone, stand for the model's, one after the other. NULL: name is none of them. */
 static const char *stand_in(const server *s, const char *name) {
-    static const char *const names[] = {"alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse"};
+    static const char *const names[] = {"alloy", "ash",  "ballad", "cedar", "coral",   "echo", "fable",
+                                        "marin", "nova", "onyx",   "sage",  "shimmer", "verse"};
     const size_t voices = omni_model_voice_count(s->model);
     for (size_t i = 0; voices > 0 && i < sizeof names / sizeof *names; i++) {
         if (strcmp(name, names[i]) == 0) {

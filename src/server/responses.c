@@ -1,5 +1,6 @@
 #include "server/responses.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -46,6 +47,11 @@ static json_t *usage_object(const call *c) {
                      "reasoning_tokens", 0, "total_tokens", (json_int_t)(r->prompt_tokens + r->answer_tokens));
 }
 
+/* 0.7 rather than the float nearest to it. */
+static json_t *rounded(float v) {
+    return json_real(round(1e6 * (double)v) / 1e6);
+}
+
 /* status: "in_progress", "completed", "incomplete" or "failed"; the last three once it has ended. */
 static json_t *response_object(const call *c, const char *status) {
     const bool ended = strcmp(status, "in_progress") != 0, cut = strcmp(status, "incomplete") == 0, failed = strcmp(status, "failed") == 0;
@@ -55,8 +61,8 @@ static json_t *response_object(const call *c, const char *status) {
     json_object_set_new(o, "error", failed ? json_pack("{s:s, s:s}", "code", "server_error", "message", c->f.err.text) : json_null());
     json_object_set_new(o, "incomplete_details", cut ? json_pack("{s:s}", "reason", "max_output_tokens") : json_null());
     json_object_set_new(o, "usage", ended && !failed ? usage_object(c) : json_null());
-    json_object_set_new(o, "temperature", json_real((double)c->in.params.text.temperature));
-    json_object_set_new(o, "top_p", json_real((double)c->in.params.text.top_p));
+    json_object_set_new(o, "temperature", as_given(c, "temperature", rounded(c->in.params.text.temperature)));
+    json_object_set_new(o, "top_p", as_given(c, "top_p", rounded(c->in.params.text.top_p)));
     json_object_set_new(o, "instructions", as_given(c, "instructions", json_null()));
     json_object_set_new(o, "max_output_tokens", as_given(c, "max_output_tokens", json_null()));
     json_object_set_new(o, "metadata", as_given(c, "metadata", json_object()));

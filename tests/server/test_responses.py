@@ -92,6 +92,7 @@ class Responses(Case):
         self.assertEqual((r["object"], r["status"], r["incomplete_details"]), ("response", "incomplete", {"reason": "max_output_tokens"}))
         self.assertEqual(r["usage"]["input_tokens"], chat["usage"]["prompt_tokens"])
         self.assertEqual(r["usage"]["output_tokens"], 6)
+        self.assertEqual((self.ask(temperature=0)["temperature"], r["temperature"], r["top_p"]), (0, 0.7, 0.8))
         end = self.server.json("POST", "/tokenize", {"content": "<|im_end|>", "parse_special": True})["tokens"][0]
         r = self.ask(logit_bias={str(end): 100})
         self.assertEqual((r["status"], r["output"][0]["status"], self.text(r)), ("completed", "completed", ""))
