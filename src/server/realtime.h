@@ -70,6 +70,7 @@ typedef struct rt_response {
     omni_encoder *encoder;
     size_t sound_bytes;
     const char *cancelled; /* why: "client_cancelled", "turn_detected"; NULL: not */
+    bool unkept;           /* the conversation had no room for an item of it: it fails */
 } rt_response;
 
 /* A question to the model about what was heard. */

@@ -411,16 +411,8 @@ static size_t words_within(const char *text, size_t size, double share) {
     return size;
 }
 
-void rt_item_truncate(rt_session *r, const json_t *event) {
+static void truncate_item(rt_session *r, rt_item *item, size_t at, const json_t *event) {
     const json_t *end = json_object_get(event, "audio_end_ms"), *index = json_object_get(event, "content_index");
-    size_t at;
-    rt_item *item = named(r, event, &at);
-    if (!item) {
-        return;
-    }
-    if (item->growing && rt_response_active(r) && rt_response_active(r)->item == item) {
-        rt_response_stop(r, rt_response_active(r), "client_cancelled"); /* it is not heard any more */
-    }
     json_t *told = json_array_get(json_object_get(item->told, "content"), 0), *asked = json_array_get(json_object_get(item->asked, "content"), 0);
     if (!item->spoken || !is_text(told, "type", "output_audio")) {
         rt_refuse(r, "item_id", "invalid_value", "only what the assistant has said as sound can be truncated");
@@ -451,4 +443,21 @@ void rt_item_truncate(rt_session *r, const json_t *event) {
     item->seconds = item->words = played;
     rt_tell(r, "conversation.item.truncated",
             json_pack("{s:s, s:i, s:o}", "item_id", item->id, "content_index", 0, "audio_end_ms", json_integer(json_integer_value(end))));
+}
+
+void rt_item_truncate(rt_session *r, const json_t *event) {
+    size_t at;
+    rt_item *item = named(r, event, &at);
+    if (!item) {
+        return;
+    }
+    const bool waits = r->answer_when_free;
+    if (item->growing && rt_response_active(r) && rt_response_active(r)->item == item) {
+        r->answer_when_free = false;                                    /* a turn that waits is answered with what was heard */
+        rt_response_stop(r, rt_response_active(r), "client_cancelled"); /* it is not heard any more */
+    }
+    truncate_item(r, item, at, event);
+    if (waits && !r->answer_when_free) {
+        rt_response_begin(r);
+    }
 }

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "server/realtime.h"
 #include "server/responses.h"
 
@@ -57,10 +58,21 @@ static void tell_item(rt_session *r, const rt_response *a, const char *type, int
 
 /* ---- what is said ---- */
 
-/* The message of an answer, in the conversation or beside it; NULL: it cannot be kept, and the answer is stopped. */
+/* The conversation has no room for an item, which is gone: it is told as ended, and the answer stops. told is taken. */
+static void end_unkept(rt_session *r, rt_response *a, int at, json_t *told) {
+    json_object_set_new(told, "status", json_string("incomplete"));
+    tell_item(r, a, "response.output_item.done", at, told);
+    json_array_set_new(a->output, (size_t)at, told);
+    a->unkept = true;
+    omni_request_cancel(a->f.request);
+}
+
+/* The message of an answer, in the conversation or beside it; NULL: it cannot be kept, and the answer fails. */
 static rt_item *open_message(rt_session *r, rt_response *a) {
     rt_item *item = calloc(1, sizeof *item);
     if (!item) {
+        a->unkept = true;
+        omni_request_cancel(a->f.request);
         return NULL;
     }
     server_id(r->s, "item_", item->id);
@@ -72,11 +84,12 @@ static rt_item *open_message(rt_session *r, rt_response *a) {
     a->message = (int)json_array_size(a->output);
     json_array_append_new(a->output, json_null());
     tell_item(r, a, "response.output_item.added", a->message, item->told);
+    json_t *told = json_incref(item->told);
     if (a->in_conversation && !rt_item_insert(r, item, r->item_count)) {
-        json_array_remove(a->output, (size_t)a->message);
-        a->message = -1;
+        end_unkept(r, a, a->message, told);
         return NULL;
     }
+    json_decref(told);
     a->item = item;
     rt_tell(
         r, "response.content_part.added",
@@ -86,11 +99,7 @@ static rt_item *open_message(rt_session *r, rt_response *a) {
 }
 
 static bool has_message(rt_session *r, rt_response *a) {
-    if (!a->item && !a->cancelled && !open_message(r, a)) {
-        a->cancelled = "client_cancelled";
-        omni_request_cancel(a->f.request);
-    }
-    return a->item != NULL;
+    return a->item || (!a->cancelled && !a->unkept && open_message(r, a));
 }
 
 static void close_message(rt_session *r, rt_response *a, const char *status) {
@@ -161,9 +170,11 @@ static void take_sound(rt_session *r, rt_response *a, const omni_event *e) {
 
 /* A call comes whole: its events follow one another. */
 static void take_call(rt_session *r, rt_response *a, const omni_event *e) {
-    rt_item *item = calloc(1, sizeof *item);
+    rt_item *item = a->unkept ? NULL : calloc(1, sizeof *item);
     char call_id[64];
     if (!item) {
+        a->unkept = true;
+        omni_request_cancel(a->f.request);
         return;
     }
     server_id(r->s, "item_", item->id);
@@ -176,6 +187,7 @@ static void take_call(rt_session *r, rt_response *a, const omni_event *e) {
     json_t *where = json_pack("{s:s, s:s, s:i, s:s}", "response_id", a->id, "item_id", item->id, "output_index", at, "call_id", call_id);
     tell_item(r, a, "response.output_item.added", at, item->told);
     item->growing = true;
+    json_t *told = json_incref(item->told);
     if (!a->in_conversation || rt_item_insert(r, item, r->item_count)) {
         rt_tell(r, "response.function_call_arguments.delta", with(json_copy(where), "delta", json_incref(arguments)));
         rt_tell(r, "response.function_call_arguments.done",
@@ -187,10 +199,14 @@ static void take_call(rt_session *r, rt_response *a, const omni_event *e) {
             rt_item_tell(r, item, "conversation.item.done");
         }
         tell_item(r, a, "response.output_item.done", at, item->told);
-        json_array_append(a->output, item->told);
+        json_array_append(a->output, told);
+        json_decref(told);
         if (!a->in_conversation) {
             rt_item_free(item);
         }
+    } else {
+        json_array_append_new(a->output, json_null());
+        end_unkept(r, a, at, told);
     }
     json_decref(where);
     json_decref(arguments);
@@ -234,10 +250,13 @@ static void end_response(rt_session *r, rt_response *a) {
         a->encoder = NULL;
         tell_sound(r, a);
     }
-    const bool failed = a->f.status != OMNI_OK, cut = a->f.result.finish == OMNI_FINISH_LENGTH;
-    if (!failed && !a->cancelled && json_array_size(a->output) == 0) {
+    if (a->f.status == OMNI_OK && !a->cancelled && json_array_size(a->output) == 0) {
         has_message(r, a); /* an answer without a word is still a message */
     }
+    if (a->unkept && !a->cancelled) {
+        a->f.status = fail(&a->f.err, OMNI_ERR_LIMIT, "the conversation has no room for the answer: delete some of its items");
+    }
+    const bool failed = a->f.status != OMNI_OK, cut = a->f.result.finish == OMNI_FINISH_LENGTH;
     const char *status = a->cancelled ? "cancelled" : failed ? "failed" : cut ? "incomplete" : "completed";
     close_message(r, a, strcmp(status, "completed") == 0 ? status : "incomplete");
     rt_tell(r, "response.done", json_pack("{s:o*}", "response", response_object(r, a, status)));

@@ -105,11 +105,17 @@ void websocket_send(exchange *x, const char *text, size_t size) {
     websocket *w = x->socket;
     websocket_message *m = message_of(text, size);
     pthread_mutex_lock(&x->lock);
-    if (!m || x->gone || w->close_code != 0) {
+    const bool leaves = x->gone || w->close_code != 0;
+    if (m && !leaves && size > WEBSOCKET_OUT_HELD / 4 && atomic_load(&x->s->body_bytes) + held_by(m) > x->s->p.max_bodies) {
+        free(m); /* small ones are spared: of those WEBSOCKET_OUT_FULL is the bound */
+        m = NULL;
+    }
+    if (!m || leaves) {
         free(m);
         w->close_code = m || x->gone ? w->close_code : NO_MEMORY;
     } else {
         put(&w->out, m);
+        atomic_fetch_add(&x->s->body_bytes, held_by(m));
     }
     pthread_mutex_unlock(&x->lock);
     listen_write(x);
@@ -190,6 +196,7 @@ websocket_message *websocket_take_out(exchange *x, bool *room) {
     *room = w->in.bytes < WEBSOCKET_IN_HELD;
     if (m) {
         x->written += m->size;
+        atomic_fetch_sub(&x->s->body_bytes, held_by(m));
         if ((before >= WEBSOCKET_OUT_HELD && w->out.bytes < WEBSOCKET_OUT_HELD) || before >= WEBSOCKET_OUT_FULL) {
             w->woken = true;
             pthread_cond_signal(&x->moved);

@@ -27,9 +27,9 @@ typedef struct websocket_queue {
 
 /* Guarded by the exchange's lock, but for what is said to be the event thread's. */
 typedef struct websocket {
-    websocket_queue in, out;
-    bytes partial; /* event thread: of a message that is not whole yet */
-    bool paused;   /* event thread: nothing is taken from the client */
+    websocket_queue in, out; /* what out holds is in server.body_bytes */
+    bytes partial;           /* event thread: of a message that is not whole yet */
+    bool paused;             /* event thread: nothing is taken from the client */
     bool woken;
     size_t received; /* bytes of the client that wait to be read, the partial message's, too; they are in server.body_bytes */
     int close_code;  /* not 0: once everything is written the connection is closed with it */
@@ -48,7 +48,8 @@ void websocket_free(websocket *w); /* NULL: nothing */
 websocket_message *websocket_wait(exchange *x, double seconds);
 /* Waits for websocket_wake, or until the time is up or the connection is gone. */
 void websocket_pause(exchange *x, double seconds);
-/* Sends a text, in order, never waiting. Without memory the connection is closed: a client must not miss a message without noticing. */
+/* Sends a text, in order, never waiting. Without memory, or where the server holds as much of its clients as it may, the connection is closed: a
+ * client must not miss a message without noticing. */
 void websocket_send(exchange *x, const char *text, size_t size);
 /* Whether answers may go on: not too much waits for the client. websocket_wait returns when it has become so. */
 bool websocket_has_room(exchange *x);

@@ -434,6 +434,48 @@ class Realtime(Sessions):
                 w.close()
             self.server.wait_until(lambda: self.server.metric("omni_engine_requests") == 0)
 
+    def add_first(self, w, item):
+        """Whether there is room for it."""
+        w.send("conversation.item.create", item=item, previous_item_id="root")
+        e = w.event()
+        if e["type"] == "error":
+            self.assertEqual(e["error"]["code"], "conversation_full")
+            return False
+        self.assertEqual(w.event()["type"], "conversation.item.done")
+        return True
+
+    def test_a_conversation_without_room(self):
+        """What was told to begin is told to end."""
+        w = self.open()
+        self.add(w, text_item("Hi"))
+        fits = lambda n: self.add_first(w, text_item("x" * n, id="last"))
+        while fits(1 << 20):  # large ones first
+            w.send("conversation.item.delete", item_id="last")
+            w.event()
+            self.assertTrue(self.add_first(w, text_item("x" * (1 << 20))))
+        low, high = 0, 1 << 20
+        while high - low > 1:  # and then one that leaves not a byte
+            middle = (low + high) // 2
+            if fits(middle):
+                w.send("conversation.item.delete", item_id="last")
+                self.assertEqual(w.event()["type"], "conversation.item.deleted")
+                low = middle
+            else:
+                high = middle
+        self.assertTrue(fits(low))
+        for tools in [[], [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}]]:
+            w.send("response.create", response={"tools": tools, "tool_choice": "required" if tools else "auto", "max_output_tokens": 60})
+            events = [w.event()]
+            while events[-1]["type"] != LAST:
+                events.append(w.event())
+            begun, ended = ([e["item"] for e in events if e["type"] == "response.output_item." + t] for t in ["added", "done"])
+            self.assertEqual([(b["id"], d["status"]) for b, d in zip(begun, ended, strict=True)], [(begun[0]["id"], "incomplete")])
+            response = events[-1]["response"]
+            self.assertEqual(response["status"], "failed", response)
+            self.assertEqual(response["status_details"]["error"]["code"], "limit_exceeded")
+            self.assertEqual([o["id"] for o in response["output"]], [begun[0]["id"]])
+            self.assertIn("conversation_full", [e["error"]["code"] for e in events if e["type"] == "error"])
+
     def test_reader_that_does_not_read(self):
         w = self.open(modality="audio", **self.endless())
         self.add(w, text_item("x"))
@@ -571,6 +613,26 @@ class Turns(Sessions):
         w.until("response.output_text.delta")
         self.say(w, VOICE, SILENCE)
         self.assertIn(w.until(LAST)[-1]["response"]["status"], ("completed", "incomplete"))
+        w.until("response.created")
+
+    def test_truncate_while_a_turn_waits(self):
+        """The answer to what was said meanwhile knows of the cut."""
+        w = self.open({"type": "server_vad", "interrupt_response": False}, "audio", **self.endless())
+        self.say(w, SILENCE, VOICE, SILENCE)
+        w.until("response.output_audio.delta")
+        item = next(e["item_id"] for e in w.seen if e["type"] == "response.output_audio.delta")
+        self.say(w, VOICE, SILENCE)
+        w.until("input_audio_buffer.committed")
+        w.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=20)
+        kinds = [e["type"] for e in w.until("response.created")]
+        self.assertLess(kinds.index(LAST), kinds.index("conversation.item.truncated"))
+        # What cannot be cut is refused, and the turn is answered all the same.
+        w.until("response.output_audio.delta")
+        item = w.seen[-1]["item_id"]
+        self.say(w, VOICE, SILENCE)
+        w.until("input_audio_buffer.committed")
+        w.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=-1)
+        w.until("error")
         w.until("response.created")
 
     def test_idle(self):

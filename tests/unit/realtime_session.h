@@ -13,8 +13,14 @@
 /* Called with each message that a client would get. */
 static void (*session_told)(const char *text, size_t size);
 
+/* Whether it takes them. */
+static bool session_reads = true;
+
 void listen_write(exchange *x) {
     bool room;
+    if (!session_reads) {
+        return;
+    }
     for (websocket_message *m; (m = websocket_take_out(x, &room));) {
         if (session_told) {
             session_told(m->text, m->size);

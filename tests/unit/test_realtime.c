@@ -117,6 +117,36 @@ static void test_held(void **state) {
     assert_int_equal(atomic_load(&s->body_bytes), 0);
 }
 
+/* What waits for a client that does not read counts, too; one large message beyond what the server may hold ends the connection. */
+static void test_held_out(void **state) {
+    server *s = &session_server;
+    exchange *x = exchange_create(s);
+    const size_t most = s->p.max_bodies, large = 1 << 20;
+    char *text = calloc(1, large);
+    bool room;
+    assert_non_null(x);
+    assert_non_null(text);
+    x->socket = websocket_create();
+    assert_non_null(x->socket);
+    s->p.max_bodies = large + large / 2;
+    session_reads = false;
+    websocket_send(x, text, large);
+    websocket_send(x, text, 10);
+    assert_in_range(atomic_load(&s->body_bytes), large + 10, large + 1000);
+    assert_int_equal(x->socket->close_code, 0);
+    free(websocket_take_out(x, &room));
+    assert_in_range(atomic_load(&s->body_bytes), 10, 1000);
+    websocket_send(x, text, large);
+    assert_int_equal(x->socket->close_code, 0);
+    websocket_send(x, text, large);
+    assert_int_equal(x->socket->close_code, 1013);
+    exchange_release(x);
+    assert_int_equal(atomic_load(&s->body_bytes), 0);
+    s->p.max_bodies = most;
+    session_reads = true;
+    free(text);
+}
+
 static int open_model(void **state) {
     omni_error err = {0};
     failing_set_up();
@@ -134,6 +164,7 @@ static int close_model(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_events), cmocka_unit_test(test_answers), cmocka_unit_test(test_held)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_events), cmocka_unit_test(test_answers), cmocka_unit_test(test_held),
+                                       cmocka_unit_test(test_held_out)};
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
