@@ -158,6 +158,8 @@ json_t *rt_sound_part(rt_format f, const void *data, size_t size); /* type input
 rt_item *rt_item_of_sound(rt_session *r, const char *id, const void *data, size_t size);
 /* Puts an item at a place of the conversation, whose it then is, and tells of it. False: an error has been told, and it is freed. */
 bool rt_item_insert(rt_session *r, rt_item *item, size_t at);
+/* Lets go of the conversation as the model is asked, and of decoded media in it: the next answer asks with all items anew. */
+void rt_items_forget(rt_session *r);
 /* Counts what an item of the conversation has become. */
 void rt_item_weigh(rt_session *r, rt_item *item);
 /* Tells conversation.item.added, and conversation.item.done of what does not grow. */

@@ -246,6 +246,10 @@ static void forget_from(rt_session *r, size_t at) {
     }
 }
 
+void rt_items_forget(rt_session *r) {
+    forget_from(r, 0);
+}
+
 void rt_item_tell(rt_session *r, const rt_item *item, const char *type) {
     size_t at = 0;
     rt_item_find(r, item->id, &at);

@@ -265,7 +265,12 @@ static void end_response(rt_session *r, rt_response *a) {
     if (ours && !a->cancelled && r->config.turns == RT_TURNS_SERVER_VAD && r->config.idle_ms > 0 && !r->speaking) {
         r->idle_at = server_now() + (left > 0 ? left : 0) + 1e-3 * r->config.idle_ms;
     }
+    const bool unread =
+        ours && json_array_size(a->output) == 0; /* it was stopped before its media were encoded, perhaps: they are not kept decoded */
     forget(r, a);
+    if (unread) {
+        rt_items_forget(r);
+    }
     if (ours && r->answer_when_free) {
         r->answer_when_free = false;
         rt_response_begin(r);
@@ -498,6 +503,9 @@ static bool submit(rt_session *r, rt_response *a, const json_t *input) {
             answer_error(r->x, status, &err);
             good = false;
         }
+    }
+    if (!good && !input) {
+        rt_items_forget(r); /* media that nobody is going to encode would lie there decoded */
     }
     json_decref(chat);
     return good;

@@ -802,6 +802,30 @@ class End(Case):
         w.close()
         self.assertEqual(server.stop(), 0)
 
+    def test_refused_answer(self):
+        """A session whose answer the full queue refuses keeps nothing of its media decoded, and answers later as if it had not been asked."""
+        server = Server("--parallel", 1, "--queue", 1, "--ctx-size", 4096)
+        w = WebSocket(server.port)
+        w.until("session.created")
+        w.send("session.update", session={"type": "realtime", "output_modalities": ["text"], "seed": 5, "max_output_tokens": 6})
+        w.send("conversation.item.create", item={"type": "message", "role": "user", "content": [
+            {"type": "input_image", "image_url": data_url("image/jpeg", PICTURE)}, {"type": "input_text", "text": "What is this?"}]})
+        w.until("conversation.item.done")
+        body = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 100000}).encode()
+        crowd = [server.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body) for _ in range(2)]
+        server.wait_until(lambda: server.metric("omni_engine_requests") == 2)
+        w.send("response.create")
+        self.assertEqual(w.until("error")[-1]["error"]["code"], "queue_full")
+        for s in crowd:
+            s.close()
+        server.wait_until(lambda: server.metric("omni_engine_requests") == 0)
+        w.send("response.create")
+        said = joined(w.until(LAST), "response.output_text.delta")
+        self.assertEqual(said, server.chat([{"type": "image_url", "image_url": {"url": data_url("image/jpeg", PICTURE)}}, {"type": "text", "text": "What is this?"}])[
+            "choices"][0]["message"]["content"])
+        w.close()
+        self.assertEqual(server.stop(), 0)
+
     def test_shutdown(self):
         server = Server("--parallel", 2, "--grace", 60)
         idle, busy = WebSocket(server.port), WebSocket(server.port)
