@@ -197,6 +197,7 @@ __device__ static inline void load_8(const float *x, int64_t at, int64_t n, floa
         v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
         return;
     }
+    UNROLL
     for (int i = 0; i < 8; i++) {
         v[i] = at + i < n ? x[at + i] : 0;
     }

@@ -92,45 +92,37 @@ __global__ static void few_down_kernel(expert_weights down, const float *hidden,
 /* ---- few slots, inputs rounded ---- */
 
 /* What a warp computes of an expert's hidden values: outputs out, out + ROUNDED_WARPS, ... , of each the gate's row and the one of up. */
-struct gate_up_rows {
+template <int R> struct gate_up_rows {
     const char *gate, *up; /* the next rows to load; up NULL: gate alone */
     int64_t gate_step, up_step;
-    const char *inputs_at;
     float *hidden;
     int64_t out; /* the next one to compute */
 
-    template <int R> __device__ void point(const char *(&at)[R], int) {
+    __device__ void point(const char *(&at)[R], int left) {
         UNROLL
         for (int r = 0; r < R; r++) {
-            if (up && r % 2) {
-                at[r] = up;
-                up += up_step;
-            } else {
-                at[r] = gate;
-                gate += gate_step;
-            }
+            const bool second = up && r % 2, more = r + (up ? 2 : 1) < left;
+            at[r] = second ? up : gate;
+            up += second && more ? up_step : 0;
+            gate += !second && more ? gate_step : 0;
         }
     }
-    __device__ const char *inputs(int) const {
-        return inputs_at;
-    }
-    template <int R> __device__ void done(float (&sum)[R][1], int left) {
-        sum_over_lanes<R, 1>(sum);
-        UNROLL
-        for (int j = 0; j < R; j++) {
-            if (up && j % 2 == 0) {
-                continue;
-            }
-            if (j < left && threadIdx.x % WARP == 0) {
-                hidden[out] = up ? silu(sum[j ? j - 1 : 0][0]) * sum[j][0] : sum[j][0];
-            }
-            out += ROUNDED_WARPS;
+    __device__ void done(float v, int left) {
+        enum { LANES = WARP / R };
+        const int lane = threadIdx.x % WARP, j = lane / LANES;
+        if (up) {
+            const float g = __shfl_xor_sync(0xffffffffu, v, LANES);
+            v = silu(g) * v;
         }
+        if (lane % LANES == 0 && j < left && (!up || j % 2)) {
+            hidden[out + (up ? j / 2 : j) * ROUNDED_WARPS] = v;
+        }
+        out += (up ? R / 2 : R) * ROUNDED_WARPS;
     }
 };
 
 /* hidden[slot, o] = silu(gate x) * up x, or gate x alone without up. grid: outputs, slots; each: outputs of a warp. */
-template <class Format, bool SHORT>
+template <class Format, int R, int P>
 __global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
     rounded_gate_up_kernel(expert_weights gate, expert_weights up, const float *x, const int32_t *ids, int used, int64_t width, int64_t ffn, int each,
                            float *hidden) {
@@ -142,105 +134,88 @@ __global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
     let_next_begin();
     wait_for_inputs();
     const int32_t expert = ids[slot];
-    gate_up_rows mine = {};
-    mine.gate = gate.of(expert).data + own.first * gate.all.stride;
-    mine.up = up.all.data ? up.of(expert).data + own.first * up.all.stride : NULL;
-    mine.gate_step = ROUNDED_WARPS * gate.all.stride;
-    mine.up_step = ROUNDED_WARPS * up.all.stride;
-    mine.inputs_at = memory;
-    mine.hidden = hidden + slot * ffn;
-    mine.out = own.first;
-    stream_of<Format, 1, SHORT> stream;
-    stream.begin(mine, count, gate.all.width);
-    round_rows_of(rounded, 1, x + slot / used * width, 0, width);
+    gate_up_rows<R> rows = {};
+    rows.gate = gate.of(expert).data + own.first * gate.all.stride;
+    rows.up = up.all.data ? up.of(expert).data + own.first * up.all.stride : NULL;
+    rows.gate_step = ROUNDED_WARPS * gate.all.stride;
+    rows.up_step = ROUNDED_WARPS * up.all.stride;
+    rows.hidden = hidden + slot * ffn;
+    rows.out = own.first;
+    row_stream<Format, 1, R, P> stream;
+    stream.begin(rows, count, gate.all.width);
+    round_row(rounded, memory, x + slot / used * width, width, (int)threadIdx.x, ROUNDED_THREADS);
     __syncthreads();
-    stream.run(mine, count, rounded);
+    stream.run(rows, count, rounded);
 }
 
 enum { MOST_USED = 64 }; /* experts of a row, of a few slots */
 
-/* What a warp computes of the experts' sum: outputs out, out + ROUNDED_WARPS, ... , of each the rows of all experts used. */
-struct down_rows {
-    const char *const *matrices; /* [used] the next row to load of each expert, as of the first output */
-    const float *weights;
-    int used;
-    int64_t step, ahead; /* bytes from an output to the next one, and those of the outputs loaded */
-    int loading;         /* the slot of the next row to load */
-    const char *memory;
-    int row_bytes;
-    float *y;
-    bool add;
-    int64_t out; /* the next one to compute, of which the slots before `slot` have been added up */
-    int slot;
-    float total;
-
-    template <int R> __device__ void point(const char *(&at)[R], int) {
-        UNROLL
-        for (int r = 0; r < R; r++) {
-            at[r] = matrices[loading] + ahead;
-            if (++loading == used) {
-                loading = 0;
-                ahead += step;
-            }
-        }
-    }
-    __device__ const char *inputs(int r) const {
-        const int s = slot + r;
-        return memory + (s < used ? s : s % used) * row_bytes;
-    }
-    template <int R> __device__ void done(float (&sum)[R][1], int left) {
-        UNROLL
-        for (int j = 0; j < R; j++) {
-            if (j < left) {
-                total += weights[slot] * sum[j][0];
-                if (++slot == used) {
-                    const float v = warp_sum(total);
-                    if (threadIdx.x % WARP == 0) {
-                        y[out] = add ? y[out] + v : v;
-                    }
-                    total = 0;
-                    slot = 0;
-                    out += ROUNDED_WARPS;
-                }
-            }
-        }
-    }
-};
-
-/* y[row, o] = sum over its slots, or more by it with add. grid: outputs, rows; each: outputs of a warp. */
-template <class Format, bool SHORT>
+/* y[row, o] = sum over its slots, or more by it with add: R slots at a time, whose chunks are loaded while those before are multiplied. grid:
+ * outputs, rows; each: outputs of a warp. */
+template <class Format, int R>
 __global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
     rounded_down_kernel(expert_weights down, const float *hidden, const int32_t *ids, const float *weights, int used, int64_t width, int64_t ffn,
                         int each, bool add, float *y) {
     DYNAMIC_SHARED(memory);
-    __shared__ const char *matrices[MOST_USED];
+    __shared__ const char *matrices[MOST_USED + R]; /* behind the last one the first again, which counts for nothing */
     __shared__ float shares[MOST_USED];
     const rounded_rows rounded = {memory, (int)down.all.width};
-    const int64_t row = blockIdx.y;
+    const int64_t row = blockIdx.y, step = ROUNDED_WARPS * down.all.stride;
     const warp_outs own = outs_of(blockIdx.x, each, width);
+    const unsigned lane = threadIdx.x % WARP, chunks = (unsigned)rounded.width / 32, chunk = lane < chunks ? lane : chunks - 1;
+    const int pieces = (int)(chunks + WARP - 1) / WARP, warp = (int)threadIdx.x / WARP;
+    const typename Format::places places = Format::places_of((unsigned)rounded.width, chunk);
     let_next_begin();
     wait_for_inputs();
-    if ((int)threadIdx.x < used) {
-        matrices[threadIdx.x] = down.of(ids[row * used + threadIdx.x]).data;
-        shares[threadIdx.x] = weights[row * used + threadIdx.x];
+    for (int i = (int)threadIdx.x; i < used + R; i += ROUNDED_THREADS) {
+        const int64_t slot = row * used + (i < used ? i : 0);
+        matrices[i] = down.of(ids[slot]).data;
+        if (i < used) {
+            shares[i] = weights[slot];
+        }
     }
     __syncthreads();
-    down_rows mine = {};
-    mine.matrices = matrices;
-    mine.weights = shares;
-    mine.used = used;
-    mine.step = ROUNDED_WARPS * down.all.stride;
-    mine.ahead = own.first * down.all.stride;
-    mine.memory = memory;
-    mine.row_bytes = (int)rounded_rows::bytes(down.all.width);
-    mine.y = y + row * width;
-    mine.add = add;
-    mine.out = own.first;
-    stream_of<Format, 1, SHORT> stream;
-    stream.begin(mine, own.count * used, down.all.width);
-    round_rows_of(rounded, used, hidden + row * used * ffn, ffn, ffn);
+    const auto chunk_at = [&](int piece) {
+        return lane + WARP * (unsigned)piece < chunks ? (unsigned)piece : 0;
+    }; /* another one where there is none */
+    typename Format::stored coming[R];
+    int64_t ahead = own.first * down.all.stride; /* bytes to the output's row in each matrix */
+    const auto load = [&](int r, int slot, int piece) { coming[r] = Format::load(matrices[slot + r] + ahead, places, chunk_at(piece)); };
+    UNROLL
+    for (int r = 0; own.count > 0 && r < R; r++) {
+        load(r, 0, 0);
+    }
+    for (int slot = warp; slot < used; slot += ROUNDED_WARPS) {
+        round_row(rounded, rounded.row(slot), hidden + (row * used + slot) * ffn, ffn, (int)lane, WARP);
+    }
     __syncthreads();
-    stream.run(mine, own.count * used, rounded);
+    int64_t out = own.first;
+    for (int left = own.count; left > 0; left--) {
+        float total = 0;
+        for (int slot = 0; slot < used; slot += R) {
+            for (int piece = 0; piece < pieces; piece++) {
+                const int next = piece + 1 < pieces ? piece + 1 : 0, next_slot = next ? slot : slot + R < used ? slot + R : 0;
+                const bool new_row = next == 0 && next_slot == 0, more = !new_row || left > 1;
+                ahead += new_row ? step : 0;
+                UNROLL
+                for (int r = 0; r < R; r++) {
+                    const segment_pair w = Format::unpack(coming[r], chunk);
+                    if (more) {
+                        load(r, next_slot, next);
+                    }
+                    const bool counts = slot + r < used && lane + WARP * (unsigned)piece < chunks;
+                    const int from = slot + r < used ? slot + r : 0;
+                    const float product = chunk_product<Format>(w, input_of<Format>(rounded, rounded.row(from), chunk, chunk_at(piece)));
+                    total += counts ? shares[from] * product : 0;
+                }
+            }
+        }
+        const float v = warp_sum(total);
+        if (lane == 0) {
+            y[row * width + out] = add ? y[row * width + out] + v : v;
+        }
+        out += ROUNDED_WARPS;
+    }
 }
 
 /* ---- many slots ---- */
@@ -462,7 +437,10 @@ struct rounded_gate_up_call {
         const expert_weights second = up ? experts_of(up) : expert_weights{};
         const int each = outputs_a_warp(m->c, m->ffn, m->slots);
         const int64_t stored = rows_of(gate).width;
-        launch_chained(m->c, "moe_gate_up", stored <= SHORT_WIDTH ? rounded_gate_up_kernel<Format, true> : rounded_gate_up_kernel<Format, false>,
+        launch_chained(m->c, "moe_gate_up",
+                       stored > SHORT_WIDTH           ? rounded_gate_up_kernel<Format, 2, 2>
+                       : each * (up ? 2 : 1) % 4 == 0 ? rounded_gate_up_kernel<Format, 4, 1>
+                                                      : rounded_gate_up_kernel<Format, 2, 1>,
                        dim3(blocks_for(m->ffn, ROUNDED_WARPS * each), (unsigned)m->slots), ROUNDED_THREADS, rounded_rows::bytes(stored),
                        experts_of(gate), second, m->x, m->ids, m->used, m->width, m->ffn, each, to);
     }
@@ -474,7 +452,7 @@ struct rounded_down_call {
     template <class Format> void run() const {
         const int each = outputs_a_warp(m->c, m->width, m->rows);
         const int64_t stored = rows_of(m->down).width;
-        launch_chained(m->c, "moe_down", stored <= SHORT_WIDTH ? rounded_down_kernel<Format, true> : rounded_down_kernel<Format, false>,
+        launch_chained(m->c, "moe_down", m->used % 4 == 0 || m->used % 4 == 3 ? rounded_down_kernel<Format, 4> : rounded_down_kernel<Format, 2>,
                        dim3(blocks_for(m->width, ROUNDED_WARPS * each), (unsigned)m->rows), ROUNDED_THREADS,
                        (size_t)m->used * rounded_rows::bytes(stored), experts_of(m->down), m->hidden, m->ids, m->weights, m->used, m->width, m->ffn,
                        each, add, m->y);

@@ -61,7 +61,7 @@ template <class Format> struct tile_loads {
         for (int i = 0; i < CHUNKS; i++) {
             const int c = at / 32 + chunk_of();
             if (row[i] && 32 * c < x.width) {
-                weights[i] = Format::load(row[i], (unsigned)x.width, (unsigned)c);
+                weights[i] = Format::load(row[i], Format::places_of((unsigned)x.width, (unsigned)c), 0);
             }
         }
         UNROLL
@@ -77,12 +77,12 @@ template <class Format> struct tile_loads {
         UNROLL
         for (int i = 0; i < CHUNKS; i++) {
             const int out = out_of(i), c = at / 32 + chunk_of();
-            segment_pair p = {{}, {}, {}, {32 * c, 32 * c + 16}};
+            segment_pair p = {};
             if (row[i] && 32 * c < x.width) {
                 p = Format::unpack(weights[i], (unsigned)c);
             }
             for (int s = 0; s < 2; s++) {
-                const int place = p.at[s] - at;
+                const int place = Format::first((unsigned)c) + s * Format::APART - at;
                 *(uint4 *)(void *)(to->w + out * PITCH + place) =
                     uint4{(uint32_t)p.q[s][0], (uint32_t)p.q[s][1], (uint32_t)p.q[s][2], (uint32_t)p.q[s][3]};
                 to->w_scale[place / 16][out] = float2{p.scale[s], p.min[s]};
@@ -166,7 +166,7 @@ __global__ static void __launch_bounds__(ROUNDED_THREADS, 2) rounded_tiles_kerne
 
 /* Rounds rows of n values each, a block of threads a row. */
 __global__ static void round_kernel(rounded_rows to, const float *x, int64_t n, int64_t stride) {
-    round_rows_of({to.row(blockIdx.x), to.width}, 1, x + blockIdx.x * stride, 0, n);
+    round_row(to, to.row(blockIdx.x), x + blockIdx.x * stride, n, (int)threadIdx.x, ROUNDED_THREADS);
 }
 
 /* rows of x, rounded, in the scratch; memory NULL: there is no room. width: of the matrix, n or more. */
