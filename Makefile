@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 SHARED ?= ../shared
 
 .DEFAULT_GOAL = all
-.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training cuda cuda-check server-check agents-check page-check deploy-check router-check image-check install format clean
+.PHONY: help all setup build demo test asan tsan clang fuzz parity llama arm64 old-cpu training quality cuda cuda-check server-check agents-check page-check deploy-check router-check image-check install format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,12 @@ page-check: build ## the server's page in headless Chromium (npm's packages go o
 
 training: ## the training code at toy size on the CPU (builds the reference's Python environment outside the tree)
 	@$$(scripts/python-env.sh "$${OMNI_PYTHON_ENV:-$$HOME/.cache/omni/reference}") training/check.py
+
+quality: ## what each type of file costs in sound, speech, answers and logits; QUICK=1: the check of a change, minutes (environment outside the tree)
+	@scripts/setup.sh test parity
+	@cmake -S . -B build $(PRESET_FLAGS) -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON >/dev/null
+	@ninja -C build -j $(JOBS) omni decode_codes
+	@scripts/quality.sh build/omni $(if $(QUICK),--quick,--write)
 
 cuda: ## the CUDA backend, build-cuda/libomni-cuda.so, for the cards CARDS=90a-real (all: see src/cuda/CMakeLists.txt); every warning an error
 	@scripts/setup.sh cuda

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What each type of file costs: sound, speech, answers and logits of omni-tiny in every type, against the same weights in float32.
 
-    quality.py OMNI [--out DIR] [--model DIR] [--parts LIST] [--types LIST] [--sentences N] [--questions N] [--write]    all of it
+    quality.py OMNI [--out DIR] [--model DIR] [--parts LIST] [--types LIST] [--sentences N] [--questions N] [--write] [--keep]
     quality.py OMNI --quick                                                  the check of a change, some minutes: fails where speech is no longer clear
 
 Parts: sound (the same codes by every file's code2wav), speech (sentences said freely), answers (questions of ask.py), logits (KL divergence, and what
 smaller keys and values cost), reference (sound of transformers' Code2Wav in float32: needs the interpreter of scripts/python-env.sh in $OMNI_REFERENCE).
---write puts tables and plots into docs/. decode_codes is looked for beside OMNI. Needs numpy, scipy, pocketsphinx, pesq, pystoi, pillow.
+--keep goes on with what an earlier call left in DIR; --write puts tables and plots into docs/. decode_codes is looked for beside OMNI. Needs numpy, scipy, pocketsphinx, pesq, pystoi, pillow.
 
 The float weights of the shipped files are not kept: F32 is the shipped Q8_0 files with their weights written out as float32. So F32 and Q8_0 have the same
 weights, and what Q8_0 costs here is the rounding of inputs alone.
@@ -18,10 +18,10 @@ from evaluate import TEST, VOICES, distance, grammar, load, recognise, words
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DOCS = os.path.join(os.path.dirname(HERE), "docs")
-TEACHER = os.path.join(HERE, "test-teacher.json")
 TYPES = ["f32", "bf16", "f16", "q8_0", "q6_k", "q5_k_m", "q5_k", "q5_1", "q5_0", "q4_k_m", "q4_k", "q4_1", "q4_0"]
 FILES = ["qwen3-omni", "mmproj-qwen3-omni", "talker-qwen3-omni"]
 RATE, FRAME = 24000, 1920
+PITCH = dict(chelsie=199, ethan=116, aiden=126)                    # Hz, median of what the shipped files said on 2026-11-27
 WORKERS = os.cpu_count() or 1
 
 
@@ -170,7 +170,8 @@ class Ear:
         from pocketsphinx import Decoder
         self.free = Decoder(samprate=16000, loglevel="FATAL")
         self.choice = Decoder(samprate=16000, loglevel="FATAL", lm=None)
-        self.choice.add_word("omni", "AA M N IY", True)
+        if self.choice.lookup_word("omni") is None:
+            self.choice.add_word("omni", "AA M N IY", True)
         self.choice.add_jsgf_string("s", grammar())
         self.choice.activate_search("s")
 
@@ -188,9 +189,8 @@ def listen(task):
 
 
 def hear(pool, files):
-    """files: {sentence: path}. Sums and ratios to what the teacher did with the same sentences."""
+    """files: {sentence: path}. Sums over the files, medians of pitch by voice, words a second."""
     heard = list(pool.map(listen, [(path, i) for i, path in files.items()]))
-    teacher = json.load(open(TEACHER))["sentences"]
     row = {k: sum(h[k] for h in heard) for k in ("errors", "words", "picked", "last", "stutters")}
     row["sentences"] = len(heard)
     row["wer"] = row["errors"] / row["words"]
@@ -199,10 +199,8 @@ def hear(pool, files):
         if own:
             row["wer_" + voice] = sum(h["errors"] for h in own) / sum(h["words"] for h in own)
             row["pitch_" + voice] = statistics.median(h["pitch"] for h in own)
-    length = [h["seconds"] / teacher[h["sentence"]]["seconds"] for h in heard]
-    high = [h["pitch"] / statistics.median(t["pitch"] for t in teacher[h["sentence"] % 3::3]) for h in heard]
-    row.update(length=statistics.median(length), length_least=min(length), length_most=max(length), pitch=statistics.median(high), pitch_least=min(high),
-               pitch_most=max(high), rate=row["words"] / sum(h["seconds"] for h in heard))
+    rates = [h["words"] / max(h["seconds"], 0.01) for h in heard]
+    row.update(rate=row["words"] / sum(h["seconds"] for h in heard), rate_least=min(rates), rate_most=max(rates))
     return row
 
 
@@ -228,21 +226,8 @@ def measure_speech(m, pool, types, which, ways=("sampled", "greedy")):
             files, cut = say(m, kind, way, which)
             row = rows[f"{kind} {way}"] = dict(hear(pool, files), cut=cut)
             print(f"speech {kind} {way}: word error rate {row['wer']:.3f}, picked {row['picked']} of {row['sentences']}, last words {row['last']}, stutters {row['stutters']}, "
-                  f"cut {cut}, length {row['length']:.2f} ({row['length_least']:.2f} to {row['length_most']:.2f}), pitch {row['pitch']:.2f} "
-                  f"({row['pitch_least']:.2f} to {row['pitch_most']:.2f}), {row['rate']:.2f} words/s", flush=True)
+                  f"cut {cut}, pitch " + ", ".join(f"{row['pitch_' + v]:.0f}" for v in VOICES) + f" Hz, {row['rate']:.2f} ({row['rate_least']:.2f} to {row['rate_most']:.2f}) words/s", flush=True)
     return rows
-
-
-def note_teacher(pool, folder):
-    """Writes TEACHER from 00.wav to 59.wav of the teacher (evaluate.py teacher)."""
-    heard = list(pool.map(listen, [(f"{folder}/{i:02d}.wav", i) for i in range(len(TEST))]))
-    lines = ",\n".join(json.dumps(dict(pitch=round(h["pitch"], 1), seconds=round(h["seconds"], 3))) for h in heard)
-    wer = sum(h["errors"] for h in heard) / sum(h["words"] for h in heard)
-    last, stutter = sum(h["last"] for h in heard), sum(h["stutters"] for h in heard)
-    with open(TEACHER, "w") as f:
-        f.write('{"note": "what the teacher made of test-sentences.txt, voices in turn: median pitch in Hz, seconds from the first to the last sound; quality.py teacher",\n'
-                f'"wer": {wer:.3f}, "last": {last}, "stutters": {stutter}, "sentences": [\n{lines}\n]}}\n')
-    print(f"{TEACHER}: word error rate {wer:.3f}, last words {last}, stutters {stutter}")
 
 
 # ---- questions ----
@@ -347,7 +332,7 @@ model = Qwen3OmniMoeCode2Wav(code2wav_config(SIZES)).eval().float()
 layer = dict(attn_norm="input_layernorm", ffn_norm="post_attention_layernorm", attn_q="self_attn.q_proj", attn_k="self_attn.k_proj", attn_v="self_attn.v_proj",
              attn_output="self_attn.o_proj", attn_scale="self_attn_layer_scale", ffn_scale="mlp_layer_scale", ffn_gate="mlp.gate_proj", ffn_up="mlp.up_proj",
              ffn_down="mlp.down_proj")
-last = len(SIZES and [8, 5, 4, 3])
+last = 4                                                             # upsampling rates
 def name(n):
     if m := re.match(r"blk[.](\\d+)[.](\\w+)[.]weight", n):
         return f"pre_transformer.layers.{m[1]}.{layer[m[2]]}." + ("scale" if m[2].endswith("_scale") else "weight")
@@ -406,17 +391,16 @@ def faults(r):
     for kind, s in r.get("sound", {}).items():
         check(s["pesq_least"] > 3.5 and s["stoi_least"] > 0.9 and s["si_sdr_least"] > 15,
               f"sound {kind}: PESQ {s['pesq_least']:.2f}, STOI {s['stoi_least']:.3f}, SI-SDR {s['si_sdr_least']:.1f} dB; more than 3.5, 0.9 and 15 must be")
-    teacher = json.load(open(TEACHER))
     for kind, s in r.get("speech", {}).items():
         n = s["sentences"]
-        check(s["wer"] < teacher["wer"] + 0.15, f"speech {kind}: word error rate {s['wer']:.3f}; the teacher's {teacher['wer']:.3f} and 0.15 are allowed")
+        check(s["wer"] < 0.42, f"speech {kind}: word error rate {s['wer']:.3f}; less than 0.42 must be")
         check(s["picked"] >= n - 1 - n // 20, f"speech {kind}: {s['picked']} of {n} sentences can be told from the others")
-        check(s["last"] >= n * (teacher["last"] / 60 - 0.2), f"speech {kind}: the last word was found {s['last']} times of {n}; the teacher's {teacher['last']} of 60")
+        check(s["last"] >= n // 3, f"speech {kind}: the last word was found {s['last']} times of {n}")
         check(s["stutters"] <= 1 + n // 20, f"speech {kind}: {s['stutters']} words said twice")
         check(s["cut"] == 0, f"speech {kind}: {s['cut']} sentences did not end")
-        check(s["length_least"] > 0.6 and s["length_most"] < 1.6, f"speech {kind}: {s['length_least']:.2f} to {s['length_most']:.2f} times as long as the teacher's")
-        check(0.85 < s["pitch"] < 1.15 and s["pitch_least"] > 0.7 and s["pitch_most"] < 1.4,
-              f"speech {kind}: pitch {s['pitch']:.2f} ({s['pitch_least']:.2f} to {s['pitch_most']:.2f}) of the teacher's")
+        check(2 < s["rate_least"] and s["rate_most"] < 7 and 3 < s["rate"] < 4.6, f"speech {kind}: {s['rate']:.2f} ({s['rate_least']:.2f} to {s['rate_most']:.2f}) words a second")
+        for voice, hz in PITCH.items():
+            check(0.85 * hz < s["pitch_" + voice] < 1.15 * hz, f"speech {kind}: {voice} speaks at {s['pitch_' + voice]:.0f} Hz, not {hz}")
     for kind, row in r.get("answers", {}).items():
         right, of = (sum(row[g][k] for g in row if g != "dictation") for k in (0, 1))
         check(kind not in ("q8_0", "f32") or right >= 0.85 * of, f"answers {kind}: {right} of {of} right")
@@ -441,14 +425,12 @@ def tables(m, r):
             out["sound"] += f"\nF32 against transformers' Code2Wav in float32, same weights and codes: largest difference of a sample {x['largest']:.1e}, SI-SDR at least {x['si_sdr_least']:.0f} dB.\n"
     if "speech" in r:
         n = next(iter(r["speech"].values()))["sentences"]
-        t = json.load(open(TEACHER))
-        out["speech"] = (f"{n} sentences each, voices in turn; the teacher's word error rate on all 60 is {t['wer']:.3f}, its last word is found {t['last']} times of 60, "
-                         f"{t['stutters']} stutters. Length and pitch are times the teacher's: median (least to most).\n\n"
-                         "| type | | word error rate | chelsie | ethan | aiden | picked | last word | stutters | length | pitch | words a second |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+        out["speech"] = (f"{n} sentences each, voices in turn.\n\n| type | | word error rate | chelsie | ethan | aiden | picked | last word | stutters | pitch of each, Hz | words a second |\n"
+                         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
         for k, s in r["speech"].items():
             kind, way = k.split()
             out["speech"] += (f"| {kind.upper()} | {way} | {s['wer']:.3f} | " + " | ".join(f"{s['wer_' + v]:.3f}" for v in VOICES) + f" | {s['picked']} | {s['last']} | {s['stutters']} | "
-                              f"{s['length']:.2f} ({s['length_least']:.2f} to {s['length_most']:.2f}) | {s['pitch']:.2f} ({s['pitch_least']:.2f} to {s['pitch_most']:.2f}) | {s['rate']:.2f} |\n")
+                              + ", ".join(f"{s['pitch_' + v]:.0f}" for v in VOICES) + f" | {s['rate']:.2f} ({s['rate_least']:.2f} to {s['rate_most']:.2f}) |\n")
     if "answers" in r:
         groups = [g for g in next(iter(r["answers"].values())) if g != "dictation"]
         out["answers"] = "| type | " + " | ".join(groups) + " | words of dictation wrong |\n|---|" + "---:|" * (len(groups) + 1) + "\n" + "".join(
@@ -491,20 +473,19 @@ def write(m, r):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("omni"); p.add_argument("--model", default=os.path.join(os.path.dirname(HERE), "models/omni-tiny")); p.add_argument("--out")
-    p.add_argument("--quick", action="store_true"); p.add_argument("--write", action="store_true"); p.add_argument("--teacher", metavar="WAV_DIR")
+    p.add_argument("--quick", action="store_true"); p.add_argument("--write", action="store_true"); p.add_argument("--keep", action="store_true");
     p.add_argument("--parts"); p.add_argument("--types"); p.add_argument("--sentences", type=int); p.add_argument("--questions", type=int)
     a = p.parse_args()
     q = a.quick
     parts = (a.parts or ("sound,speech,answers,logits" if q else "sound,reference,speech,answers,logits")).split(",")
     out = os.path.abspath(a.out or os.path.expanduser("~/.cache/omni/quality-work")) + ("/quick" if q else "/all")
-    shutil.rmtree(out, ignore_errors=True)                         # nothing of another program is taken for this one's
+    if not a.keep:
+        shutil.rmtree(out, ignore_errors=True)                     # nothing of another program is taken for this one's
     os.makedirs(out, exist_ok=True)
     m = Models(os.path.abspath(a.omni), os.path.abspath(a.model), out)
     few = lambda types: a.types.split(",") if a.types else types if q else TYPES
     from multiprocessing import get_context
     with get_context("spawn").Pool(WORKERS) as pool:
-        if a.teacher:
-            return note_teacher(pool, a.teacher)
         r = {}
         n = a.sentences or (18 if q else 30)
         if "sound" in parts:
