@@ -1,6 +1,7 @@
 /* engine_soak ROUNDS SEED: in every round eight threads ask one engine 64 requests of all kinds on the tiny model, with prompts of up to 3,000
  * tokens, some cancelled, some read slowly, some left unread, and compare each answer with the one that an engine gave that had nothing else to do.
  * Says every ten rounds how much memory there is in use. Fails at the first difference, when something is not given back, and when memory grows. */
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <malloc.h>
@@ -121,6 +122,20 @@ static double resident_bytes(void) {
     }
     fclose(f);
     return (double)resident * (double)sysconf(_SC_PAGESIZE);
+}
+
+/* Threads of this process, or open files. */
+static int count_entries(const char *folder) {
+    DIR *d = opendir(folder);
+    if (!d) {
+        die(folder, "cannot be read");
+    }
+    int n = 0;
+    for (const struct dirent *e; (e = readdir(d));) {
+        n += e->d_name[0] != '.';
+    }
+    closedir(d);
+    return n;
 }
 
 static void wrong(int i, const char *what) {
@@ -265,6 +280,7 @@ int main(int argc, char **argv) {
     }
     const int rounds = atoi(argv[1]);
     uint64_t random = strtoull(argv[2], NULL, 10) * 0x9e3779b97f4a7c15 + 1;
+    const int files = count_entries("/proc/self/fd"), tasks = count_entries("/proc/self/task");
     open_all();
     int64_t longest = 0;
     for (int i = 0; i < ASKS; i++) {
@@ -299,5 +315,9 @@ int main(int argc, char **argv) {
         mixed_answer_free(&alone[i]);
     }
     omni_model_close(model);
+    if (count_entries("/proc/self/fd") != files || count_entries("/proc/self/task") != tasks) { /* bytes: a leak sanitizer sees more */
+        die("closing", "threads or open files are left");
+    }
+    printf("all equal, nothing left\n");
     return 0;
 }

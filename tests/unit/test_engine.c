@@ -43,21 +43,27 @@ static void no_event_leaves_the_place_alone(void **state) {
 /* ---- what is computed once ---- */
 
 static void repeated_prompts(void **state) {
-    omni_engine *e = make_engine(2, true);
+    enum { WORDS = 1200, TOKENS = 2000 }; /* at least, of so many words */
+    omni_engine_params params = omni_engine_params_default();
+    omni_engine *e;
+    params.parallel = 2;
+    params.context = 4096;
+    must(omni_engine_create(model, &params, &e, &err));
+    must(omni_engine_start(e, &err));
     omni_generate_params p = answer(2);
     p.owner = "anna";
-    answered_as(ask_words(e, 1, 400, p), NULL);
+    answered_as(ask_words(e, 1, WORDS, p), NULL);
     const omni_engine_counters first = omni_engine_count(e);
-    assert_true(first.rows > 600);
-    answered_as(ask_words(e, 1, 400, p), NULL);
+    assert_true(first.rows > TOKENS);
+    answered_as(ask_words(e, 1, WORDS, p), NULL);
     const omni_engine_counters again = omni_engine_count(e);
     assert_true(again.rows - first.rows < 130);
-    assert_true(again.cached_rows > 600 - 130);
+    assert_true(again.cached_rows > TOKENS - 130);
     static const char *const others[] = {"bert", NULL, "", "anna "}; /* nothing of anna's is theirs */
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         p.owner = others[i];
         const omni_engine_counters before = omni_engine_count(e);
-        mixed_answer a = answered(ask_words(e, 1, 400, p), NULL);
+        mixed_answer a = answered(ask_words(e, 1, WORDS, p), NULL);
         assert_int_equal(a.result.cached_tokens, 0);
         mixed_answer_free(&a);
         assert_int_equal(omni_engine_count(e).rows - before.rows, first.rows);
