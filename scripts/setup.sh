@@ -6,7 +6,7 @@ set -eu
 build=(
   gcc libc6-dev ninja-build cmake pkg-config
   libavformat-dev libavcodec-dev libavfilter-dev libavutil-dev libswscale-dev
-  libjpeg-dev libpng-dev zlib1g-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libssl-dev libwebsockets-dev libjansson-dev libutf8proc-dev
+  libjpeg-dev libpng-dev zlib1g-dev libwebp-dev libgif-dev libheif-dev libsoxr-dev libssl-dev libwebsockets-dev libcurl4-openssl-dev libjansson-dev libutf8proc-dev
 )
 test=(g++ binutils libcmocka-dev python3 ffmpeg openssl)
 clang=(clang g++ binutils)

@@ -23,7 +23,7 @@ typedef struct serve_options {
     bool no_page;
 } serve_options;
 
-enum { OWN = 38 };
+enum { OWN = 39 };
 
 static size_t serve_flags(serve_options *o, flag *list) {
     const flag own[] = {
@@ -62,6 +62,7 @@ static size_t serve_flags(serve_options *o, flag *list) {
         {"--max-video-frames", NULL, FLAG_INT, &o->max_video_frames, "N", "most frames taken from a video (default 768)", 2, 1 << 20},
         {"--max-pixels", NULL, FLAG_INT, &o->max_pixels, "N", "most pixels decoded, of a request's pictures or frames (default 100000000)", 1, 1e15},
         {"--max-media-memory", NULL, FLAG_INT, &o->max_media_memory, "BYTES", "most memory of a request's media (default 805306368)", 1, 1e15},
+        {"--allow-fetch", NULL, FLAG_SET, &o->server.allow_fetch, NULL, "media may be http(s) URLs; only public addresses are connected to", 0, 0},
         {"--slots", NULL, FLAG_SET, &o->server.slots, NULL, "GET /slots tells what is running", 0, 0},
         {"--no-page", NULL, FLAG_SET, &o->no_page, NULL, "GET / is not the page to talk to", 0, 0},
         {"--log-format", NULL, FLAG_STRING, &o->log_format, "<text|json>", "lines of the log, on standard error (default text)", 0, 0},

@@ -4,6 +4,7 @@
 #include <sys/random.h>
 
 #include "server/chat.h"
+#include "server/fetch.h"
 #include "server/text.h"
 
 enum { MOST_ANSWERS = 128 };
@@ -234,7 +235,7 @@ bool chat_request_add(server *s, exchange *x, json_t *root, omni_conversation *c
     if (!json_is_array(messages) || json_array_size(messages) == 0) {
         return refuse(x, "messages", "must be a list of messages, one at least");
     }
-    if (!read_own(s, x, root, out) || !clean_messages(s, x, messages)) {
+    if (!read_own(s, x, root, out) || !clean_messages(s, x, messages) || !fetch_messages(x, messages)) {
         return false;
     }
     const bool tools = json_array_size(json_object_get(root, "tools")) > 0;

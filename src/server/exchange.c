@@ -27,7 +27,7 @@ exchange *exchange_create(struct server *s) {
 
 void exchange_release(exchange *x) {
     if (x && atomic_fetch_sub(&x->holders, 1) == 1) {
-        atomic_fetch_sub(&x->s->body_bytes, x->body_room + (x->socket ? x->socket->received + x->socket->out.bytes : 0));
+        atomic_fetch_sub(&x->s->body_bytes, x->body_room + x->fetched + (x->socket ? x->socket->received + x->socket->out.bytes : 0));
         pthread_mutex_destroy(&x->lock);
         pthread_cond_destroy(&x->moved);
         websocket_free(x->socket);

@@ -36,6 +36,11 @@ typedef struct exchange {
     uint64_t body_left; /* bytes that are still to come; in chunks 1 until the last has */
     bool in_chunks;
     chunk_reader chunks;
+    /* Of --allow-fetch (fetch.h), the handler's: URLs so far, bytes of all their media and what is held of them, server_now() when the time for all
+     * is over (0: none was fetched). */
+    int fetches;
+    size_t fetched_size, fetched;
+    double fetch_until;
     double began; /* server_now() when its head was there */
     bool keep_alive, http_1_0;
     const struct route *route;

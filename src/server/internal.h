@@ -30,6 +30,7 @@ typedef struct server {
     _Atomic bool draining;       /* and no new requests any more */
     _Atomic int wyoming_running; /* requests of its clients, and speeches that have begun: what the end waits for */
     _Atomic size_t body_bytes;
+    _Atomic int fetching; /* downloads that run (fetch.h) */
     _Atomic uint64_t ids;
     struct lws_context *context;
     pthread_mutex_t lock;         /* guards the list of exchanges that have something to write */

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "server/fetch.h"
 #include "server/realtime.h"
 #include "server/wav.h"
 #include "text/base64.h"
@@ -101,12 +102,23 @@ static bool read_part(rt_session *r, rt_item *item, const json_t *part, const ch
         return true;
     }
     if (type && user && strcmp(type, "input_image") == 0) {
-        const json_t *url = json_object_get(part, "image_url");
+        json_t *own = json_deep_copy(part); /* what is told keeps the URL that was sent, what is asked has the picture */
+        const bool good = own && fetch_part(r->x, own, where);
+        fetch_forget(r->x); /* the item counts it */
+        const json_t *url = json_object_get(own, "image_url");
+        if (!own) {
+            return rt_refuse(r, NULL, NULL, "out of memory");
+        }
+        if (!good) {
+            json_decref(own);
+            return false;
+        }
         if (!json_is_string(url) || strncmp(json_string_value(url), "data:", 5) != 0) {
-            return rt_refuse(r, where, "invalid_value", "%s: \"image_url\" must be a data: URL", where);
+            json_decref(own);
+            return rt_refuse(r, where, "invalid_value", "%s: \"image_url\" must be a data: URL, or with --allow-fetch an http(s) URL", where);
         }
         json_array_append(told, (json_t *)part);
-        json_array_append(asked, (json_t *)part);
+        json_array_append_new(asked, own);
         return true;
     }
     return rt_refuse(r, where, "invalid_value", "%s: a part of type \"%.40s\" cannot be in a message of \"%s\"", where, type ? type : "", role);

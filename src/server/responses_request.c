@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "server/fetch.h"
 #include "server/responses.h"
 
 static bool is_given(const json_t *root, const char *key) {
@@ -36,7 +37,7 @@ static json_t *as_part(exchange *x, const json_t *part, size_t item, size_t inde
     }
     if (strcmp(type, "input_image") == 0) {
         if (!json_is_string(json_object_get(part, "image_url"))) {
-            refuse(x, where, "must have its image_url, a data: URL: files are not kept here");
+            refuse(x, where, "must have its image_url, a data: URL or, with --allow-fetch, an http(s) URL: files are not kept here");
             return NULL;
         }
         json_t *url = json_pack("{s:O}", "url", json_object_get(part, "image_url"));
@@ -61,7 +62,9 @@ static json_t *as_content(exchange *x, const json_t *content, size_t item) {
     size_t i;
     json_t *part;
     json_array_foreach(content, i, part) {
-        json_t *one = as_part(x, part, item, i);
+        char where[64];
+        snprintf(where, sizeof where, "input[%zu].content[%zu]", item, i);
+        json_t *one = fetch_part(x, part, where) ? as_part(x, part, item, i) : NULL;
         if (!one) {
             json_decref(list);
             return NULL;

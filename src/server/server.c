@@ -8,6 +8,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/error.h"
+#include "server/fetch.h"
 #include "server/internal.h"
 #include "server/listen.h"
 #include "server/websocket.h"
@@ -70,7 +72,8 @@ omni_status server_run(omni_model *model, omni_tokenizer *tokenizer, const serve
     metrics_open(&s->metrics);
     transcripts_open(&s->transcripts);
     workers_init(&s->workers, s, p->engine.parallel + p->engine.queue + MORE_WORKERS + WEBSOCKET_MOST);
-    omni_status status = open_parts(s, err);
+    const bool fetches = s->p.allow_fetch && fetch_open();
+    omni_status status = s->p.allow_fetch && !fetches ? fail(err, OMNI_ERR_MEMORY, "libcurl cannot be set up") : open_parts(s, err);
     wyoming *home = NULL;
     status = status == OMNI_OK && s->p.wyoming_port >= 0 ? wyoming_open(s, &home, err) : status;
     status = status == OMNI_OK ? listen_open(s, err) : status;
@@ -86,6 +89,9 @@ omni_status server_run(omni_model *model, omni_tokenizer *tokenizer, const serve
         workers_close(&s->workers);
     }
     omni_engine_destroy(s->engine);
+    if (fetches) {
+        fetch_close();
+    }
     transcripts_close(&s->transcripts);
     metrics_close(&s->metrics);
     auth_close(&s->keys);

@@ -35,6 +35,7 @@ typedef struct server_params {
     int grace;         /* seconds that running answers get after that */
     int rate_limit;    /* requests a minute of one key, or of one address without keys; 0: any number */
     bool slots;        /* GET /slots tells what is running */
+    bool allow_fetch;  /* http and https URLs of media are fetched, from public addresses only (fetch.h) */
     bool page;         /* GET / is the page */
     bool log_json, log_content;
 } server_params;
