@@ -102,9 +102,8 @@ static bool read_part(rt_session *r, rt_item *item, const json_t *part, const ch
         return true;
     }
     if (type && user && strcmp(type, "input_image") == 0) {
-        json_t *own = json_deep_copy(part); /* what is told keeps the URL that was sent, what is asked has the picture */
+        json_t *own = json_copy((json_t *)part); /* what is told keeps the URL that was sent, what is asked has the picture */
         const bool good = own && fetch_part(r->x, own, where);
-        fetch_forget(r->x); /* the item counts it */
         const json_t *url = json_object_get(own, "image_url");
         if (!own) {
             return rt_refuse(r, NULL, NULL, "out of memory");
@@ -138,12 +137,12 @@ static bool read_message(rt_session *r, rt_item *item, const json_t *value) {
     item->asked = json_pack("{s:s, s:s, s:[]}", "type", "message", "role", role, "content");
     size_t i;
     json_t *part;
+    bool good = true;
     json_array_foreach(content, i, part) {
-        if (!read_part(r, item, part, role, i)) {
-            return false;
-        }
+        good = good && read_part(r, item, part, role, i);
     }
-    return true;
+    fetch_forget(r->x); /* from here on the item counts it; limits are those of one message */
+    return good;
 }
 
 static bool read_strings(rt_session *r, rt_item *item, const json_t *value, const char *const keys[]) {
