@@ -37,9 +37,27 @@ static span skip(span s, size_t n) {
     return n <= s.size ? (span){s.data + n, s.size - n} : (span){0};
 }
 
+/* Bytes of a whole number of a type of TIFF; 0: other types, also BYTE, of which Pillow makes no number. */
+static int number_bytes(uint32_t type) {
+    enum { SHORT = 3, LONG = 4, SIGNED_BYTE = 6, SIGNED_SHORT = 8, SIGNED_LONG = 9, DIRECTORY = 13 };
+    switch (type) {
+    case SIGNED_BYTE:
+        return 1;
+    case SHORT:
+    case SIGNED_SHORT:
+        return 2;
+    case LONG:
+    case SIGNED_LONG:
+    case DIRECTORY:
+        return 4;
+    default:
+        return 0;
+    }
+}
+
 /* The value of the tag in the first directory of TIFF data; 0 without one. */
 static int tiff_orientation(span s) {
-    enum { ORIENTATION = 0x0112, TYPE_BYTE = 1, TYPE_SHORT = 3, TYPE_LONG = 4, ENTRY = 12 };
+    enum { ORIENTATION = 0x0112, ENTRY = 12 };
     const bool little = starts_with(s, "II*\0", 4);
     if (!little && !starts_with(s, "MM\0*", 4)) {
         return 0;
@@ -54,8 +72,7 @@ static int tiff_orientation(span s) {
         if (read_number(d.data, 2, little) != ORIENTATION || read_number(d.data + 4, 4, little) != 1) {
             continue;
         }
-        const uint32_t type = read_number(d.data + 2, 2, little);
-        const int bytes = type == TYPE_BYTE ? 1 : type == TYPE_SHORT ? 2 : type == TYPE_LONG ? 4 : 0;
+        const int bytes = number_bytes(read_number(d.data + 2, 2, little));
         const uint32_t value = bytes ? read_number(d.data + 8, bytes, little) : 0;
         return value >= 1 && value <= 8 ? (int)value : 0;
     }

@@ -5,7 +5,7 @@
  * (ImageOps.exif_transpose, in transformers' load_image). Pictures of colours with an alpha channel are laid over white (to_rgb of
  * qwen-omni-utils); as there, the alpha of grey pictures and of palettes, and a GIF's transparent colour, are dropped: what lies under them shows.
  * 16-bit channels keep their high byte (16-bit grey saturates at 255); CMYK is multiplied out without a profile. Lossy AVIF, HEIC and JPEG 2000 are
- * decoded by other libraries than Pillow's: their values may differ by the rounding of YCbCr. */
+ * decoded by other libraries than Pillow's: their values may differ by the rounding of YCbCr, as those of a TIFF in YCbCr do. */
 #ifndef OMNI_MEDIA_IMAGE_H
 #define OMNI_MEDIA_IMAGE_H
 

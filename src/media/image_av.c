@@ -22,6 +22,36 @@ typedef struct picture {
     omni_status status;
 } picture;
 
+/* libav's decoder of TIFF takes no notice of strips that it cannot read: the rest of the picture stays as it was allocated. So the last row is marked
+ * before, with bytes that no picture has by chance; rows shorter than MARKED bytes are left alone. */
+enum { MARKED = 8 };
+
+static uint8_t mark(int i) {
+    return (uint8_t)(0x9d + 0x6b * i);
+}
+
+static uint8_t *last_row(const AVFrame *f, int width, int height, int *bytes) {
+    *bytes = av_image_get_linesize(f->format, width, 0);
+    return f->data[0] + (ptrdiff_t)(height - 1) * f->linesize[0];
+}
+
+static void mark_last_row(const AVFrame *f, int width, int height) {
+    int bytes;
+    uint8_t *row = last_row(f, width, height, &bytes);
+    for (int i = 0; i < bytes; i++) {
+        row[i] = mark(i);
+    }
+}
+
+static bool is_marked(const AVFrame *f) {
+    int bytes, i = 0;
+    const uint8_t *row = last_row(f, f->width, f->height, &bytes);
+    while (i < bytes && row[i] == mark(i)) {
+        i++;
+    }
+    return i == bytes && bytes >= MARKED;
+}
+
 /* The size is known and the frame is not allocated yet. */
 static int get_frame(AVCodecContext *codec, AVFrame *frame, int flags) {
     picture *p = codec->opaque;
@@ -31,7 +61,11 @@ static int get_frame(AVCodecContext *codec, AVFrame *frame, int flags) {
     if (p->status != OMNI_OK || frame->width < p->im.width || frame->height < p->im.height) {
         return AVERROR(ENOMEM);
     }
-    return avcodec_default_get_buffer2(codec, frame, flags);
+    const int code = avcodec_default_get_buffer2(codec, frame, flags);
+    if (code >= 0 && codec->codec_id == AV_CODEC_ID_TIFF) {
+        mark_last_row(frame, p->im.width, p->im.height);
+    }
+    return code;
 }
 
 /* Pillow's way to 8 bits: fewer are spread over the whole range, of more the upper ones are kept. */
@@ -83,7 +117,7 @@ static omni_status component_rows(const AVFrame *f, const AVPixFmtDescriptor *d,
     return OMNI_OK;
 }
 
-/* Formats with subsampled chroma. */
+/* YCbCr, in pictures always of the whole range and BT.601. */
 static omni_status scaled_rows(const AVFrame *f, image *im, const char *name, omni_error *err) {
     struct SwsContext *sws = sws_getContext(im->width, im->height, f->format, im->width, im->height, AV_PIX_FMT_RGB24,
                                             SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP, NULL, NULL, NULL);
@@ -92,6 +126,8 @@ static omni_status scaled_rows(const AVFrame *f, image *im, const char *name, om
         sws_freeContext(sws);
         return fail(err, sws ? OMNI_ERR_MEMORY : OMNI_ERR_UNSUPPORTED, "%s: pixels of format %d cannot be turned into RGB", name, f->format);
     }
+    const int *bt601 = sws_getCoefficients(SWS_CS_ITU601);
+    (void)sws_setColorspaceDetails(sws, bt601, 1, bt601, 1, 0, 1 << 16, 1 << 16);
     sws_scale(sws, (const uint8_t *const *)f->data, f->linesize, 0, im->height, &line, &(int){im->width * 3});
     memcpy(im->rgb, line, (size_t)im->width * (size_t)im->height * 3);
     free(line);
@@ -138,10 +174,18 @@ static omni_status decode(picture *p, const AVCodec *codec, AVCodecContext *c, A
     TRY(p->status);
     if (code < 0 || !p->im.rgb || frame->width != p->im.width || frame->height != p->im.height) {
         char text[AV_ERROR_MAX_STRING_SIZE] = "no picture in it";
+        if (code == AVERROR_PATCHWELCOME || code == AVERROR(ENOSYS)) {
+            return fail(err, OMNI_ERR_UNSUPPORTED, "%s: a %s of a kind that this build of libavcodec cannot read; give it as PNG", name,
+                        codec->long_name ? codec->long_name : codec->name);
+        }
         if (code < 0) {
             av_strerror(code, text, sizeof text);
         }
         return fail(err, OMNI_ERR_FORMAT, "%s: damaged %s: %s", name, codec->long_name ? codec->long_name : codec->name, text);
+    }
+    if (c->codec_id == AV_CODEC_ID_TIFF && is_marked(frame)) {
+        return fail(err, OMNI_ERR_UNSUPPORTED,
+                    "%s: a TIFF image that is damaged or compressed in a way that this build of libavcodec cannot read; give it as PNG", name);
     }
     return to_rgb(frame, p->in, &p->im, err);
 }

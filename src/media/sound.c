@@ -107,20 +107,24 @@ static void decoder_close(decoder *d) {
 }
 
 /* The size of a PCM sample in WAV is that of its place in the block. libav goes by the number of valid bits, which is smaller in
- * WAVE_FORMAT_EXTENSIBLE (24 bits in 32, say). */
-static void size_samples(AVFormatContext *f) {
-    static const enum AVCodecID integers[] =
-        {[1] = AV_CODEC_ID_PCM_U8, AV_CODEC_ID_PCM_S16LE, AV_CODEC_ID_PCM_S24LE, AV_CODEC_ID_PCM_S32LE, [8] = AV_CODEC_ID_PCM_S64LE},
-                                floats[] = {[4] = AV_CODEC_ID_PCM_F32LE, [8] = AV_CODEC_ID_PCM_F64LE};
+ * WAVE_FORMAT_EXTENSIBLE (24 bits in 32, say), and reads the samples of RIFX, the big-endian twin of WAV, as if they were RIFF's. */
+static void size_samples(AVFormatContext *f, const source *s) {
     enum { INTEGER = 1, FLOAT = 3, WIDEST = 8 }; /* WAVE_FORMAT_PCM, WAVE_FORMAT_IEEE_FLOAT */
+    static const enum AVCodecID integers[2][WIDEST + 1] =
+        {{[1] = AV_CODEC_ID_PCM_U8, AV_CODEC_ID_PCM_S16LE, AV_CODEC_ID_PCM_S24LE, AV_CODEC_ID_PCM_S32LE, [8] = AV_CODEC_ID_PCM_S64LE},
+         {[1] = AV_CODEC_ID_PCM_U8, AV_CODEC_ID_PCM_S16BE, AV_CODEC_ID_PCM_S24BE, AV_CODEC_ID_PCM_S32BE, [8] = AV_CODEC_ID_PCM_S64BE}},
+                                                     floats[2][WIDEST + 1] = {{[4] = AV_CODEC_ID_PCM_F32LE, [8] = AV_CODEC_ID_PCM_F64LE},
+                                                                              {[4] = AV_CODEC_ID_PCM_F32BE, [8] = AV_CODEC_ID_PCM_F64BE}};
     if (f->nb_streams != 1 || (strcmp(f->iformat->name, "wav") != 0 && strcmp(f->iformat->name, "w64") != 0)) {
         return;
     }
     AVCodecParameters *p = f->streams[0]->codecpar;
     const int channels = parameters_channels(p), width = channels > 0 && p->block_align % channels == 0 ? p->block_align / channels : 0;
+    uint8_t begin[4] = {0};
+    const bool big = source_bytes(s, 0, begin, sizeof begin) == sizeof begin && memcmp(begin, "RIFX", sizeof begin) == 0;
     const enum AVCodecID id = width < 1 || width > WIDEST ? AV_CODEC_ID_NONE
-                              : p->codec_tag == INTEGER   ? integers[width]
-                              : p->codec_tag == FLOAT     ? floats[width]
+                              : p->codec_tag == INTEGER   ? integers[big][width]
+                              : p->codec_tag == FLOAT     ? floats[big][width]
                                                           : AV_CODEC_ID_NONE;
     if (p->codec_type == AVMEDIA_TYPE_AUDIO && id != AV_CODEC_ID_NONE) {
         p->codec_id = id;
@@ -200,7 +204,7 @@ static omni_status decoder_open(decoder *d, source *s, const char *name, omni_er
                     "%s: no kind of sound or video file known here, or damaged (%s); ffmpeg may turn it into one: ffmpeg -i FILE out.wav", name,
                     av_text(e, text));
     }
-    size_samples(d->format);
+    size_samples(d->format, s);
     d->stream = find_track(d->format);
     if (d->stream < 0) {
         /* Some containers have no header: their tracks show only in the data. */

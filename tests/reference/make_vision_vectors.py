@@ -142,6 +142,9 @@ def oriented_images():
             im.save(tiff, "TIFF", tiffinfo={0x0112: n})
             files[f"orientation{n}.tiff"] = tiff.getvalue()
     save("exif-long.jpg", b"Exif\0\0" + exif(6, ">", kind=4))
+    save("exif-byte.jpg", b"Exif\0\0" + exif(6, kind=1))  # of which Pillow makes no number
+    save("exif-signed.jpg", b"Exif\0\0" + exif(6, kind=8))
+    save("exif-signed-long.jpg", b"Exif\0\0" + exif(8, ">", kind=9))
     save("exif-nine.jpg", b"Exif\0\0" + exif(9))
     save("exif-zero.jpg", b"Exif\0\0" + exif(0))
     save("exif-cut.webp", exif(6)[:17], lossless=True)
@@ -196,6 +199,7 @@ def other_images():
     save("deflate.tiff", rgb, "TIFF", compression="tiff_adobe_deflate")
     save("packbits.tiff", rgb, "TIFF", compression="packbits")
     save("group4.tiff", grey.convert("1", dither=0), "TIFF", compression="group4")
+    save("ycbcr.tiff", rgb.convert("YCbCr"), "TIFF")
     save("grey16.tiff", Image.fromarray(rng.integers(0, 600, (10, 17), dtype=np.uint16)), "TIFF")
     save("rgb.jp2", rgb, "JPEG2000")
     save("rgba.jp2", rgba, "JPEG2000")

@@ -23,9 +23,11 @@
 
 enum { PCM = 1, FLOAT = 3, ALAW = 6, MULAW = 7, EXTENSIBLE = 0xfffe, FRAMES = 300, LARGEST = 1 << 16 };
 
+static bool big_endian; /* RIFX instead of RIFF */
+
 static void put(uint8_t **p, uint64_t value, int bytes) {
     for (int i = 0; i < bytes; i++) {
-        *(*p)++ = (uint8_t)(value >> 8 * i);
+        *(*p)++ = (uint8_t)(value >> 8 * (big_endian ? bytes - 1 - i : i));
     }
 }
 
@@ -89,19 +91,20 @@ static int mulaw(uint8_t code) {
 static double value_of(const shape *s, const uint8_t *at) {
     uint64_t bits = 0;
     for (int i = 0; i < s->width; i++) {
-        bits |= (uint64_t)at[i] << 8 * i;
+        bits |= (uint64_t)at[big_endian ? s->width - 1 - i : i] << 8 * i;
     }
     if (s->code == ALAW || s->code == MULAW) {
         return (s->code == ALAW ? alaw(at[0]) : mulaw(at[0])) / 32768.0;
     }
     if (s->code == FLOAT && s->width == 4) {
+        const uint32_t narrow = (uint32_t)bits;
         float x;
-        memcpy(&x, at, 4);
+        memcpy(&x, &narrow, 4);
         return x;
     }
     if (s->code == FLOAT) {
         double x;
-        memcpy(&x, at, 8);
+        memcpy(&x, &bits, 8);
         return x;
     }
     if (s->width == 1) {
@@ -120,7 +123,9 @@ static void fill(const shape *s, uint8_t *data) {
         if (s->code == FLOAT) {
             const double x = (double)random / 4294967296.0 - 0.5;
             const float narrow = (float)x;
-            memcpy(data + i * s->width, s->width == 4 ? (const void *)&narrow : &x, (size_t)s->width);
+            uint64_t bits = 0;
+            memcpy(&bits, s->width == 4 ? (const void *)&narrow : &x, (size_t)s->width);
+            put(&(uint8_t *){data + i * s->width}, bits, s->width);
         }
     }
 }
@@ -129,7 +134,7 @@ static void fill(const shape *s, uint8_t *data) {
 static void check_shape(const shape *s, size_t bytes, uint32_t claimed) {
     static uint8_t file[LARGEST];
     uint8_t *p = file;
-    put_text(&p, "RIFF");
+    put_text(&p, big_endian ? "RIFX" : "RIFF");
     put(&p, claimed == 0 || claimed == UINT32_MAX ? claimed : claimed + 100, 4);
     put_text(&p, "WAVE");
     put_format(&p, s);
@@ -190,6 +195,26 @@ static void test_every_shape(void **state) {
             }
         }
     }
+}
+
+/* RIFX: everything is big-endian. */
+static void test_big_endian(void **state) {
+    big_endian = true;
+    for (int channels = 1; channels <= 6; channels++) {
+        for (int width = 1; width <= 8; width = width < 4 ? width + 1 : width + 4) {
+            const shape integers = {.code = PCM, .width = width, .channels = channels},
+                        floats = {.code = FLOAT, .width = width, .channels = channels};
+            if (width <= 4) {
+                check_shape(&integers, whole(&integers), whole(&integers));
+                check_shape(&integers, whole(&integers) - 1, whole(&integers));
+            }
+            if (width >= 4) {
+                check_shape(&floats, whole(&floats), whole(&floats));
+                check_shape(&floats, whole(&floats) - 1, whole(&floats));
+            }
+        }
+    }
+    big_endian = false;
 }
 
 static void test_orders_and_sizes(void **state) {
@@ -430,9 +455,10 @@ static void test_costly_encodings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_shape), cmocka_unit_test(test_orders_and_sizes), cmocka_unit_test(test_cut_anywhere),
-        cmocka_unit_test(test_cut_au),      cmocka_unit_test(test_cut_flac),         cmocka_unit_test(test_claimed_index),
-        cmocka_unit_test(test_as_ffmpeg),   cmocka_unit_test(test_sound_of_videos),  cmocka_unit_test(test_costly_encodings),
+        cmocka_unit_test(test_every_shape),      cmocka_unit_test(test_big_endian), cmocka_unit_test(test_orders_and_sizes),
+        cmocka_unit_test(test_cut_anywhere),     cmocka_unit_test(test_cut_au),     cmocka_unit_test(test_cut_flac),
+        cmocka_unit_test(test_claimed_index),    cmocka_unit_test(test_as_ffmpeg),  cmocka_unit_test(test_sound_of_videos),
+        cmocka_unit_test(test_costly_encodings),
     };
     return cmocka_run_group_tests_name("sound_files", tests, NULL, NULL);
 }
