@@ -71,6 +71,13 @@ class FileSize(Case):
                 self.assertGreater(len(heard), 8000, name)
             os.path.exists(self.path(name)) and os.remove(self.path(name))
             self.assertEqual(os.listdir(self.folder.name), ["corpus.txt"])
+        for name in ["a.wav", "a.mp3", "a.pcm", "a.ulaw"]:  # nothing went in: what was there before stays
+            self.write(name, "older")
+            err = self.omni("speak", "-m", TINY, "-p", long, "--greedy", "--max-frames", 60, "-o", name, status=1, preexec_fn=file_limit(500))[1]
+            self.assertIn(f"{name}: cannot write", err)
+            with open(self.path(name)) as f:
+                self.assertEqual(f.read(), "older", name)
+        self.assertEqual(len(os.listdir(self.folder.name)), 5)
 
 
 class Stopped(Case):

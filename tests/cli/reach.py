@@ -92,6 +92,6 @@ class Reach(Case):
                     code = f.read()
                 for name in inside.split(", "):
                     self.assertRegex(code, rf"\b{name}\b", path)
-        helps = "".join(self.omni(c, "--help")[0] for c in ["run", "speak", "convert", "quantize"])
+        helps = "".join(self.omni(c, "--help")[0] for c in ["run", "speak", "convert", "quantize", "serve"])
         for flag in set(re.findall(r"`(--[a-z-]+)", text)):
             self.assertIn(flag, helps)

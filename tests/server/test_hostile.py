@@ -156,6 +156,14 @@ class Hostile(Case):
         self.assertNotIn(b"\x00\x00", rest(self.server.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 3)))
         self.alive()
 
+    def test_what_nobody_allowed(self):
+        """Without flags that say otherwise it listens on one address of this machine alone, and tells no page of another origin that it may ask."""
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", self.server.port), timeout=5)
+        for method in ("OPTIONS", "GET", "POST"):
+            _, head, _ = self.server.ask(method, "/v1/models", b"{}" if method == "POST" else None, {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"})
+            self.assertFalse([name for name in head if name.lower().startswith("access-control-allow")], method)
+
     def test_the_log_stays_whole(self):
         for path in (b"/a%0d%0ainjected%20here", b"/b%22%1b[31m%c3%28injected"):
             rest(self.server.raw(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 5))
