@@ -8,7 +8,7 @@ import harness
 if __name__ == "__main__":
     harness.OMNI = sys.argv.pop(1)
     loader = unittest.TestLoader()
-    names = ["test_answers", "test_connections", "test_keys", "test_hostile", "test_realtime", "test_responses", "test_speech", "test_transcriptions", "test_wyoming"]
+    names = ["test_answers", "test_connections", "test_costs", "test_keys", "test_hostile", "test_realtime", "test_responses", "test_speech", "test_transcriptions", "test_wyoming"]
     chosen = sys.argv[1:] or names
     suite = unittest.TestSuite(loader.loadTestsFromName(n) for n in chosen)
     result = unittest.TextTestRunner(verbosity=1).run(suite)
