@@ -12,9 +12,9 @@
 struct sound_file {
     file_out file; /* not used for a stream */
     bool stream;
-    uint64_t size; /* bytes that are whole in the file */
-    bool heard;    /* samples went in */
-    bool failed;   /* before any had */
+    uint64_t size;  /* bytes that are whole in the file */
+    uint64_t begin; /* of them, those that were there before any samples */
+    bool failed;    /* to write samples */
     sound_encoder *encoder;
 };
 
@@ -76,20 +76,20 @@ omni_status sound_file_open(const char *path, int rate, sound_file **out, omni_e
         sound_file_abandon(f);
         return status;
     }
+    f->begin = f->size;
     *out = f;
     return OMNI_OK;
 }
 
 omni_status sound_file_write(sound_file *f, const float *samples, size_t count, omni_error *err) {
     const omni_status status = sound_encoder_write(f->encoder, samples, count, err);
-    f->heard |= status == OMNI_OK && count > 0;
-    f->failed |= status != OMNI_OK && !f->heard;
+    f->failed |= status != OMNI_OK;
     return status;
 }
 
 omni_status sound_file_finish(sound_file *f, omni_error *err) {
     omni_status status = OMNI_OK;
-    if (!f->stream && f->failed) { /* a file without sound would take the place of an older one */
+    if (!f->stream && f->failed && f->size <= f->begin) { /* a file without sound would take the place of an older one */
         status = fail(err, OMNI_ERR_IO, "%s: nothing of the sound could be written", f->file.path);
         sound_encoder_abandon(f->encoder);
     } else if (!f->stream && ftruncate(f->file.fd, (off_t)f->size) != 0) { /* of a write that failed, a part may be there */

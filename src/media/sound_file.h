@@ -15,8 +15,8 @@ omni_status sound_file_open(const char *path, int rate, sound_file **out, omni_e
 /* Whether sound_file_open could. */
 omni_status sound_file_check(const char *path, omni_error *err);
 omni_status sound_file_write(sound_file *f, const float *samples, size_t count, omni_error *err);
-/* Completes the file under its name and frees f, whatever the outcome. Where the first write failed there is no sound: OMNI_ERR_IO, and what had the
- * name keeps it. After a later one the file holds what was written before. */
+/* Completes the file under its name and frees f, whatever the outcome. After a write that failed the file holds what was written
+ * before; where that is nothing, OMNI_ERR_IO, and what had the name keeps it. */
 omni_status sound_file_finish(sound_file *f, omni_error *err);
 /* Removes what was written and frees f; NULL is allowed. */
 void sound_file_abandon(sound_file *f);

@@ -73,7 +73,7 @@ class FileSize(Case):
             self.assertEqual(os.listdir(self.folder.name), ["corpus.txt"])
         for name in ["a.wav", "a.mp3", "a.pcm", "a.ulaw"]:  # nothing went in: what was there before stays
             self.write(name, "older")
-            err = self.omni("speak", "-m", TINY, "-p", long, "--greedy", "--max-frames", 60, "-o", name, status=1, preexec_fn=file_limit(500))[1]
+            err = self.omni("speak", "-m", TINY, "-p", long, "--greedy", "--max-frames", 60, "-o", name, status=1, preexec_fn=file_limit(100))[1]
             self.assertIn(f"{name}: cannot write", err)
             with open(self.path(name)) as f:
                 self.assertEqual(f.read(), "older", name)
