@@ -121,7 +121,7 @@ static omni_status check_kernel(const code2wav *m, int64_t kernel, const char *n
     return OMNI_OK;
 }
 
-/* The type that convolutions are rounded like, which files keep as F16: a listener cannot tell the sound from that of F16 (docs/quality.md). */
+/* The type that convolutions are rounded like, which files keep as F16: docs/quality.md says what that costs. */
 static dtype like(const code2wav *m) {
     return m->layers > 0 ? m->layer[0].up.type : DTYPE_F32;
 }

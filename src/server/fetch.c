@@ -139,6 +139,7 @@ static bool set_options(CURL *c, download *d, const char *url, struct curl_slist
     SET(CURLOPT_USERAGENT, "omni");
     SET(CURLOPT_FAILONERROR, 1L);
     SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_QUICK_EXIT, 1L); /* a name that is still being looked up holds nobody up when the time is over */
     SET(CURLOPT_TIMEOUT_MS, (long)(1000 * seconds) + 1);
     SET(CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
     SET(CURLOPT_LOW_SPEED_LIMIT, (long)SLOW_BYTES);
@@ -212,6 +213,8 @@ static json_t *fetch(exchange *x, const char *url, const char *where) {
         curl_slist_free_all(headers);
         curl_easy_cleanup(c);
         atomic_fetch_sub(&x->s->fetching, 1);
+    } else {
+        d.overloaded = true;
     }
     const size_t raw = d.body.size, coded = (raw + 2) / 3 * 4;
     const bool good = e == CURLE_OK && status >= 200 && status <= 299;
