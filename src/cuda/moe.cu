@@ -175,9 +175,8 @@ __global__ static void __launch_bounds__(ROUNDED_THREADS, 2)
         }
     }
     __syncthreads();
-    const auto chunk_at = [&](int piece) {
-        return lane + WARP * (unsigned)piece < chunks ? (unsigned)piece : 0;
-    }; /* another one where there is none */
+    /* Or another piece where this lane has no chunk. */
+    const auto chunk_at = [&](int piece) { return lane + WARP * (unsigned)piece < chunks ? (unsigned)piece : 0; };
     typename Format::stored coming[R];
     int64_t ahead = own.first * down.all.stride; /* bytes to the output's row in each matrix */
     const auto load = [&](int r, int slot, int piece) { coming[r] = Format::load(matrices[slot + r] + ahead, places, chunk_at(piece)); };
